@@ -1,0 +1,219 @@
+"""All faults of a command line at once, before anything is written or loaded.
+
+Hydra stops at the first fault, after it has made the run's folder. So the same words are parsed here first, with
+Hydra's own grammar and composition: each override by itself against the schema, then what they give together.
+A fault is one line: the key, what was given, what is allowed, and the nearest name of an unknown key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, register, shown
+from .signature import only_afterwards, register_resolver, unused_keys
+
+
+@dataclass
+class Checked:
+    """What the check of a command line found."""
+
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(argv: Sequence[str]) -> Checked:
+    """Check the words after `python -m diffq_exp.train`; nothing is written."""
+    args = get_args_parser().parse_args(list(argv))
+    search = [Path(args.config_dir).resolve()] if args.config_dir else []
+    found = Checked()
+    parsed = list(_parse(args.overrides, found.faults))
+    choices = [one for one in parsed if one.key_or_group in GROUPS]
+    values = [one for one in parsed if one.key_or_group not in GROUPS]
+    good = [one for one in choices if _keep(_choice_faults(one, args.multirun, search), found.faults)]
+    nodes = _compose(args.config_name or "config", good, search, [])
+    for one in values:
+        if _keep(_value_faults(one, args.multirun, nodes), found.faults):
+            good.append(one)
+    cfg = _compose(args.config_name or "config", good, search, found.faults)
+    if cfg is not None:
+        found.faults += [fault for fault in together(cfg) if fault not in found.faults]
+        found.warnings += _warnings(cfg, values)
+    return found
+
+
+def _parse(words: Sequence[str], faults: list[str]) -> Iterator[Override]:
+    parser = OverridesParser.create()
+    for word in words:
+        try:
+            yield parser.parse_override(word)
+        except (HydraException, ValueError):
+            faults.append(f"{word!r}: not understood; a key is set by key=value")
+
+
+def _keep(new: list[str], faults: list[str]) -> bool:
+    faults += new
+    return not new
+
+
+def _values(override: Override, multirun: bool) -> tuple[list[Any], list[str]]:
+    """The values that an override gives to its key, and what is wrong with giving several."""
+    if override.is_sweep_override():
+        if not multirun:
+            return [], [f"{override.input_line}: several values are given; a sweep needs -m"]
+        if override.is_choice_sweep() or override.is_range_sweep():
+            return list(override.sweep_iterator(transformer=lambda value: value)), []
+        return [], []
+    return [override.value()], []
+
+
+def _choice_faults(override: Override, multirun: bool, search: list[Path]) -> list[str]:
+    group = override.key_or_group
+    values, faults = _values(override, multirun)
+    known = sorted(path.stem for root in [conf_dir(), *search] for path in (root / group).glob("*.yaml"))
+    for value in values:
+        if value is not None and str(value) not in known:
+            faults.append(_unknown(f"{group}={value}", str(value), known, f" (of {', '.join(known)})"))
+    return faults
+
+
+def _value_faults(override: Override, multirun: bool, nodes: DictConfig | None) -> list[str]:
+    name = override.key_or_group
+    if name.partition(".")[0] == "hydra" or name.startswith("hydra/") or override.is_delete():
+        return []
+    values, faults = _values(override, multirun)
+    given, _, _ = name.partition(".")
+    if name in PLAIN:
+        allowed: Range | None = PLAIN[name]
+    elif given in NODES and "." in name:
+        allowed = _node_range(name, nodes, override.is_add() or override.is_force_add(), faults)
+    else:
+        return [_unknown(override.input_line or name, name, [*PLAIN, *GROUPS], " (--help lists all)")]
+    return faults + [fault for value in values if (fault := _out_of_range(name, value, allowed))]
+
+
+def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[str]) -> Range | None:
+    """What a key inside a node may be: as tabulated, or of the type that stands in its YAML."""
+    if name in NODE_RANGES:
+        return NODE_RANGES[name]
+    if nodes is None or adding or name.endswith("._target_"):
+        return None
+    parent, _, last = name.rpartition(".")
+    siblings = OmegaConf.select(nodes, parent)
+    if not OmegaConf.is_dict(siblings) or last not in siblings:
+        known = [f"{parent}.{key}" for key in siblings] if OmegaConf.is_dict(siblings) else []
+        faults.append(_unknown(name, name, known, "; a key that is not in the YAML is added by +" + name))
+        return None
+    default = None if OmegaConf.is_missing(siblings, last) else siblings[last]
+    if isinstance(default, (bool, int, float)):
+        return Range(float if type(default) is int else type(default))
+    return None
+
+
+def _out_of_range(name: str, value: Any, allowed: Range | None) -> str | None:
+    if allowed is None or (isinstance(value, str) and value.startswith("${")) or allowed.allows(value):
+        return None
+    return f"{name}={shown(value)}: {allowed.text} is allowed"
+
+
+def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.0)
+    nearest = f"; the nearest is {near[0]}" if near else ""
+    return f"{given}: unknown{nearest}{hint}"
+
+
+def _compose(
+    config_name: str, overrides: Sequence[Override], search: list[Path], faults: list[str]
+) -> DictConfig | None:
+    """What the overrides give together (of a sweep, the first values); None, and a fault, where they do not fit."""
+    register()
+    register_resolver()
+    words = [word for one in overrides if (word := _first(one))]
+    if search:
+        words.append("hydra.searchpath=[" + ",".join(f"file://{path}" for path in search) + "]")
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose(config_name, words, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as fault:
+        faults.append(" ".join(str(fault).split()))
+        return None
+
+
+def _first(override: Override) -> str | None:
+    if not override.is_sweep_override():
+        return override.input_line
+    if override.is_choice_sweep() or override.is_range_sweep():
+        return f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"
+    return None
+
+
+def together(cfg: DictConfig) -> list[str]:
+    """Faults that a composed config has as a whole."""
+    faults = [
+        fault for name, allowed in PLAIN.items() if (fault := _out_of_range(name, _plain(cfg[name]), allowed))
+    ]
+    missing = [name for name in OmegaConf.missing_keys(cfg) if name.partition(".")[0] in NODES]
+    faults += [f"{name}: has no default; give {name}=..." for name in missing]
+    return faults + _bits_faults(cfg) + _path_faults(cfg) + _device_faults(cfg.device)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _bits_faults(cfg: DictConfig) -> list[str]:
+    unused = unused_keys(cfg)
+    faults = []
+    for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
+        if low not in unused and not cfg[low] < cfg[high]:
+            faults.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
+    if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (cfg.bits < 2 or cfg.bits % 1):
+        faults.append(f"bits={cfg.bits:g}: LSQ takes a whole number >= 2 and <= 15")
+    return faults
+
+
+def _path_faults(cfg: DictConfig) -> list[str]:
+    faults = []
+    root = cfg.dataset.get("root") if not OmegaConf.is_missing(cfg.dataset, "root") else None
+    if root is not None and not Path(root).expanduser().is_dir():
+        faults.append(f"dataset.root={root}: no such folder")
+    if cfg.init_from is not None:
+        source = Path(cfg.init_from).expanduser()
+        if not source.exists():
+            faults.append(f"init_from={cfg.init_from}: no such run folder or file")
+        elif source.is_dir() and not (source / "result.json").is_file():
+            faults.append(f"init_from={cfg.init_from}: not the folder of a run (it holds no result.json)")
+    return faults
+
+
+def _device_faults(device: str) -> list[str]:
+    """Asks torch only when a device of a certain kind is wanted: importing it takes seconds."""
+    if device not in ("cuda", "mps"):
+        return []
+    import torch
+
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}[device]()
+    return [] if there else [f"device={device}: this machine has none; auto takes the best there is"]
+
+
+def _warnings(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    unused = unused_keys(cfg)
+    if cfg.init_from is not None and only_afterwards(cfg):
+        unused |= {"epochs", "lr", "accumulate", "clip", "compile"}
+    quantizer = cfg.hydra.runtime.choices["quantizer"]
+    return [
+        f"{one.input_line}: has no effect with quantizer={quantizer}"
+        for one in typed
+        if one.key_or_group in unused
+    ]

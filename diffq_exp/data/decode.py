@@ -1,0 +1,148 @@
+"""Image files -> one uint8 tensor, decoded once and kept on disk.
+
+The cache is keyed by what was decoded: relative paths, the bytes of the files and the size asked for. An
+edit is seen however the clock stands, and a moved or copied folder is still a hit. Hashing 60,000 small files
+takes a second or two, decoding them ten times that. A cache file is written beside its place and renamed,
+under a lock, and carries a checksum: it is whole, or made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .folder import read_image
+
+log = logging.getLogger(__name__)
+_CHUNK = 256  # images a thread decodes before it takes the next lot
+
+
+@dataclass(frozen=True)
+class Target:
+    """What images are decoded to: (channels, height, width).
+
+    With `resize`, others are brought to this size by resizing and a centre crop; without, they are an error.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: bool
+
+
+def decoded(files: Sequence[str], root: str, target: Target, cache_dir: str | None) -> Tensor:
+    """The images as (N, channels, height, width) uint8, in the order of `files`, which lie under `root`.
+
+    `cache_dir=None` keeps nothing on disk.
+    """
+    if cache_dir is None:
+        return _decode(files, target)
+    path = Path(cache_dir).expanduser() / f"{_content_key(files, root, target)}.safetensors"
+    return _load_or_make(path, lambda: _decode(files, target))
+
+
+def _content_key(files: Sequence[str], root: str, target: Target) -> str:
+    digest = hashlib.sha256(f"format 1, {target}".encode())
+    for file in files:
+        try:
+            with open(file, "rb", buffering=0) as stream:
+                content = stream.readall()
+        except OSError as error:
+            raise ValueError(f"cannot read the image {file}: {error}") from error
+        digest.update(f"\0{os.path.relpath(file, root)}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:32]
+
+
+def _decode(files: Sequence[str], target: Target) -> Tensor:
+    shape = (len(files), target.height, target.width, target.channels)  # channels last, as PIL gives them
+    pixels = np.empty(shape, np.uint8)
+
+    def decode_chunk(start: int) -> None:
+        for position in range(start, min(start + _CHUNK, len(files))):
+            pixels[position] = _read_as(target, files[position])
+
+    with ThreadPoolExecutor(_cores()) as pool:
+        for _ in pool.map(decode_chunk, range(0, len(files), _CHUNK)):
+            pass  # taken one by one, so that the first error is raised
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def _read_as(target: Target, file: str) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    image = read_image(file, target.channels)
+    if image.size != (target.width, target.height):
+        if not target.resize:
+            given = f"{image.height}x{image.width} pixels, the first image {target.height}x{target.width}"
+            raise ValueError(f"{file} has {given}; set dataset.image_size to bring all to one size")
+        image = ImageOps.fit(image, (target.width, target.height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(target.height, target.width, target.channels)
+
+
+def _cores() -> int:
+    """Cores this process may use, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load_or_make(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """The tensor in the file, made and stored first where the file is missing or damaged."""
+    from filelock import FileLock
+
+    tensor = _load(path)  # renaming is atomic: reading needs no lock, and works where nothing can be written
+    if tensor is not None:
+        return tensor
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            tensor = _load(path)  # another run may have made it in the meantime
+            if tensor is None:
+                tensor = make()
+                _store(path, tensor)
+            return tensor
+    except OSError as error:
+        advice = "name another, or null for no cache"
+        raise ValueError(f"dataset.cache_dir={path.parent} cannot be written ({error}); {advice}") from error
+
+
+def _load(path: Path) -> Tensor | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stored:
+            tensor: Tensor = stored.get_tensor("images")
+            checksum = (stored.metadata() or {}).get("crc32")
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError) as error:
+        log.warning("%s is damaged (%s) and will be made again", path, error)
+        return None
+    if checksum != _crc32(tensor):
+        log.warning("%s is damaged (checksum) and will be made again", path)
+        return None
+    return tensor
+
+
+def _store(path: Path, tensor: Tensor) -> None:
+    from safetensors.torch import save_file
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({"images": tensor}, beside, metadata={"crc32": _crc32(tensor)})
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _crc32(tensor: Tensor) -> str:
+    return f"{zlib.crc32(tensor.numpy().data):08x}"

@@ -1,0 +1,73 @@
+"""A folder of class folders on disk: its parts, their classes, and one way to read an image.
+
+torchvision's ImageFolder walks the folders; here stands what it leaves open: that the parts agree on their
+classes, and that whatever is wrong is said in one line that names the folder or the file.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torchvision.datasets import ImageFolder
+
+MODES = {1: "L", 3: "RGB"}  # channels -> PIL's name
+
+
+def open_parts(root: str | Path, names: list[str], channels: int) -> dict[str, ImageFolder]:
+    """The parts `root/<name>` as datasets of (PIL image, target), with the same classes in each.
+
+    ValueError if the root or a part is not there, a class is empty, or the classes differ.
+    """
+    if channels not in MODES:
+        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
+    home = Path(root).expanduser()
+    if not home.is_dir():
+        raise ValueError(f"dataset.root={root}: no such folder")
+    for name in names:
+        if not (home / name).is_dir():
+            found = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
+            raise ValueError(
+                f"dataset.root={root} has no folder '{name}'; it needs {names}, and holds {found[:10]}"
+            )
+    parts = {name: _open(home / name, channels) for name in names}
+    _check_same_classes(root, parts)
+    return parts
+
+
+def _open(folder: Path, channels: int) -> ImageFolder:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return ImageFolder(str(folder), loader=partial(read_image, channels=channels))
+    except FileNotFoundError as error:  # no class folders, or one without images
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def _check_same_classes(root: str | Path, parts: dict[str, ImageFolder]) -> None:
+    first, *others = parts
+    for other in others:
+        ours, theirs = set(parts[first].classes), set(parts[other].classes)
+        if ours != theirs:
+            lone = f"only in {first}: {sorted(ours - theirs)[:5]}, in {other}: {sorted(theirs - ours)[:5]}"
+            raise ValueError(f"{root}: '{first}' and '{other}' hold different classes; {lone}")
+
+
+def read_image(path: str | Path, channels: int = 3) -> Image.Image:
+    """Decode a file to a PIL image of mode L or RGB; ValueError that names the file if it cannot be read.
+
+    16-bit and float images are refused: PIL would clip them to 255 without a word.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            converted: Image.Image = image.convert(MODES[channels])
+            return converted
+    except Exception as error:  # PIL raises OSError, SyntaxError, EOFError, struct.error and more
+        raise ValueError(f"cannot read the image {path}: {error}") from error

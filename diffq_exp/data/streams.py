@@ -1,0 +1,199 @@
+"""Larger sets: images are read, decoded and augmented by DataLoader workers and normalised on the device.
+
+A sampler hands the workers (epoch, index) pairs. With these a worker seeds the transforms of each image anew,
+so that the pixels depend neither on the number of workers nor on what was read before, and workers can stay
+alive from epoch to epoch. Batches travel as uint8, a quarter of the bytes of float32.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from .base import Data
+from .order import Batches, generator, seeded_globally, shuffled
+from .pixels import IMAGENET_MEAN, IMAGENET_STD, Normalise, checked_statistics
+from .split import stratified_split
+
+Images: TypeAlias = Dataset[tuple[Any, int]]  # map-style: (PIL image or uint8 (C, H, W) tensor, target)
+
+
+class StreamLoader:
+    """Batches of a map-style dataset; see `Loader` for the protocol.
+
+    `transform` turns an image into uint8 (C, H, W). With `train`, the order is drawn from (seed, epoch), what
+    the transform draws from (seed, epoch, index), and a last batch of one image is joined to the one before.
+    """
+
+    def __init__(
+        self,
+        dataset: Images,
+        transform: Callable[[Any], Tensor],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        device: torch.device | str,
+        num_workers: int = 0,
+        seed: int = 0,
+        train: bool = False,
+    ) -> None:
+        self.images, self.batch_size = len(dataset), batch_size  # type: ignore[arg-type]
+        self._plan = _Plan(Batches(self.images, batch_size, fold_single=train), seed, train)
+        self._device = torch.device(device)
+        self._normalise = Normalise(mean, std, device)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Samples(dataset, transform, seed),
+            batch_sampler=self._plan,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_interrupts_to_parent,
+            collate_fn=_collate,
+            pin_memory=self._device.type == "cuda",
+            generator=generator("workers", seed),  # else it draws from the global one
+        )
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._read(epoch, self._plan.batches.starting_at(first_batch))
+
+    def _read(self, epoch: int, batches: range) -> Iterator[tuple[Tensor, Tensor]]:
+        self._plan.epoch, self._plan.wanted = epoch, batches
+        for batch in self._loader:
+            if isinstance(batch, ValueError):
+                raise batch
+            images, targets = (part.to(self._device, non_blocking=True) for part in batch)
+            yield self._normalise(images), targets
+
+
+class _Plan:
+    """The batch sampler: lists of (epoch, index) for the batches that `wanted` names."""
+
+    def __init__(self, batches: Batches, seed: int, train: bool) -> None:
+        self.batches, self.seed, self.train = batches, seed, train
+        self.epoch, self.wanted = 0, batches.starting_at(0)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, images = self.epoch if self.train else 0, self.batches.images
+        order = shuffled(images, self.seed, epoch) if self.train else torch.arange(images)
+        for batch in self.wanted:
+            start, stop = self.batches.bounds(batch)
+            yield [(epoch, index) for index in order[start:stop].tolist()]
+
+
+class _Samples(Dataset[Any]):
+    """(epoch, index) -> (uint8 (C, H, W), target), or a ValueError met, which `_read` raises.
+
+    Handed over rather than raised: a DataLoader would wrap it in the traceback of a worker, and the one line
+    that names the file would be lost in it. Other exceptions are bugs and keep their tracebacks.
+    """
+
+    def __init__(self, dataset: Images, transform: Callable[[Any], Tensor], seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | ValueError:
+        epoch, index = key
+        try:
+            with seeded_globally("image", self.seed, epoch, index):
+                image, target = self.dataset[index]
+                return self.transform(image), int(target)
+        except ValueError as error:
+            return error
+
+
+def _collate(samples: list[tuple[Tensor, int] | ValueError]) -> tuple[Tensor, Tensor] | ValueError:
+    pairs = []
+    for sample in samples:
+        if isinstance(sample, ValueError):
+            return sample
+        pairs.append(sample)
+    return torch.stack([image for image, _ in pairs]), torch.tensor([target for _, target in pairs])
+
+
+def _leave_interrupts_to_parent(_worker: int) -> None:
+    """Ctrl-C reaches a whole process group; the trainer decides what becomes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Resized:
+    """PIL image or uint8 tensor of any size -> uint8 (channels, image_size, image_size)."""
+
+    def __init__(self, image_size: int, channels: int, train: bool, flip: bool, min_scale: float) -> None:
+        from torchvision.transforms import v2
+
+        if train:
+            steps = [v2.RandomResizedCrop(image_size, scale=(min_scale, 1.0))]
+            steps += [v2.RandomHorizontalFlip()] if flip else []
+        else:  # the customary margin of evaluation on ImageNet
+            steps = [v2.Resize(round(image_size * 256 / 224)), v2.CenterCrop(image_size)]
+        colour = v2.RGB() if channels == 3 else v2.Grayscale()
+        self.steps = v2.Compose([colour, *steps, v2.ToImage(), v2.ToPureTensor()])
+
+    def __call__(self, image: Any) -> Tensor:
+        resized: Tensor = self.steps(image)
+        return resized
+
+
+def from_datasets(
+    *,
+    train: Images,
+    test: Images,
+    val: Images | None = None,
+    classes: Sequence[str],
+    name: str,
+    image_size: int,
+    channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    min_scale: float = 0.08,
+    device: torch.device | str,
+    batch_size: int,
+    seed: int,
+    val_fraction: float = 0.0,
+    flip: bool = False,
+    num_workers: int = 0,
+) -> Data:
+    """A `Data` from map-style datasets that yield (PIL image or uint8 (C, H, W) tensor, target).
+
+    Training sees RandomResizedCrop (of at least `min_scale` of the area) and flip, evaluation a resize and a
+    centre crop, both to `image_size` pixels squared. The split reads `train.targets` where there is one, else
+    each target once. Without `mean` and `std`, ImageNet's are used (their average for one channel).
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
+    if not 0 < min_scale <= 1:
+        raise ValueError(f"min_scale={min_scale} is not in (0, 1]")
+    if mean is None or std is None:
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
+    mean, std = checked_statistics(mean, std, channels)
+    if val is None and val_fraction != 0:
+        kept, held = stratified_split(_targets(train), val_fraction, seed)
+        val, train = Subset(train, held.tolist()), Subset(train, kept.tolist())
+
+    def loader(part: Images, training: bool = False) -> StreamLoader:
+        transform = _Resized(image_size, channels, training, flip, min_scale)
+        return StreamLoader(
+            part, transform, mean=mean, std=std, batch_size=batch_size, device=device,
+            num_workers=num_workers, seed=seed, train=training,
+        )  # fmt: skip
+
+    val_loader = loader(val) if val is not None else None
+    shape = (channels, image_size, image_size)
+    return Data(name, list(classes), shape, mean, std, loader(train, True), val_loader, loader(test))
+
+
+def _targets(dataset: Images) -> Tensor:
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        targets = [int(dataset[index][1]) for index in range(len(dataset))]  # type: ignore[arg-type]
+    return torch.as_tensor(targets)

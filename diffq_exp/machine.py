@@ -1,0 +1,74 @@
+"""Where and with what a run was made: stands in its result, never in its signature."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+PACKAGES = ("diffq_exp", "torch", "torchvision", "hydra-core", "wandb", "numpy", "safetensors")
+
+
+def describe_machine() -> dict[str, Any]:
+    """{"git_commit", "git_dirty", "versions", "hardware"}."""
+    commit, dirty = git_state(Path(__file__).parent)
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    hardware = {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return {"git_commit": commit, "git_dirty": dirty, "versions": versions, "hardware": hardware}
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that the code runs from, and whether it was changed since; None outside of one."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or _git(folder, "ls-files", "--error-unmatch", str(folder / "__init__.py")) is None:
+        return None, None
+    return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def prepare_torch(seed: int, threads: int | None, device: torch.device) -> None:
+    """Seed every generator, set the CPU's threads, and ask CUDA for algorithms that repeat themselves."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory

@@ -1,0 +1,54 @@
+"""Any network of timm by its name, with its weights if wanted. timm is an optional extra."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .names import nearest
+from .stem import tried
+
+
+def timm(
+    name: str, pretrained: bool = False, *, num_classes: int, in_channels: int = 3, image_size: int = 224
+) -> nn.Module:
+    """(B, in_channels, image_size, image_size) -> (B, num_classes).
+
+    timm itself fits weights to `num_classes` (a fresh head), `in_channels` and `image_size`. A name may carry
+    a tag of weights (`vit_tiny_patch16_224.augreg_in21k`) or point to a hub or folder (`hf-hub:...`,
+    `local-dir:...`); the latter is followed only with `pretrained`, since it reads what lies there.
+    ValueError for an unknown name, a size that the network cannot take, or where timm is not installed.
+    """
+    library = _library()
+    if ":" in name or "/" in name:
+        if not pretrained:
+            raise ValueError(
+                f"timm's '{name}' points to a hub or folder: allowed only with model.pretrained=true"
+            )
+    elif not library.is_model(name):
+        raise ValueError(f"timm has no model '{name}'{nearest(name, library.list_models())}")
+    try:
+        options = _options(library, name, num_classes, in_channels, image_size)
+        model: nn.Module = library.create_model(name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError, AssertionError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"timm's {name} cannot be made for image_size={image_size}: {reason}") from error
+    return tried(model, f"timm's {name}", num_classes, in_channels, image_size)
+
+
+def _library() -> Any:
+    try:
+        import timm as library
+    except ImportError as error:
+        raise ValueError("model=timm needs the package timm: pip install diffq_exp[timm]") from error
+    return library
+
+
+def _options(library: Any, name: str, num_classes: int, in_channels: int, image_size: int) -> dict[str, Any]:
+    """Only networks of a fixed input size, such as transformers, know the argument img_size."""
+    options = {"num_classes": num_classes, "in_chans": in_channels}
+    outside = ":" in name or "/" in name
+    if not outside and library.get_pretrained_cfg(name, allow_unregistered=False).fixed_input_size:
+        options["img_size"] = image_size
+    return options

@@ -1,0 +1,102 @@
+"""Bits, steps and logits: how one learned number per group becomes a width and a noise size.
+
+A group of weights has one logit l. With sigma the logistic function and s(b) = 1 / (2^b - 1) the quantization
+step of b bits, in units of the tensor's range, the two parameterisations (arXiv 2104.09987) are
+
+    "bits":   b = min_bits + (max_bits - min_bits) sigma(l)                the width is linear in sigma
+    "noise":  ln s = sigma(l) ln s(max_bits) + (1 - sigma(l)) ln s(min_bits)   the log of the step is
+
+Plain functions of tensors. `step_and_slope` also returns d ln s / d l, which is all that the closed-form
+gradient of the noisy weights needs (see noise.py), so that neither parameterisation costs an autograd graph.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LN2 = math.log(2.0)
+MAX_STORED_BITS = 15
+
+
+def step_of(bits: float) -> float:
+    """Quantization step 1 / (2^bits - 1) of a width, in units of the tensor's range."""
+    return 1.0 / (2.0**bits - 1.0)
+
+
+def stored_bits(bits: Tensor, extra_bits: float) -> Tensor:
+    """Widths as they are stored: clamp(round(extra_bits + bits), 1, 15), uint8, same shape."""
+    return torch.round(bits + extra_bits).clamp_(1, MAX_STORED_BITS).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class BitsParam:
+    """The parameterisation "bits": the width is linear in sigma(l)."""
+
+    min_bits: float
+    max_bits: float
+
+    def bits(self, logits: Tensor) -> Tensor:
+        """Real-valued widths, (G,) -> (G,), differentiable."""
+        return self.min_bits + (self.max_bits - self.min_bits) * torch.sigmoid(logits)
+
+    def step_and_slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Step s and d ln s / d l, both (G,)."""
+        sigma = torch.sigmoid(logits)
+        span = self.max_bits - self.min_bits
+        step = torch.exp2(self.min_bits + span * sigma).sub_(1).reciprocal_()
+        slope = (1 + step) * (sigma * (1 - sigma)) * (-LN2 * span)  # d ln s / d b = -ln 2 (1 + s)
+        return step, slope
+
+    def sigma_of(self, bits: Tensor) -> Tensor:
+        """Inverse of `bits`, before the logit: sigma that gives these widths."""
+        return (bits - self.min_bits) / (self.max_bits - self.min_bits)
+
+
+@dataclass(frozen=True)
+class NoiseParam:
+    """The parameterisation "noise": the logarithm of the step is linear in sigma(l)."""
+
+    min_bits: float
+    max_bits: float
+
+    @property
+    def _log_steps(self) -> tuple[float, float]:
+        """ln s of the narrowest and of the widest group."""
+        return math.log(step_of(self.min_bits)), math.log(step_of(self.max_bits))
+
+    def _step(self, sigma: Tensor) -> Tensor:
+        narrow, wide = self._log_steps
+        return torch.exp(narrow + (wide - narrow) * sigma)
+
+    def bits(self, logits: Tensor) -> Tensor:
+        """Real-valued widths log2(1 + 1/s), (G,) -> (G,), differentiable."""
+        return torch.log2(1 + 1 / self._step(torch.sigmoid(logits)))
+
+    def step_and_slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Step s and d ln s / d l, both (G,)."""
+        narrow, wide = self._log_steps
+        sigma = torch.sigmoid(logits)
+        return self._step(sigma), sigma * (1 - sigma) * (wide - narrow)
+
+    def sigma_of(self, bits: Tensor) -> Tensor:
+        """Inverse of `bits`, before the logit: sigma that gives these widths."""
+        narrow, wide = self._log_steps
+        return (-torch.log(torch.exp2(bits) - 1) - narrow) / (wide - narrow)
+
+
+Param = BitsParam | NoiseParam
+PARAMS: dict[str, type[BitsParam] | type[NoiseParam]] = {"bits": BitsParam, "noise": NoiseParam}
+
+
+def logits_of(bits: Tensor, param: Param, margin: float = 0.0) -> Tensor:
+    """Logits that give `bits`, (G,) -> (G,).
+
+    `margin` keeps sigma that far from 0 and 1, where the logit would be infinite: a width at the very end of
+    [min_bits, max_bits] then comes back a little inside of it, and rounds to the same stored width.
+    """
+    sigma = param.sigma_of(bits.double()).clamp(margin, 1 - margin)
+    return torch.log(sigma / (1 - sigma))

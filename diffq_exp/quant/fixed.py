@@ -1,0 +1,69 @@
+"""One width for all tensors: post-training quantization (PTQ), or during training by the straight-through way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .base import Quantizer
+from .select import Tensors
+from .size import EXTREMES_BITS, width_of
+from .uniform import Stored, store_minmax
+
+
+class UniformQuantizer(Quantizer):
+    """Uniform quantization of each tensor over its range, with the same width for all.
+
+    bits: 1 to 15; a fraction means floor(2^bits) levels. qat: a training forward sees the stored values too,
+    with the gradient passed straight through (straight-through estimator); without it training is untouched.
+    The rest: see Quantizer.
+    """
+
+    method = "uniform"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bits: float = 8.0,
+        min_size: float = 0.01,
+        float16: bool = False,
+        qat: bool = False,
+        exclude: Iterable[str] = (),
+        detect_bound: bool = True,
+    ) -> None:
+        self.width = float(width_of(bits, "bits", 1))
+        self.qat = qat
+        self.top = math.floor(2.0**self.width) - 1  # the highest level
+        super().__init__(model, min_size, float16, exclude, detect_bound)
+
+    def _training_value(self, item: Tensors) -> Tensor | None:
+        if not self.qat:
+            return None
+        weight = item.param
+        with torch.no_grad():
+            offset = self._store(item, weight).values() - weight
+        return weight + offset  # the offset is a constant: the gradient passes straight through
+
+    def _store(self, item: Tensors, weight: Tensor) -> Stored:
+        bits = torch.full((1,), self.top.bit_length(), dtype=torch.uint8, device=weight.device)
+        return store_minmax(weight, bits, 0, None if self.width.is_integer() else self.top)
+
+    def _size_bits(self, item: Tensors, exact: bool) -> float:
+        return self.width * item.entries + EXTREMES_BITS
+
+    def bits(self) -> dict[str, Tensor]:
+        return {item.name: torch.tensor([self.width]) for item in self.selection.quantized}
+
+    def setup_optimizer(self, optimizer: Optimizer, **overrides: Any) -> None:
+        """Nothing is learned here; present so that quantizers can take each other's place."""
+
+    def clear_optimizer(self, optimizer: Optimizer) -> None:
+        """See setup_optimizer."""
+
+    def no_optimizer(self) -> None:
+        """See setup_optimizer."""

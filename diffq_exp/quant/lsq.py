@@ -1,0 +1,102 @@
+"""LSQ: learned step size quantization of the weights (Esser et al. 2020, arXiv 1902.08153).
+
+    v = clamp(w / s, -2^(bits-1), 2^(bits-1) - 1),    value = round(v) * s
+
+Gradients: d value / d w is 1 inside the clamp and 0 outside; d value / d s is round(v) - v inside and the bound
+outside, scaled by 1 / sqrt(N * (2^(bits-1) - 1)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.optim import Optimizer
+
+from .learned import LearnedQuantizer
+from .select import Tensors
+from .size import STEP_BITS, width_of
+from .uniform import Stored, store_step
+
+SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts as this
+
+
+class LSQ(LearnedQuantizer):
+    """Fixed width for all tensors, one learned step for each; weights only.
+
+    bits: a whole number from 2 to 15. The rest: see Quantizer.
+    """
+
+    method = "lsq"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bits: int = 8,
+        min_size: float = 0.01,
+        float16: bool = False,
+        suffix: str = "_lsq",
+        exclude: Iterable[str] = (),
+        detect_bound: bool = True,
+    ) -> None:
+        self.width = int(width_of(bits, "bits", 2, whole=True))
+        self.half = 2 ** (self.width - 1)
+        super().__init__(
+            model, suffix, min_size=min_size, float16=float16, exclude=exclude, detect_bound=detect_bound
+        )
+
+    def _start(self, item: Tensors) -> Tensor:
+        step = 2 * item.param.detach().abs().float().mean() / math.sqrt(self.half)
+        return step.clamp(min=SMALLEST_STEP).view(1)
+
+    def _step(self, item: Tensors) -> Tensor:
+        return self._learned(item).clamp(min=SMALLEST_STEP)
+
+    def _training_value(self, item: Tensors) -> Tensor:
+        gradient_scale = 1 / math.sqrt(item.entries * (self.half - 1))
+        step = self._learned(item)
+        return _RoundToSteps.apply(item.param, step, self.half, gradient_scale)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _store(self, item: Tensors, weight: Tensor) -> Stored:
+        return store_step(weight, self._step(item), self.width)
+
+    def _size_bits(self, item: Tensors, exact: bool) -> float:
+        return self.width * item.entries + STEP_BITS
+
+    def _adopt(self, item: Tensors, stored: Stored) -> None:
+        with torch.no_grad():
+            self._learned(item).copy_(stored.scales)
+
+    def bits(self) -> dict[str, Tensor]:
+        return {item.name: torch.tensor([float(self.width)]) for item in self.selection.quantized}
+
+    def setup_optimizer(self, optimizer: Optimizer, **overrides: Any) -> None:
+        """Add the steps to an existing optimizer, with its rate and weight decay unless overridden.
+
+        Raises: RuntimeError when the optimizer holds the steps already.
+        """
+        self._add_group(optimizer, **overrides)
+
+
+class _RoundToSteps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, step: Tensor, half: int, gradient_scale: float) -> Tensor:
+        step = step.clamp(min=SMALLEST_STEP).to(weight.dtype)
+        scaled = weight / step
+        rounded = scaled.clamp(-half, half - 1).round_()
+        ctx.save_for_backward(scaled, rounded)
+        ctx.half, ctx.gradient_scale = half, gradient_scale
+        return rounded * step
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scaled, rounded = ctx.saved_tensors
+        inside = (scaled >= -ctx.half) & (scaled <= ctx.half - 1)
+        grad_weight = grad * inside
+        grad_step = (grad * rounded).sum() - (grad_weight * scaled).sum()
+        return grad_weight, (grad_step * ctx.gradient_scale).float().view(1), None, None

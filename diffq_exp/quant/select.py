@@ -1,0 +1,96 @@
+"""Which parameters of a model are quantized, which stay float, and which are one tensor under several names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+ENTRIES_PER_MB = 2**20 / 4  # float32
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place where a module holds a parameter."""
+
+    name: str  # full dotted name, as in state_dict
+    module: nn.Module
+    attr: str
+
+    @property
+    def param(self) -> nn.Parameter:
+        """The parameter there now; looked up afresh, since `.to()` may replace it."""
+        param = self.module._parameters[self.attr]
+        assert param is not None
+        return param
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """One parameter and all places that share it; named after the first."""
+
+    uses: tuple[Use, ...]
+
+    @property
+    def name(self) -> str:
+        return self.uses[0].name
+
+    @property
+    def param(self) -> nn.Parameter:
+        return self.uses[0].param
+
+    @property
+    def entries(self) -> int:
+        return self.param.numel()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The parameters of a model, sorted by what happens to them."""
+
+    quantized: tuple[Tensors, ...]
+    floats: tuple[Tensors, ...]
+    tied: dict[str, str]  # {other name: the name that is stored}
+
+
+def select(model: nn.Module, min_size: float, exclude: Iterable[str], detect_bound: bool) -> Selection:
+    """Sort the floating-point parameters of `model`, in the order of `named_parameters`.
+
+    Quantized are those of more than `min_size` MB (as float32) of which no name matches a shell-style pattern
+    of `exclude`, tried against the full dotted name and its last part. With `detect_bound`, a tensor under
+    several names is one item; without, each use is an item of its own (one place reached by two paths is one).
+    """
+    if isinstance(exclude, str):
+        raise ValueError(f"exclude must be a list of patterns, not the string {exclude!r}")
+    if not (min_size >= 0 and math.isfinite(min_size)):
+        raise ValueError(f"min_size must be a finite number of MB >= 0, not {min_size!r}")
+    places: dict[object, list[Use]] = {}
+    for use in _uses(model):
+        key = id(use.param) if detect_bound else (id(use.module), use.attr)
+        places.setdefault(key, []).append(use)
+    items = [Tensors(tuple(uses)) for uses in places.values()]
+    patterns = tuple(exclude)
+    wanted = [
+        item.entries > min_size * ENTRIES_PER_MB and not any(_matches(use.name, patterns) for use in item.uses)
+        for item in items
+    ]
+    return Selection(
+        quantized=tuple(item for item, keep in zip(items, wanted, strict=True) if keep),
+        floats=tuple(item for item, keep in zip(items, wanted, strict=True) if not keep),
+        tied={use.name: item.name for item in items for use in item.uses[1:]},
+    )
+
+
+def _uses(model: nn.Module) -> Iterator[Use]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        for attr, param in module._parameters.items():
+            if param is not None and param.is_floating_point():
+                yield Use(f"{path}.{attr}" if path else attr, module, attr)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    last = name.rpartition(".")[2]
+    return any(fnmatchcase(name, pattern) or fnmatchcase(last, pattern) for pattern in patterns)

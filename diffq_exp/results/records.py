@@ -1,0 +1,92 @@
+"""The records that a run leaves: result.json and metrics.jsonl, written so that no reader ever sees half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+RESULT = "result.json"
+METRICS = "metrics.jsonl"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write beside `path`, then rename: the old file stays whole until the new one is, on the disk too.
+
+    Of a failed write nothing is left.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write one JSON object, readable by a person; numbers that are not finite become null."""
+    with replacing(path) as file:
+        file.write(json.dumps(_finite(values), indent=2).encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, {} where there is no file. Raises: ValueError naming a file that is none."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as fault:
+        raise ValueError(f"{path}: not JSON ({fault})") from fault
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
+    return values
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make a metrics.jsonl hold exactly these rows."""
+    with replacing(path) as file:
+        for row in rows:
+            file.write(_line(row))
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one row, down to the disk."""
+    with open(path, "ab") as file:
+        file.write(_line(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(_finite(row)).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no nan and no infinity: they become null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value

@@ -1,0 +1,112 @@
+"""A run in its folder: whether there is anything left to do, and how it ended, whatever happened.
+
+Statuses of result.json: running, finished, diverged, interrupted, failed. `running` with a free lock means that the
+process was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from .config import conf_dir
+from .display import FileLog, show_result
+from .folder import FolderError, RunFolder
+from .machine import describe_machine
+from .session import Session
+from .signature import only_afterwards, run_name, signature
+from .training.stopping import Diverged, Interrupted, StopFlag
+
+log = logging.getLogger("diffq_exp")
+FINISHED, FAILED, MISTAKE, SIGNAL = 0, 1, 2, 128  # exit codes; SIGNAL plus the number, as shells have it
+
+
+def run(cfg: DictConfig, folder: Path, choices: dict[str, str], asked: dict[str, Any] | None = None) -> int:
+    """Do the run that `cfg` describes, or what is left of it, in `folder`; -> exit code.
+
+    choices: the YAML file chosen for each group. asked: Hydra's own config and the overrides, for .hydra/.
+    """
+    name = signature(cfg)
+    if only_afterwards(cfg) and cfg.init_from is None:
+        code, source = _float_run(cfg, folder, choices)
+        if code != FINISHED:
+            return code
+        with open_dict(cfg):
+            cfg.init_from = str(source)
+    try:
+        with RunFolder(folder, name) as held:
+            if cfg.restart:
+                held.clear()
+            held.write_config(cfg, asked or {})
+            return _finish(cfg, held, choices)
+    except FolderError as fault:
+        log.error(str(fault))
+        return MISTAKE
+
+
+def _float_run(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[int, Path]:
+    """Train the float32 network of a post-training quantization, or take the finished run of it."""
+    plain = cfg.copy()
+    with open_dict(plain):
+        plain.quantizer = OmegaConf.load(conf_dir() / "quantizer" / "none.yaml")
+        plain.restart = False
+    choices = {**choices, "quantizer": "none"}
+    source = folder.parent / run_name(plain, choices)
+    log.info(f"the float32 network comes first: {source}")
+    return run(plain, source, choices), source
+
+
+def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str]) -> int:
+    """Do what is left of a run whose folder is held."""
+    earlier, machine = folder.result(), describe_machine()
+    if earlier.get("status") in ("finished", "diverged"):
+        return _tell_again(earlier, folder, machine["git_commit"])
+    result: dict[str, Any] = {"status": "running", "seed": cfg.seed, **machine}
+    folder.write_result({**result, "seconds": earlier.get("seconds", 0.0)})
+    started = time.monotonic()
+    code = FAILED
+    with FileLog(folder.path / "train.log"), StopFlag() as stop:
+        session = Session(cfg, folder, choices, stop)
+        try:
+            result |= session.run()
+            code = FINISHED
+        except BaseException as fault:
+            code, ending = _ending(fault, stop)
+            result |= ending
+        finally:
+            result["seconds"] = round(earlier.get("seconds", 0.0) + time.monotonic() - started, 2)
+            folder.write_result(result)
+            session.close(result, code)
+        if code == FINISHED:
+            show_result(result, folder.path)
+    return code
+
+
+def _ending(fault: BaseException, stop: StopFlag) -> tuple[int, dict[str, Any]]:
+    """Exit code and fields of the result for a run that did not finish; says it to the user in one line."""
+    reason = " ".join(str(fault).split()) or type(fault).__name__
+    if isinstance(fault, Diverged):
+        log.error(f"diverged: {reason}; the last good checkpoint is kept")
+        return FAILED, {"status": "diverged", "reason": reason, "epoch": fault.epoch, "step": fault.step}
+    if isinstance(fault, (Interrupted, KeyboardInterrupt)):
+        log.warning("interrupted; the same command goes on where the run stopped")
+        return SIGNAL + (stop.signal or 2), {"status": "interrupted"}
+    log.error(f"failed: {reason}")
+    log.debug("where:", exc_info=fault)  # in train.log
+    expected = isinstance(fault, (ValueError, OSError))  # a file or value that only loading could judge
+    return MISTAKE if expected else FAILED, {"status": "failed", "reason": reason}
+
+
+def _tell_again(result: dict[str, Any], folder: RunFolder, commit: str | None) -> int:
+    """Show the result of a run that ended already."""
+    by = "" if result.get("git_commit") == commit else f" by commit {str(result.get('git_commit'))[:10]}"
+    if result["status"] == "diverged":
+        log.error(f"{folder.path} diverged already{by}: {result['reason']}; restart=true does it again")
+        return FAILED
+    log.info(f"{folder.path} is finished already{by}; restart=true does it again")
+    show_result(result, folder.path)
+    return FINISHED

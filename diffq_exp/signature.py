@@ -1,0 +1,89 @@
+"""What a run consumes, and its name after that: outputs/<dataset>-<model>-<quantizer>-<signature>.
+
+The signature hashes resolved values: those of the nodes (with what they take up of the plain keys) and the plain
+keys that the trainer reads. Nulls are left out and so is what nothing consumes, so that a new option with a null
+default, or a key that this quantizer ignores, keeps the name of old runs. Nothing of the machine enters it but
+`threads`: sums in another order round otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from .config import NODES, PLAIN
+from .results.records import read_json
+
+CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
+TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
+MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "init_from")
+TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile")
+LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
+
+
+def consumed(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved values that a run depends on, nested, nulls left out.
+
+    Raises: omegaconf errors for values that are missing or do not resolve.
+    """
+    names = (*CONSUMED_NODES, *TRAINER_KEYS)
+    if cfg.init_from is not None and only_afterwards(cfg):
+        names = tuple(name for name in names if name not in TRAINING_ONLY)
+    values = {name: _plain(cfg[name]) for name in names}
+    if cfg.init_from is not None:
+        values["init_from"] = identity(Path(cfg.init_from))
+    return _without_nulls(values)
+
+
+def only_afterwards(cfg: DictConfig) -> bool:
+    """Whether the quantizer is applied to a trained network, without training of its own."""
+    return bool(OmegaConf.select(cfg, "quantizer.training.after", default=False))
+
+
+def signature(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that name what `cfg` consumes."""
+    text = json.dumps(consumed(cfg), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_name(cfg: DictConfig, choices: Any = None) -> str:
+    """<dataset>-<model>-<quantizer>-<signature>, after the chosen YAML files."""
+    choices = choices or cfg.hydra.runtime.choices
+    return "-".join([choices["dataset"], choices["model"], choices["quantizer"], signature(cfg)])
+
+
+def identity(source: Path) -> str:
+    """What stands for `init_from` in a signature: the source run's own, or the hash of a file's content."""
+    if source.is_dir():
+        return str(read_json(source / "result.json").get("signature"))
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+
+def unused_keys(cfg: DictConfig) -> set[str]:
+    """Plain keys that no node takes up and the trainer does not read, under the chosen nodes."""
+    text = json.dumps([OmegaConf.to_container(cfg[name], resolve=False) for name in NODES])
+    used = set(re.findall(r"\$\{(\w+)\}", text))
+    return set(PLAIN) - used - set(TRAINER_KEYS) - set(MACHINE_KEYS)
+
+
+def register_resolver() -> None:
+    """Give hydra.run.dir its `${run_name:}`."""
+    OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
+
+
+def _plain(value: Any) -> Any:
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: _without_nulls(item) for key, item in value.items() if key not in LOCATIONS}
+        return {key: item for key, item in kept.items() if item is not None and item != {}}
+    return value

@@ -1,0 +1,73 @@
+"""Entry point: python -m diffq_exp.train [key=value ...]
+
+The command line is checked before Hydra sees it (checks.py), and torch is imported only once it is right.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from .config import conf_dir, register
+from .signature import register_resolver
+
+PASSED_ON = ("--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
+_codes: list[int] = []  # of the jobs that ran in this process
+
+
+def main() -> int:
+    """Check, then run; -> exit code. 0 finished, 1 failed or diverged, 2 a mistake in what was asked."""
+    words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        from .help import help_text
+
+        print(help_text())
+        return 0
+    if not any(word.split("=")[0] in PASSED_ON for word in words):
+        from .checks import check
+
+        found = check(words)
+        for line in found.faults:
+            print(f"error: {line}", file=sys.stderr)
+        if found.faults:
+            return 2
+        for line in found.warnings:
+            print(f"warning: {line}", file=sys.stderr)
+    register()
+    register_resolver()
+    _hydra_main()
+    return max(_codes, default=0)
+
+
+@hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
+def _hydra_main(cfg: DictConfig) -> None:
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from .display import log_to_console
+    from .run import run
+
+    log_to_console()
+    hydra_cfg = HydraConfig.get()
+    asked = {
+        "hydra": OmegaConf.create({"hydra": hydra_cfg}),
+        "overrides": OmegaConf.create(list(hydra_cfg.overrides.task)),
+    }
+    folder = Path(hydra_cfg.runtime.output_dir)
+    _codes.append(run(cfg, _short(folder), dict(hydra_cfg.runtime.choices), asked))
+
+
+def _short(folder: "Path") -> "Path":  # noqa: F821, UP037
+    """A path below the working directory is shown, and kept, relative to it."""
+    from pathlib import Path
+
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Checkpoints: everything that has state, so that a resumed run ends with the same bits as one never stopped.
+
+Order of data, augmentation and schedules are functions of (seed, epoch, batch), so what is left is: weights and
+buffers, optimizers, scaler, random generators, and the place in the run. Tensors and plain values only; nothing is
+unpickled on the way back.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..results.records import replacing
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every random generator, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+        "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Undo `rng_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside, then rename: a kill or a full disk leaves the old checkpoint whole."""
+    with replacing(path) as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state, on the CPU; None where there is no file. Raises: ValueError naming a file that cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as fault:
+        raise ValueError(f"{path}: not a readable checkpoint ({str(fault).splitlines()[0]})") from fault
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not a checkpoint of this package")
+    return state

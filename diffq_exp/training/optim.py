@@ -1,0 +1,103 @@
+"""The optimizers of a run as one: weights, and what a quantizer learns, in groups of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+
+from .schedule import Schedule
+
+
+class Learns(Protocol):
+    """What is asked of a quantizer here."""
+
+    def learned(self) -> dict[str, nn.Parameter]: ...
+    def setup_optimizer(self, optimizer: Optimizer, **overrides: Any) -> None: ...
+
+
+class Optimizers:
+    """One or two optimizers that step together.
+
+    It shows `param_groups` and `step()`, all that a gradient scaler asks of an optimizer: handed to one, gradients
+    of weights and bits are unscaled together, and one that is not finite makes both skip the step.
+    """
+
+    def __init__(self, optimizers: list[Optimizer], learned: Iterable[nn.Parameter] = ()) -> None:
+        self.optimizers = optimizers
+        self._learned = {id(param) for param in learned}
+        self._base_rates = [group["lr"] for group in self.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def params(self, *, learned: bool) -> list[nn.Parameter]:
+        """The weights, or what the quantizer learns."""
+        params = [param for group in self.param_groups for param in group["params"]]
+        return [param for param in params if (id(param) in self._learned) == learned]
+
+    def clip(self, norm: float) -> None:
+        """Clip the gradient norms of weights and of bits apart, so that neither can spoil the other."""
+        for learned in (False, True):
+            if params := self.params(learned=learned):
+                nn.utils.clip_grad_norm_(params, norm)
+
+    def set_rates(self, schedule: Schedule, epoch: float, epochs: int) -> None:
+        """Set the learning rates for a real-valued epoch; those of the bits stay unless the schedule has them."""
+        factor = schedule.factor(epoch, epochs)
+        for group, base in zip(self.param_groups, self._base_rates, strict=True):
+            fixed = self._is_learned(group) and not schedule.bits
+            group["lr"] = base if fixed else base * factor
+
+    def _is_learned(self, group: dict[str, Any]) -> bool:
+        return any(id(param) in self._learned for param in group["params"])
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def make_optimizers(
+    model: nn.Module,
+    make: Callable[[Iterable[nn.Parameter]], Optimizer],
+    attach: Callable[[], Learns | None],
+    options: dict[str, Any],
+) -> tuple[Optimizers, Any]:
+    """Make the weights' optimizer, attach the quantizer, then see that what it learns is trained.
+
+    make: parameters -> optimizer. attach: attaches the quantizer (after the optimizer, which must not hold what it
+    adds) and returns it, or None. options: of the learned parameters' group. Weights on plain SGD leave the bits
+    without a sense of scale, so they get an Adam of their own.
+    """
+    weights = make(model.parameters())
+    quantizer = attach()
+    if quantizer is None:
+        return Optimizers([weights]), None
+    optimizers = [weights]
+    if isinstance(weights, SGD) and options:
+        bits: Optimizer = Adam([{"params": []}])
+        optimizers.append(bits)
+    learned = list(quantizer.learned().values())
+    quantizer.setup_optimizer(optimizers[-1], **options)
+    if len(optimizers) == 2:
+        _drop_empty(optimizers[1])
+    return Optimizers(optimizers, learned), quantizer
+
+
+def _drop_empty(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]

@@ -1,0 +1,243 @@
+"""The training loop. It is handed built objects, and only runs, measures, records and saves.
+
+    epoch = steps of (accumulate x batch_size images: task loss + penalty * size), then validation, a row of
+    metrics, a checkpoint.
+
+Inside a step nothing waits for the device: losses and scores are summed there and read every few steps, for the
+display and to see whether the loss is still finite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Data, Loader
+from ..results.records import METRICS, append_row, read_rows, write_rows
+from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from .objective import Task
+from .optim import Optimizers
+from .schedule import Schedule
+from .sizes import size_row
+from .stopping import FiniteWatch, Interrupted, StopFlag
+
+READ_EVERY = 50  # steps between two looks at the sums on the device
+CHECKPOINT = "checkpoint.pt"
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Listener(Protocol):
+    """Whoever wants to know how a run goes on."""
+
+    def started(self, run_id: str, rows: list[dict[str, Any]]) -> None: ...
+    def step(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None: ...
+    def epoch(self, row: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; `penalty` is per MB, None without a learned size."""
+
+    epochs: int
+    accumulate: int = 1
+    penalty: float | None = None
+    clip: float | None = None
+    precision: str = "float32"
+    compile: bool = False
+    checkpoint_minutes: float = 10.0
+
+
+class Sums:
+    """Running sums over images, kept on the device; `means()` waits for it."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.totals: dict[str, Tensor] = {}
+
+    def add(self, images: int, **totals: Tensor) -> None:
+        self.images += images
+        for name, total in totals.items():
+            total = total.detach().float()
+            self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / max(self.images, 1) for name, total in self.totals.items()}
+
+
+class Trainer:
+    """Trains `model` on `data`, resumes from the folder's checkpoint, and leaves metrics and checkpoints there.
+
+    quantizer: attached to the model already, or None. run_id: a name for the run that a resumed part keeps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        quantizer: Any,
+        optimizers: Optimizers,
+        schedule: Schedule,
+        task: Task,
+        data: Data,
+        settings: Settings,
+        *,
+        device: torch.device,
+        folder: Path,
+        run_id: str,
+        listeners: list[Listener],
+    ) -> None:
+        self.model, self.quantizer, self.optimizers = model, quantizer, optimizers
+        self.schedule, self.task, self.data, self.settings = schedule, task, data, settings
+        self.device, self.folder, self.run_id, self.listeners = device, folder, run_id, listeners
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.forward = torch.compile(model) if settings.compile else model
+        self.watch = FiniteWatch(device)
+        self.epoch, self.batch, self.seconds = 0, 0, 0.0  # the place in the run; seconds of this epoch so far
+        self.sums = Sums()
+
+    def fit(self, stop: StopFlag) -> None:
+        """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
+        rows = self._resume()
+        for listener in self.listeners:
+            listener.started(self.run_id, rows)
+        while self.epoch < self.settings.epochs:
+            self._train_epoch(stop)
+            row = self._measure()
+            append_row(self.folder / METRICS, row)
+            for listener in self.listeners:
+                listener.epoch(row)
+            self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, Sums()
+            self._save()
+            if stop.signal is not None and self.epoch < self.settings.epochs:
+                raise Interrupted
+
+    # ---- one epoch ------------------------------------------------------------------------------------------
+
+    def _train_epoch(self, stop: StopFlag) -> None:
+        self.model.train()
+        steps = -(-len(self.data.train) // self.settings.accumulate)
+        started = saved = time.monotonic()
+        before = self.seconds
+        for step, batches in self._steps():
+            self._step(step, batches, steps)
+            now = time.monotonic()
+            self.seconds = before + now - started
+            last = self.batch >= len(self.data.train)
+            if step % READ_EVERY == 0 or last:
+                self.watch.check(self.epoch + 1)
+                for listener in self.listeners:
+                    listener.step(self.epoch + 1, step, steps, self.sums.means())
+            if last:
+                break
+            if stop.signal is not None or now - saved > 60 * self.settings.checkpoint_minutes:
+                self.watch.check(self.epoch + 1)
+                self._save()
+                saved = now
+            if stop.signal is not None:
+                raise Interrupted
+        self.seconds = before + time.monotonic() - started
+
+    def _steps(self) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
+        """What is left of the epoch: the number of each optimizer step, from 1, and its batches."""
+        group: list[tuple[Tensor, Tensor]] = []
+        step = self.batch // self.settings.accumulate
+        for batch in self.data.train.epoch(self.epoch, first_batch=self.batch):
+            group.append(batch)
+            if len(group) == self.settings.accumulate:
+                step += 1
+                yield step, group
+                group = []
+        if group:
+            yield step + 1, group
+
+    def _step(self, step: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> None:
+        self.optimizers.set_rates(self.schedule, self.epoch + (step - 1) / steps, self.settings.epochs)
+        self.optimizers.zero_grad()
+        for images, targets in batches:
+            loss = self._loss(images, targets) / len(batches)
+            self.watch.see(loss, step)
+            self.scaler.scale(loss).backward()
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimizers)  # type: ignore[arg-type]  # duck-typed, see Optimizers
+            self.optimizers.clip(self.settings.clip)
+        self.scaler.step(self.optimizers)  # type: ignore[arg-type]
+        self.scaler.update()
+        self.batch += len(batches)
+
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Task loss plus penalty of one batch; its sums go to the epoch's."""
+        dtype = AUTOCAST[self.settings.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            outputs = self.forward(images)
+        loss = self.task.loss(outputs, targets)
+        self.sums.add(len(targets), loss=loss * len(targets), **self.task.scores(outputs, targets))
+        if self.settings.penalty is not None:
+            loss = loss + self.settings.penalty * self.quantizer.model_size()
+        return loss
+
+    def _measure(self) -> dict[str, Any]:
+        """The epoch's row of metrics."""
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.sums.means()}
+        if self.data.val is not None:
+            row["val"] = evaluate(self.model, self.data.val, self.task)
+        row |= size_row(self.model, self.quantizer)
+        row["seconds"] = round(self.seconds, 3)
+        row["images_per_second"] = round(self.data.train.images / max(self.seconds, 1e-9), 1)
+        row["lr"] = self.optimizers.param_groups[0]["lr"]
+        return row
+
+    # ---- state ----------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.folder / CHECKPOINT,
+            {
+                "run_id": self.run_id,
+                "place": [self.epoch, self.batch, self.seconds],
+                "sums": [self.sums.images, self.sums.totals],
+                "model": self.model.state_dict(),
+                "optimizers": self.optimizers.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": rng_state(),
+            },
+        )
+
+    def _resume(self) -> list[dict[str, Any]]:
+        """Go on from the folder's checkpoint, if there is one; -> the rows of the epochs before it.
+
+        metrics.jsonl is cut back to the checkpoint: what came after it will be computed, and written, again.
+        """
+        state = load_checkpoint(self.folder / CHECKPOINT)
+        if state is not None:
+            self.run_id = state["run_id"]
+            self.epoch, self.batch, self.seconds = state["place"]
+            self.sums.images, totals = state["sums"]
+            self.sums.totals = {name: total.to(self.device) for name, total in totals.items()}
+            self.model.load_state_dict(state["model"])
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.scaler.load_state_dict(state["scaler"])
+            set_rng_state(state["rng"])
+        rows = read_rows(self.folder / METRICS)[: self.epoch]
+        write_rows(self.folder / METRICS, rows)
+        return rows
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
+    """Mean loss and scores over a loader, in eval mode and float32; the model's mode is put back."""
+    training = model.training
+    model.eval()
+    try:
+        sums = Sums()
+        for images, targets in loader.epoch(0):
+            outputs = model(images)
+            loss = task.loss(outputs, targets) * len(targets)
+            sums.add(len(targets), loss=loss, **task.scores(outputs, targets))
+        return sums.means()
+    finally:
+        model.train(training)

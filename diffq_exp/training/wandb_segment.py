@@ -1,0 +1,204 @@
+"""One W&B run of this process: the folder it writes, its helper process (wandb-core), the thread to call it.
+
+All calls of wandb are queued for one daemon thread, so that whoever waits can stop waiting. What is abandoned
+must not be waited for at exit either, so its helper is ended: every call that hangs on it then raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+_TEARDOWN_SECONDS = 3.0
+
+# Wishes, left out where the installed wandb does not take them: W&B does not promise the x_ ones.
+_WISHES = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "save_code": False,
+    "symlink": False,
+    "reinit": "create_new",
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,  # user, host and paths; the hardware stands in result.json
+    "x_save_requirements": False,
+    "x_transaction_log_flush_interval": 1.0,  # seconds that a killed run loses, instead of 15
+    "finish_timeout": 300.0,  # so that a process that never closes its segment ends too
+    "finish_timeout_raises": True,
+}
+
+
+class Segment:
+    """`folder` is `wandb/[offline-]run-<time>-<id>`, the unit of `wandb sync`; `url` is None when offline."""
+
+    def __init__(self, wandb: Any, mode: str) -> None:
+        self.mode, self.folder = mode, Path()
+        self.url: str | None = None
+        self._wandb: Any = wandb
+        self._run: Any = None
+        self._id = ""
+        self._helper: subprocess.Popen[bytes] | None = None
+        self._told = False
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="wandb-segment", daemon=True).start()
+
+    def open(self, folder: Path, init: dict[str, Any], seconds: float) -> None:
+        """Start in folder/wandb; `init`: arguments of wandb.init. Raises what wandb does, or TimeoutError."""
+        settings = {"root_dir": str(folder), "mode": self.mode, "init_timeout": seconds}
+        with self._abandoned_on_error(), _private_process_state(folder / "wandb" / "cache"):
+            self._call(lambda: self._open(settings, init)).result(seconds + 1.0)
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Flat values; "epoch" is the step. Returns at once; an error is reported once."""
+        self._call(lambda: self._log(values))
+
+    def close(self, summary: dict[str, Any], model_file: Path | None, exit_code: int, seconds: float) -> None:
+        """Flat summary; the model as an artifact. Raises unless all is on its way or on disk in that time."""
+        with self._abandoned_on_error():
+            self._call(lambda: self._close(summary, model_file, exit_code)).result(seconds)
+        self._calls.put(None)
+
+    def older(self) -> list[Path]:
+        """The other segments of the same run."""
+        name = re.compile(rf"(offline-)?run-\d{{8}}_\d{{6}}-{re.escape(self._id)}(-\d+)?")
+        siblings = [folder for folder in self.folder.parent.iterdir() if folder.name != self.folder.name]
+        return [folder for folder in siblings if name.fullmatch(folder.name)]
+
+    def _open(self, settings: dict[str, Any], init: dict[str, Any]) -> None:
+        for key, value in _WISHES.items():
+            with contextlib.suppress(ValueError):
+                settings |= self._wandb.Settings(**{key: value}).model_dump(include={key})
+        chosen = self._wandb.Settings(**settings)
+        self._helper = _helper_process(self._wandb.setup(chosen))
+        self._run = self._wandb.init(**init, settings=chosen)
+        self.folder, self._id = Path(self._run.dir).parent, self._run.id
+        self.url = self._run.url if self.mode == "online" else None
+
+    def _log(self, values: dict[str, Any]) -> None:
+        step = values.get("epoch")
+        if step is None or step >= self._run.starting_step:  # else resumed online, and the server has it
+            with self._reporting("the row of an epoch"):
+                self._run.log(with_histogram(values, self._wandb.Histogram), step=step, commit=True)
+
+    def _close(self, summary: dict[str, Any], model_file: Path | None, exit_code: int) -> None:
+        with self._reporting("the summary"):
+            self._run.summary.update(with_histogram(summary, self._wandb.Histogram))
+        if model_file is not None and model_file.is_file():
+            with self._reporting("the model"):
+                self._log_model(model_file)
+        self._run.finish(exit_code=exit_code)
+        self._wandb.teardown()
+
+    def _log_model(self, file: Path) -> None:
+        artifact = self._wandb.Artifact(f"model-{self._id}", type="model")
+        # immutable: refers to the file where it stands, instead of a copy outside the run's folder
+        artifact.add_file(str(file.absolute()), policy="immutable")
+        self._run.log_artifact(artifact)
+
+    @contextlib.contextmanager
+    def _reporting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._told:
+                _logger.warning("W&B did not take %s: %s", what, error)
+            self._told = True
+
+    def _call(self, function: Callable[[], None]) -> Future[None]:
+        future: Future[None] = Future()
+        self._calls.put(lambda: _fulfil(future, function))
+        return future
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    @contextlib.contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """On any error, Ctrl-C included, end the helper, and what waits for it."""
+        try:
+            yield
+        except BaseException:
+            if self._helper is not None:
+                _end(self._helper)
+            with contextlib.suppress(Exception):
+                self._call(self._wandb.teardown).result(_TEARDOWN_SECONDS)  # takes back its hook at exit
+            self._calls.put(None)
+            raise
+
+
+def with_histogram(values: Mapping[str, Any], histogram: Callable[[list[float]], Any]) -> dict[str, Any]:
+    """Flat values, and where they hold bits of layers, `bits/histogram` over the layers."""
+    bits = [float(value) for key, value in values.items() if key.startswith("bits/layers/")]
+    finite = [value for value in bits if math.isfinite(value)]
+    return {**values, "bits/histogram": histogram(finite)} if finite else dict(values)
+
+
+def bytes_on_disk(segment: Path) -> int:
+    return sum(file.stat().st_size for file in segment.glob("*.wandb"))
+
+
+def _fulfil(future: Future[None], function: Callable[[], None]) -> None:
+    try:
+        function()
+        future.set_result(None)
+    except Exception as error:
+        future.set_exception(error)
+    except BaseException as error:  # wandb calls sys.exit when its helper failed
+        future.set_exception(RuntimeError(repr(error)))
+
+
+@contextlib.contextmanager
+def _private_process_state(cache: Path) -> Iterator[None]:
+    """While wandb starts: nobody to ask for a key, a helper of our own, its caches and logs in `cache`.
+
+    Afterwards sys.exit and sys.excepthook, which wandb replaces, are as they were.
+    """
+    environment = {"WANDB_SERVICE": None, "WANDB_ERROR_REPORTING": "false"}
+    environment |= {"WANDB_CACHE_DIR": str(cache), "WANDB_DATA_DIR": str(cache)}
+    before = {key: os.environ.get(key) for key in environment}
+    stdin, leave, hook = sys.stdin, sys.exit, sys.excepthook
+    try:
+        _set_environment(environment)
+        with open(os.devnull) as nobody:
+            sys.stdin = nobody
+            yield
+    finally:
+        sys.stdin, sys.exit, sys.excepthook = stdin, leave, hook
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
+def _helper_process(state: Any) -> subprocess.Popen[bytes] | None:
+    """wandb-core, to which W&B has no public way. None if it is not found: then it cannot be ended early."""
+    service = getattr(getattr(state, "_connection", None), "_proc", None)
+    return getattr(service, "_process", None) or getattr(service, "_internal_proc", None)  # 0.31, 0.19
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()  # lets it remove its socket
+    try:
+        process.wait(1.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(1.0)

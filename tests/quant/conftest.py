@@ -1,0 +1,16 @@
+"""Every test starts from seed 0; the helpers beside this file can be imported in any import mode."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
