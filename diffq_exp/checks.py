@@ -136,7 +136,7 @@ def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str
 def _compose(
     config_name: str, overrides: Sequence[Override], search: list[Path], faults: list[str]
 ) -> DictConfig | None:
-    """What the overrides give together (of a sweep, the first values); None, and a fault, where they do not fit."""
+    """What the overrides give together (of a sweep, the first values); None, and a fault, where they do not."""
     register()
     register_resolver()
     words = [word for one in overrides if (word := _first(one))]
@@ -203,7 +203,7 @@ def _device_faults(device: str) -> list[str]:
         return []
     import torch
 
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}[device]()
+    there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
     return [] if there else [f"device={device}: this machine has none; auto takes the best there is"]
 
 
@@ -213,7 +213,5 @@ def _warnings(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
         unused |= {"epochs", "lr", "accumulate", "clip", "compile"}
     quantizer = cfg.hydra.runtime.choices["quantizer"]
     return [
-        f"{one.input_line}: has no effect with quantizer={quantizer}"
-        for one in typed
-        if one.key_or_group in unused
+        f"{one.input_line}: has no effect with quantizer={quantizer}" for one in typed if one.key_or_group in unused
     ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -95,7 +95,7 @@ def node() -> Any:
 
 @dataclass
 class Config:
-    """Defaults here are general; those of the digits, the default experiment, stand in conf/experiment/digits.yaml."""
+    """General defaults; those of the default experiment stand in conf/experiment/digits.yaml."""
 
     model: dict[str, Any] = node()
     dataset: dict[str, Any] = node()
@@ -125,19 +125,15 @@ class Config:
     accumulate: int = key(1, "forwards per optimizer step", int, low=1)
     lr: float = key(0.1, "learning rate of the weights", float, above=0)
     bits_lr: float = key(1e-3, "learning rate of the bits", float, above=0)
-    clip: Optional[float] = key(None, "largest gradient norm, of weights and of bits apart", float, above=0)
-    val_fraction: float = key(
-        0.1, "share of the training part held out for validation", float, low=0, high=0.9
-    )
-    init_from: Optional[str] = key(None, "run folder or stored model whose weights to start from", str)
+    clip: float | None = key(None, "largest gradient norm, of weights and of bits apart", float, above=0)
+    val_fraction: float = key(0.1, "share of the training part held out for validation", float, low=0, high=0.9)
+    init_from: str | None = key(None, "run folder or stored model whose weights to start from", str)
 
     # the machine
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
-    precision: str = key(
-        "float32", "arithmetic of the training forward", str, choices=("float32", "bf16", "fp16")
-    )
+    precision: str = key("float32", "arithmetic of the training forward", str, choices=("float32", "bf16", "fp16"))
     compile: bool = key(False, "torch.compile the training forward", bool)
-    threads: Optional[int] = key(None, "threads of torch on the CPU; null: torch decides", int, low=1)
+    threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1)
     num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)
     checkpoint_minutes: float = key(10.0, "minutes between checkpoints within a long epoch", float, above=0)
     restart: bool = key(False, "throw an earlier run of the same signature away and do it again", bool)

@@ -112,7 +112,7 @@ def _target_in_conf(group: str, name: Any) -> str | None:
     path = conf_dir() / group / f"{name}.yaml"
     if not str(name).isidentifier() or not path.is_file():
         return None
-    return OmegaConf.load(path).get("_target_")
+    return str(OmegaConf.select(OmegaConf.load(path), "_target_"))
 
 
 def _has_targets(value: Any) -> bool:

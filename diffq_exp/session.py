@@ -116,9 +116,7 @@ class Session:
 
     # ---- at the end -----------------------------------------------------------------------------------------
 
-    def _measure(
-        self, data: Data, model: nn.Module, quantizer: Any, task: Any, epochs: int
-    ) -> dict[str, Any]:
+    def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Any, epochs: int) -> dict[str, Any]:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
         stored = stored_model_of(quantizer if quantizer is not None else model)

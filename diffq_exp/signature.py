@@ -37,7 +37,8 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     values = {name: _plain(cfg[name]) for name in names}
     if cfg.init_from is not None:
         values["init_from"] = identity(Path(cfg.init_from))
-    return _without_nulls(values)
+    kept: dict[str, Any] = _without_nulls(values)
+    return kept
 
 
 def only_afterwards(cfg: DictConfig) -> bool:

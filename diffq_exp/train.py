@@ -57,16 +57,10 @@ def _hydra_main(cfg: DictConfig) -> None:
         "hydra": OmegaConf.create({"hydra": hydra_cfg}),
         "overrides": OmegaConf.create(list(hydra_cfg.overrides.task)),
     }
-    folder = Path(hydra_cfg.runtime.output_dir)
-    _codes.append(run(cfg, _short(folder), dict(hydra_cfg.runtime.choices), asked))
-
-
-def _short(folder: "Path") -> "Path":  # noqa: F821, UP037
-    """A path below the working directory is shown, and kept, relative to it."""
-    from pathlib import Path
-
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+    folder, here = Path(hydra_cfg.runtime.output_dir), Path.cwd()
+    if folder.is_relative_to(here):
+        folder = folder.relative_to(here)  # as it is shown, and as another run may be given it
+    _codes.append(run(cfg, folder, dict(hydra_cfg.runtime.choices), asked))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,4 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 def cifar10(*, download_root: str, crop: int, **loading: Unpack[Loading]) -> Data:
     """The files are sought in `download_root` and downloaded to it when they are not there."""
-    return from_tensors(
-        **fetch("CIFAR10", download_root), name="cifar10", mean=MEAN, std=STD, crop=crop, **loading
-    )
+    return from_tensors(**fetch("CIFAR10", download_root), name="cifar10", mean=MEAN, std=STD, crop=crop, **loading)

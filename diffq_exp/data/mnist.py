@@ -13,6 +13,4 @@ MEAN, STD = (0.1307,), (0.3081,)
 
 def mnist(*, download_root: str, crop: int, **loading: Unpack[Loading]) -> Data:
     """The files are sought in `download_root` and downloaded to it when they are not there."""
-    return from_tensors(
-        **fetch("MNIST", download_root), name="mnist", mean=MEAN, std=STD, crop=crop, **loading
-    )
+    return from_tensors(**fetch("MNIST", download_root), name="mnist", mean=MEAN, std=STD, crop=crop, **loading)

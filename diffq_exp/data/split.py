@@ -26,9 +26,7 @@ def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tenso
 
     indices, state = everything.numpy(), derive_seed("split", seed)
     try:
-        kept, held = train_test_split(
-            indices, test_size=fraction, random_state=state, stratify=targets.numpy()
-        )
+        kept, held = train_test_split(indices, test_size=fraction, random_state=state, stratify=targets.numpy())
     except ValueError as error:
         where = f"val_fraction={fraction} cannot be held out of {len(targets)} images"
         raise ValueError(f"{where}: {error}") from error

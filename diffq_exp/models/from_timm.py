@@ -23,9 +23,7 @@ def timm(
     library = _library()
     if ":" in name or "/" in name:
         if not pretrained:
-            raise ValueError(
-                f"timm's '{name}' points to a hub or folder: allowed only with model.pretrained=true"
-            )
+            raise ValueError(f"timm's '{name}' points to a hub or folder: allowed only with model.pretrained=true")
     elif not library.is_model(name):
         raise ValueError(f"timm has no model '{name}'{nearest(name, library.list_models())}")
     try:

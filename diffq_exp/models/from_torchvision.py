@@ -59,6 +59,4 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
     outputs, inputs = old.weight.shape[:2]
     if outputs != num_classes:  # linear, or in SqueezeNet a 1x1 convolution
         linear = isinstance(old, nn.Linear)
-        model.set_submodule(
-            name, nn.Linear(inputs, num_classes) if linear else nn.Conv2d(inputs, num_classes, 1)
-        )
+        model.set_submodule(name, nn.Linear(inputs, num_classes) if linear else nn.Conv2d(inputs, num_classes, 1))

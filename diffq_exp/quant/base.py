@@ -54,7 +54,7 @@ class Quantizer:
         params = [id(item.param) for item in self.selection.quantized]
         self._shared = len(set(params)) < len(params)  # one parameter with several sets of bits
         self._holding = False  # inside noisy()
-        self._floats: list[tuple[Tensors, Tensor, int]] = []  # inside quantize(): item, float data, version
+        self._floats: list[tuple[Tensors, Tensor, int | None]] = []  # inside quantize(): item, data, version
         self._cache: tuple[Any, dict[str, Stored], list[Tensor]] | None = None
         model.register_forward_pre_hook(self._before)
         model.register_forward_hook(self._after, always_call=True)
@@ -138,11 +138,10 @@ class Quantizer:
         key = None if torch.compiler.is_compiling() else self._versions()
         if self._cache is not None and key is not None and self._cache[0] == key:
             return self._cache[1:]
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             kept = {item.name: data for item, data, _ in self._floats}
             stored = {
-                item.name: self._store(item, kept.get(item.name, item.param))
-                for item in self.selection.quantized
+                item.name: self._store(item, kept.get(item.name, item.param)) for item in self.selection.quantized
             }
             values = [tensor.values() for tensor in stored.values()]
             if self.float16:
@@ -162,6 +161,7 @@ class Quantizer:
         """Put the stored values into the model's parameters, until `unquantize()` or a training forward."""
         if self._floats:
             return
+        take_out(self._items())
         for item, value in zip(self._items(), self._stored()[1], strict=True):
             self._floats.append((item, item.param.data, item.param._version))
             item.param.data = value.clone()
@@ -170,7 +170,7 @@ class Quantizer:
         """Put the float weights back. A parameter that was written to meanwhile keeps what was written."""
         while self._floats:
             item, data, version = self._floats.pop()
-            if item.param._version == version:
+            if version is None or item.param._version == version:
                 item.param.data = data.to(item.param.device)
 
     @contextmanager
@@ -232,9 +232,9 @@ class Quantizer:
         bits: Tensor | float = sum(per_float * item.entries for item in self.selection.floats)
         for item in self.selection.quantized:
             bits = bits + self._size_bits(item, exact)
-        if exact:
-            return torch.as_tensor(bits).cpu().double() / BITS_PER_MB
-        return bits / BITS_PER_MB if isinstance(bits, Tensor) else torch.tensor(bits / BITS_PER_MB)
+        if not isinstance(bits, Tensor):
+            bits = torch.tensor(bits, dtype=torch.float64 if exact else None)
+        return (bits.cpu().double() if exact else bits) / BITS_PER_MB
 
     def true_model_size(self) -> float:
         """`model_size(exact=True)` as a number."""
@@ -285,7 +285,8 @@ class Quantizer:
 
     def __getstate__(self) -> dict[str, Any]:
         take_out(self._items())  # a copy of the model must not carry the weights of an interrupted forward
-        return {**self.__dict__, "_cache": None, "_holding": False}
+        floats = [(item, data, None) for item, data, _ in self._floats]  # a copy counts its versions anew
+        return {**self.__dict__, "_cache": None, "_holding": False, "_floats": floats}
 
     def __repr__(self) -> str:
         chosen = sum(item.entries for item in self.selection.quantized)

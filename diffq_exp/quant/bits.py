@@ -24,7 +24,7 @@ MAX_STORED_BITS = 15
 
 def step_of(bits: float) -> float:
     """Quantization step 1 / (2^bits - 1) of a width, in units of the tensor's range."""
-    return 1.0 / (2.0**bits - 1.0)
+    return 1.0 / math.expm1(bits * LN2)
 
 
 def stored_bits(bits: Tensor, extra_bits: float) -> Tensor:

@@ -14,7 +14,7 @@ from .groups import group_count
 from .learned import LearnedQuantizer
 from .noise import NOISES, add_noise
 from .select import Tensors
-from .size import exact_bits, soft_bits
+from .size import check_number, exact_bits, soft_bits
 from .uniform import Stored, store_minmax
 
 
@@ -85,9 +85,7 @@ class DiffQuantizer(LearnedQuantizer):
             logits.copy_(logits_of(bits, self._param, margin=1e-4))
 
     def bits(self) -> dict[str, Tensor]:
-        return {
-            item.name: self._param.bits(self._learned(item).detach()) for item in self.selection.quantized
-        }
+        return {item.name: self._param.bits(self._learned(item).detach()) for item in self.selection.quantized}
 
     def setup_optimizer(self, optimizer: Optimizer, lr: float = 1e-3, **overrides: Any) -> None:
         """Add the logits to an existing optimizer, as a group of their own without weight decay.
@@ -110,22 +108,26 @@ class DiffQuantizer(LearnedQuantizer):
                 grad.masked_fill_(~(weight_grad != 0).any(), 0.0)
 
 
+LIMITS = {
+    "min_bits": (1, MAX_STORED_BITS),
+    "init_bits": (1, MAX_STORED_BITS),
+    "max_bits": (1, MAX_STORED_BITS),
+    "extra_bits": (0, MAX_STORED_BITS),
+}
+
+
 def _check(
     group_size: int, min_bits: float, init_bits: float, max_bits: float, extra_bits: float, **names: str
 ) -> None:
-    """Refuse arguments by name and value; comparisons are written so that nan fails them."""
+    """Refuse arguments by name and value."""
     if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 0:
         raise ValueError(f"group_size must be a whole number >= 0 (0: one group per tensor), not {group_size!r}")
+    values = {"min_bits": min_bits, "init_bits": init_bits, "max_bits": max_bits, "extra_bits": extra_bits}
+    for name, value in values.items():
+        check_number(name, value, *LIMITS[name])
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
-        values = {"min_bits": min_bits, "init_bits": init_bits, "max_bits": max_bits}
         if not values[low] < values[high]:
             raise ValueError(f"{low} {values[low]!r} is not below {high} {values[high]!r}")
-    if not min_bits >= 1:
-        raise ValueError(f"min_bits must be at least 1, not {min_bits!r}")
-    if not max_bits <= MAX_STORED_BITS:
-        raise ValueError(f"max_bits must be at most {MAX_STORED_BITS}, not {max_bits!r}")
-    if not 0 <= extra_bits < float("inf"):
-        raise ValueError(f"extra_bits must be a finite number >= 0, not {extra_bits!r}")
     for name, table in (("param", PARAMS), ("noise", NOISES)):
         if names[name] not in table:
             raise ValueError(f"{name} must be one of {', '.join(table)}, not {names[name]!r}")

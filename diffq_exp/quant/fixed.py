@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .base import Quantizer
+from .bits import MAX_STORED_BITS
 from .select import Tensors
-from .size import EXTREMES_BITS, width_of
+from .size import EXTREMES_BITS, check_number
 from .uniform import Stored, store_minmax
 
 
@@ -36,7 +37,7 @@ class UniformQuantizer(Quantizer):
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
     ) -> None:
-        self.width = float(width_of(bits, "bits", 1))
+        self.width = check_number("bits", bits, 1, MAX_STORED_BITS)
         self.qat = qat
         self.top = math.floor(2.0**self.width) - 1  # the highest level
         super().__init__(model, min_size, float16, exclude, detect_bound)

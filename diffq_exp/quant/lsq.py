@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
+from .bits import MAX_STORED_BITS
 from .learned import LearnedQuantizer
 from .select import Tensors
-from .size import STEP_BITS, width_of
+from .size import STEP_BITS, check_number
 from .uniform import Stored, store_step
 
 SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts as this
@@ -43,7 +44,7 @@ class LSQ(LearnedQuantizer):
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
     ) -> None:
-        self.width = int(width_of(bits, "bits", 2, whole=True))
+        self.width = int(check_number("bits", bits, 2, MAX_STORED_BITS, whole=True))
         self.half = 2 ** (self.width - 1)
         super().__init__(
             model, suffix, min_size=min_size, float16=float16, exclude=exclude, detect_bound=detect_bound
@@ -85,12 +86,12 @@ class LSQ(LearnedQuantizer):
 class _RoundToSteps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, step: Tensor, half: int, gradient_scale: float) -> Tensor:
-        step = step.clamp(min=SMALLEST_STEP).to(weight.dtype)
+        step = step.clamp(min=SMALLEST_STEP)  # float32 like what follows, whatever half type the weights have
         scaled = weight / step
         rounded = scaled.clamp(-half, half - 1).round_()
         ctx.save_for_backward(scaled, rounded)
         ctx.half, ctx.gradient_scale = half, gradient_scale
-        return rounded * step
+        return (rounded * step).to(weight.dtype)
 
     @staticmethod
     @once_differentiable

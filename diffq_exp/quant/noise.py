@@ -40,9 +40,7 @@ def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noi
 
 class _AddNoise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str
-    ) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
         step, slope = param.step_and_slope(logits)
         low, high = torch.aminmax(weight)
         part = NOISES[noise](weight)  # (shape of weight), row-major, so that groups are slices

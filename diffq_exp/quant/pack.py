@@ -41,9 +41,7 @@ def unpack(data: Bytes, count: int, width: int) -> NDArray[np.int16]:
     Raises: ValueError when `data` is not of that length.
     """
     if len(data) != packed_bytes(count, width):
-        raise ValueError(
-            f"{len(data)} bytes, expected {packed_bytes(count, width)} for {count} x {width} bits"
-        )
+        raise ValueError(f"{len(data)} bytes, expected {packed_bytes(count, width)} for {count} x {width} bits")
     if width == 0:
         return np.zeros(count, np.int16)
     if width > 8:

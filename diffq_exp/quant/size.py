@@ -7,10 +7,11 @@ reads a tensor back from the device. What a file really takes is another figure 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .bits import MAX_STORED_BITS
 from .groups import sum_entries
 
 BITS_PER_MB = 8 * 2**20
@@ -44,9 +45,10 @@ def exact_bits(bits: Tensor, entries: int, group_size: int, min_bits: float) -> 
     return sum_entries(bits.long(), entries, group_size) + EXTREMES_BITS + table
 
 
-def width_of(value: float, name: str, lowest: int, *, whole: bool = False) -> float:
-    """Check a fixed width. Raises: ValueError that names it and says what is allowed."""
-    if not lowest <= value <= MAX_STORED_BITS or (whole and value != int(value)):
+def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> float:
+    """`value` when it is a number in [low, high]. Raises: ValueError that names it and says what is allowed."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and low <= value <= high and (not whole or value == int(value))):
         kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} from {lowest} to {MAX_STORED_BITS}, not {value!r}")
-    return value
+        raise ValueError(f"{name} must be {kind} from {low} to {high}, not {value!r}")
+    return float(value)

@@ -117,9 +117,7 @@ def _unpack_tensor(name: str, fields: Mapping[str, Any]) -> Stored:
             levels = torch.from_numpy(unpack_levels(levels.numpy(), widths, group_size, entries))
             bits = torch.from_numpy(widths)
         dtype = getattr(torch, fields["dtype"])
-        stored = Stored(
-            fields["grid"], shape, dtype, group_size, levels, bits, fields["scales"], fields["top"]
-        )
+        stored = Stored(fields["grid"], shape, dtype, group_size, levels, bits, fields["scales"], fields["top"])
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise ValueError(f"tensor {name!r} of the quantized state: {fault}") from fault
     check_stored(name, stored)
@@ -141,8 +139,7 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
     for name, value in values.items():
         if value.shape != targets[name].shape:
             raise ValueError(
-                f"{name!r} is stored with shape {tuple(value.shape)}, "
-                f"the network has {tuple(targets[name].shape)}"
+                f"{name!r} is stored with shape {tuple(value.shape)}, the network has {tuple(targets[name].shape)}"
             )
     with torch.no_grad():
         for name, value in values.items():

@@ -269,7 +269,14 @@ def _tensor(row: list[Any], payloads: Mapping[str, _Payload]) -> Stored:
         raise ValueError(f"{what}: {fault}") from fault
     scales = torch.from_numpy(payloads["scales"].take(SCALES[grid], what).copy())
     stored = Stored(
-        grid, tuple(shape), DTYPES[kind], group_size, torch.from_numpy(numbers), torch.from_numpy(bits), scales, top
+        grid,
+        tuple(shape),
+        DTYPES[kind],
+        group_size,
+        torch.from_numpy(numbers),
+        torch.from_numpy(bits),
+        scales,
+        top,
     )
     check_stored(name, stored)
     return stored

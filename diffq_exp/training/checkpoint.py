@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..results.records import replacing
 
 def rng_state() -> dict[str, Any]:
     """The state of every random generator, as tensors and plain values."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
+    kind, keys, *rest = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state(legacy=True))
     version, numbers, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

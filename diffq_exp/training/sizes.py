@@ -28,9 +28,7 @@ def size_row(model: nn.Module, quantizer: Any) -> dict[str, Any]:
     if quantizer is None:
         size = 4 * sum(param.numel() for param in model.parameters()) / MB
         return {"size_mb": {"soft": size, "true": size}}
-    row: dict[str, Any] = {
-        "size_mb": {"soft": float(quantizer.model_size()), "true": quantizer.true_model_size()}
-    }
+    row: dict[str, Any] = {"size_mb": {"soft": float(quantizer.model_size()), "true": quantizer.true_model_size()}}
     if widths := quantizer.bits():
         row["bits"] = bits_summary(widths, {name: p.numel() for name, p in model.named_parameters()})
     return row

@@ -161,7 +161,7 @@ class Trainer:
         for images, targets in batches:
             loss = self._loss(images, targets) / len(batches)
             self.watch.see(loss, step)
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimizers)  # type: ignore[arg-type]  # duck-typed, see Optimizers
             self.optimizers.clip(self.settings.clip)

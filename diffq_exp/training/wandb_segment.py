@@ -80,7 +80,8 @@ class Segment:
     def _open(self, settings: dict[str, Any], init: dict[str, Any]) -> None:
         for key, value in _WISHES.items():
             with contextlib.suppress(ValueError):
-                settings |= self._wandb.Settings(**{key: value}).model_dump(include={key})
+                self._wandb.Settings(**{key: value})
+                settings[key] = value
         chosen = self._wandb.Settings(**settings)
         self._helper = _helper_process(self._wandb.setup(chosen))
         self._run = self._wandb.init(**init, settings=chosen)
@@ -88,9 +89,9 @@ class Segment:
         self.url = self._run.url if self.mode == "online" else None
 
     def _log(self, values: dict[str, Any]) -> None:
-        step = values.get("epoch")
-        if step is None or step >= self._run.starting_step:  # else resumed online, and the server has it
-            with self._reporting("the row of an epoch"):
+        with self._reporting("the row of an epoch"):
+            step = values["epoch"]
+            if step >= self._run.starting_step:  # else resumed online, and the server has it
                 self._run.log(with_histogram(values, self._wandb.Histogram), step=step, commit=True)
 
     def _close(self, summary: dict[str, Any], model_file: Path | None, exit_code: int) -> None:
@@ -132,6 +133,7 @@ class Segment:
         try:
             yield
         except BaseException:
+            self._told = True  # what now fails, fails for that
             if self._helper is not None:
                 _end(self._helper)
             with contextlib.suppress(Exception):
