@@ -35,7 +35,7 @@ _WISHES = {
     "x_disable_stats": True,
     "x_disable_machine_info": True,  # user, host and paths; the hardware stands in result.json
     "x_save_requirements": False,
-    "x_transaction_log_flush_interval": 1.0,  # seconds that a killed run loses, instead of 15
+      # seconds that a killed run loses, instead of 15
     "finish_timeout": 300.0,  # so that a process that never closes its segment ends too
     "finish_timeout_raises": True,
 }

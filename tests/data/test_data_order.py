@@ -68,6 +68,7 @@ def test_a_guard_gives_the_global_generator_back():
 
 
 def test_own_generators_leave_the_global_ones_alone():
+    pytest.importorskip("sklearn.model_selection")  # something that it imports draws from random, once
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     torch.rand(3, generator=generator("x", 0))
     stratified_split(torch.arange(100) % 5, 0.2, seed=0)

@@ -80,9 +80,7 @@ def test_cifar_is_read_from_a_folder_that_is_there(tmp_path, monkeypatch, source
     monkeypatch.setattr(original, "meta", {**original.meta, "filename": "meta", "md5": sums["meta"]})
     data = source(download_root=str(tmp_path), **HOW)
     assert data.shape == (3, 32, 32) and data.classes == ["cat", "dog"]
-    stored = pickle.loads((tmp_path / original.base_folder / "test").read_bytes())["data"].reshape(
-        -1, 3, 32, 32
-    )
+    stored = pickle.loads((tmp_path / original.base_folder / "test").read_bytes())["data"].reshape(-1, 3, 32, 32)
     mean, std = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     torch.testing.assert_close(everything(data.test)[0], (torch.from_numpy(stored) / 255 - mean) / std)
     assert not list(tmp_path.glob(".*.lock"))  # a shared folder may be read-only
@@ -117,5 +115,5 @@ def test_without_network_the_files_and_their_place_are_named(tmp_path, monkeypat
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="CIFAR10 could not be fetched .*file"):
+    with pytest.raises(ValueError, match=r"CIFAR10 could not be fetched .*file"):
         cifar10(download_root=str(tmp_path / "file"), **HOW)

@@ -28,7 +28,7 @@ class Made(Dataset):
 class Tensors(Dataset):
     """The same as uint8 tensors, with their targets known beforehand."""
 
-    targets = [index % 3 for index in range(21)]
+    targets = tuple(index % 3 for index in range(21))
 
     def __len__(self):
         return 21

@@ -132,8 +132,8 @@ def test_from_tensors_builds_parts_and_measures_the_training_images():
 
 def test_a_given_validation_part_takes_the_place_of_the_split():
     data = from_tensors(
-        train=made(), test=made(), val=made(7), classes=list("abcde"), name="made", device="cpu", batch_size=8,
-        seed=0, val_fraction=0.5,
+        train=made(), test=made(), val=made(7), classes=list("abcde"), name="made", device="cpu",
+        batch_size=8, seed=0, val_fraction=0.5,
     )  # fmt: skip
     assert data.train.images == 50 and data.val.images == 7
 

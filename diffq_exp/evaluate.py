@@ -1,0 +1,66 @@
+"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [key=value ...]
+
+Says again what a run said: the accuracy and size of its stored model, built and measured from the file alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        _evaluate(args)
+    except (ValueError, OSError) as fault:
+        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m diffq_exp.evaluate", description=__doc__.split("\n")[2])
+    parser.add_argument("source", help="a run folder, or a stored model")
+    parser.add_argument("--allow", action="append", default=[], metavar="package.Class", help="may be built too")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--root", help="where the images are now, for data sets with a root")
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from . import storage
+    from .build import pick_device
+    from .loading import build_stored, build_stored_model, stored_file
+    from .training.trainer import evaluate
+
+    path = stored_file(args.source)
+    stored, config = storage.read(path)
+    device = pick_device(args.device)
+    try:
+        model = build_stored_model(stored, config, args.allow).to(device)
+        if args.root is not None:
+            config["dataset"]["node"]["root"] = args.root
+        runtime = {"device": device, "batch_size": config["batch_size"]}
+        data = build_stored(config, "dataset", args.allow, **runtime)
+        task = build_stored(config, "task", args.allow)
+    except ValueError as fault:
+        raise ValueError(f"{path}: {fault}") from fault
+    _show(path, evaluate(model, data.test, task), stored)
+
+
+def _show(path: Any, test: dict[str, float], stored: Any) -> None:
+    size = path.stat().st_size
+    entries = sum(value.numel() for value in stored.values().values())
+    for name, value in test.items():
+        print(f"test.{name:<16} {value:.6g}")
+    print(f"size_mb.file     {size / 2**20:.6g}  ({size:,} bytes; {4 * entries / 2**20:.6g} as float32)")
+    for name, tensor in stored.tensors.items():
+        print(f"bits.{name:<20} {tensor.bits.float().mean():.3g}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
