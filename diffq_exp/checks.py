@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, register, shown
+from .results.records import read_json
 from .signature import only_afterwards, register_resolver, unused_keys
 
 
@@ -192,8 +193,8 @@ def _path_faults(cfg: DictConfig) -> list[str]:
         source = Path(cfg.init_from).expanduser()
         if not source.exists():
             faults.append(f"init_from={cfg.init_from}: no such run folder or file")
-        elif source.is_dir() and not (source / "result.json").is_file():
-            faults.append(f"init_from={cfg.init_from}: not the folder of a run (it holds no result.json)")
+        elif source.is_dir() and (status := read_json(source / "result.json").get("status")) != "finished":
+            faults.append(f"init_from={cfg.init_from}: a finished run is wanted, this one is {status or 'none'}")
     return faults
 
 

@@ -60,12 +60,13 @@ class Session:
         self.cfg, self.folder, self.choices, self.stop = cfg, folder, choices, stop
         self.device = pick_device(cfg.device)
         self.display = Display(cfg.epochs)
-        self.tracker = build(cfg.tracking)
+        self.tracker: Any = None
 
     def run(self) -> dict[str, Any]:
         """Do all of it; -> the fields of result.json. Raises: Diverged, Interrupted, ValueError, ..."""
         cfg = self.cfg
         prepare_torch(cfg.seed, cfg.threads, self.device)
+        self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
         model = build_model(cfg, data, self.device)
         if cfg.init_from is not None:
@@ -146,7 +147,8 @@ class Session:
         """End the display and the tracker, whatever happened."""
         self.display.close()
         path = self.folder.path / MODEL
-        self.tracker.finish(result, path if result["status"] == "finished" else None, code)
+        if self.tracker is not None:
+            self.tracker.finish(result, path if result["status"] == "finished" else None, code)
 
 
 @torch.no_grad()

@@ -35,6 +35,8 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     if cfg.init_from is not None and only_afterwards(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
     values = {name: _plain(cfg[name]) for name in names}
+    if values["dataset"].get("root") is not None:  # the user's own folder, however it was typed
+        values["dataset"]["root"] = str(Path(values["dataset"]["root"]).expanduser().resolve())
     if cfg.init_from is not None:
         values["init_from"] = identity(Path(cfg.init_from))
     kept: dict[str, Any] = _without_nulls(values)

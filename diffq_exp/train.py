@@ -60,7 +60,10 @@ def _hydra_main(cfg: DictConfig) -> None:
     folder, here = Path(hydra_cfg.runtime.output_dir), Path.cwd()
     if folder.is_relative_to(here):
         folder = folder.relative_to(here)  # as it is shown, and as another run may be given it
-    _codes.append(run(cfg, folder, dict(hydra_cfg.runtime.choices), asked))
+    code = run(cfg, folder, dict(hydra_cfg.runtime.choices), asked)
+    if code > 128:
+        sys.exit(code)  # stopped by a signal: so is the sweep
+    _codes.append(code)
 
 
 if __name__ == "__main__":

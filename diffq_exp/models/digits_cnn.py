@@ -6,6 +6,8 @@ compressing. The mean over positions makes it independent of the image size.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 LAYERS = [(32, 1), (64, 1), (64, 2), (128, 1), (128, 2)]  # (channels out, stride)
@@ -13,10 +15,12 @@ LAYERS = [(32, 1), (64, 1), (64, 2), (128, 1), (128, 2)]  # (channels out, strid
 
 def digits_cnn(num_classes: int, in_channels: int = 3, image_size: int = 32) -> nn.Module:
     """(B, in_channels, H, W) -> (B, num_classes) for any H and W: `image_size` is not needed."""
-    layers: list[nn.Module] = []
+    layers: dict[str, nn.Module] = {}
     channels = in_channels
-    for width, stride in LAYERS:
-        layers.append(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False))
-        layers += [nn.BatchNorm2d(width), nn.ReLU()]
+    for place, (width, stride) in enumerate(LAYERS, 1):
+        layers[f"conv{place}"] = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        layers[f"norm{place}"] = nn.BatchNorm2d(width)
+        layers[f"relu{place}"] = nn.ReLU()
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+    layers |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(channels, num_classes)}
+    return nn.Sequential(OrderedDict(layers))

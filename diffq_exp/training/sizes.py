@@ -21,13 +21,16 @@ def float32_mb(model: nn.Module, learned: set[str] | frozenset[str] = frozenset(
 
 @torch.no_grad()
 def size_row(model: nn.Module, quantizer: Any) -> dict[str, Any]:
-    """{"size_mb": {"soft", "true"}, "bits": {"mean", "min", "max", "layers"}}; no bits where nothing is quantized.
+    """{"size_mb": {"soft", "true"}, "bits": {"mean", "min", "max", "layers"}}; 32 bits where nothing is quantized.
 
     Means of bits are over entries, not groups: a bit of a large group weighs more.
     """
     if quantizer is None:
         size = 4 * sum(param.numel() for param in model.parameters()) / MB
-        return {"size_mb": {"soft": size, "true": size}}
+        return {
+            "size_mb": {"soft": size, "true": size},
+            "bits": {"mean": 32.0, "min": 32.0, "max": 32.0, "layers": {}},
+        }
     row: dict[str, Any] = {"size_mb": {"soft": float(quantizer.model_size()), "true": quantizer.true_model_size()}}
     if widths := quantizer.bits():
         row["bits"] = bits_summary(widths, {name: p.numel() for name, p in model.named_parameters()})

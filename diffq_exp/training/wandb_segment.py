@@ -35,7 +35,7 @@ _WISHES = {
     "x_disable_stats": True,
     "x_disable_machine_info": True,  # user, host and paths; the hardware stands in result.json
     "x_save_requirements": False,
-      # seconds that a killed run loses, instead of 15
+    "x_transaction_log_flush_interval": 1.0,  # seconds that a killed run loses, instead of 15
     "finish_timeout": 300.0,  # so that a process that never closes its segment ends too
     "finish_timeout_raises": True,
 }
@@ -90,9 +90,8 @@ class Segment:
 
     def _log(self, values: dict[str, Any]) -> None:
         with self._reporting("the row of an epoch"):
-            step = values["epoch"]
-            if step >= self._run.starting_step:  # else resumed online, and the server has it
-                self._run.log(with_histogram(values, self._wandb.Histogram), step=step, commit=True)
+            # commit: else the last row waits for the next; W&B itself drops steps that its server has
+            self._run.log(with_histogram(values, self._wandb.Histogram), step=values["epoch"], commit=True)
 
     def _close(self, summary: dict[str, Any], model_file: Path | None, exit_code: int) -> None:
         with self._reporting("the summary"):

@@ -151,3 +151,15 @@ def test_the_suffix_is_an_argument():
     model = Net()
     LSQ(model, min_size=0, suffix="_step")
     assert "conv.weight_step" in dict(model.named_parameters())
+
+
+def test_at_the_last_level_a_weight_counts_as_clamped():
+    """Equations 3 and 5 of the paper: inside is -QN < v/s < QP, both strict."""
+    model = Bag((4,))
+    LSQ(model, bits=3, min_size=0).no_optimizer()
+    with torch.no_grad():
+        step_of(model).fill_(0.5)
+        model.w0.copy_(torch.tensor([-2.0, 1.5, -1.5, 1.0]))  # levels -4, 3 (the ends), -3, 2
+    (model()[0] * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
+    assert model.w0.grad.tolist() == [0.0, 0.0, 100.0, 1000.0]
+    assert step_of(model).grad.item() == pytest.approx((-4 + 30) / math.sqrt(4 * 3))

@@ -4,7 +4,7 @@ import torch
 from quant_models import Bag
 from quant_reference import Setting, logits_for
 
-from diffq_exp.quant import DiffQuantizer, UniformQuantizer
+from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 
 
 def tensors_of(value):
@@ -42,3 +42,11 @@ def test_packed_size_of_floats_and_of_more_bits():
     assert sizes[15, False] - sizes[2, False] == 13 * 4096 // 8
     assert sizes[2, False] - sizes[2, True] == 2000
     assert 1024 + 4000 <= sizes[2, False] <= 1024 + 4000 + 64
+
+
+def test_packed_size_of_scales():
+    """Two float32 numbers for each uniform tensor (mn, mx), one for each of LSQ (the step)."""
+    sizes = [
+        kind(Bag(*[(64,)] * 10), bits=4, min_size=0).packed_model_size() for kind in (UniformQuantizer, LSQ)
+    ]
+    assert sizes[0] - sizes[1] == 10 * 4
