@@ -1,8 +1,10 @@
 """The sources that are neither folders nor helpers: digits, downloads, synthetic."""
 
 import hashlib
+import multiprocessing
 import pickle
 import struct
+import time
 import urllib.error
 
 import numpy as np
@@ -84,6 +86,38 @@ def test_cifar_is_read_from_a_folder_that_is_there(tmp_path, monkeypatch, source
     mean, std = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     torch.testing.assert_close(everything(data.test)[0], (torch.from_numpy(stored) / 255 - mean) / std)
     assert not list(tmp_path.glob(".*.lock"))  # a shared folder may be read-only
+
+
+def fetch_and_report(root, downloads, results):
+    """Load CIFAR-10 with a download that takes a while and is told to `downloads`."""
+    from torchvision import datasets
+
+    def download(self):
+        if not self._check_integrity():
+            downloads.put(1)
+            time.sleep(0.5)
+            (root / "made").rename(root / datasets.CIFAR10.base_folder)
+
+    datasets.CIFAR10.download = download
+    results.put(cifar10(download_root=str(root), **HOW).train.images)
+
+
+def test_runs_that_start_together_download_once(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    sums = write_cifar(tmp_path / "made", "labels")
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "meta", "md5": sums["meta"], "key": "label_names"})
+    context = multiprocessing.get_context("fork")
+    downloads, results = context.Queue(), context.Queue()
+    runs = [context.Process(target=fetch_and_report, args=(tmp_path, downloads, results)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    assert [results.get(timeout=60) for _ in runs] == [20, 20]
+    for run in runs:
+        run.join()
+    assert downloads.get(timeout=5) == 1 and downloads.empty()
 
 
 def test_mnist_is_read_from_a_folder_that_is_there(tmp_path):

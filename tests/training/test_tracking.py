@@ -1,83 +1,19 @@
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from training.wandb_fakes import Server, Stored, mute_server, read_segment
+from training.wandb_fakes import read_segment
+from training.wandb_runs import RUN, alone, epochs, helpers, row, segments, stored_in, wait_until, warnings_in  # noqa: F401
 
 from diffq_exp.training.tracking import NullTracker, WandbTracker, flat, resolve_mode
+from diffq_exp.training.wandb_segment import bytes_on_disk
 
-RUN = "abc123"
-
-
-def row(epoch: int) -> dict[str, Any]:
-    return {
-        "epoch": epoch,
-        "train": {"loss": 1.0 / epoch, "accuracy": 0.5},
-        "val": {"accuracy": None},
-        "size_mb": {"soft": 0.25, "true": 0.125},
-        "bits": {"mean": 3.0, "layers": {"conv1.weight": 2.0, "head.weight": 4.0}},
-    }
-
-
-def segments(folder: Path) -> list[Path]:
-    return sorted((folder / "wandb").glob("*run-*"))
-
-
-def stored_in(folder: Path) -> Stored:
-    (segment,) = segments(folder)
-    return read_segment(segment)
-
-
-def epochs(stored: Stored) -> list[int]:
-    assert [item["epoch"] for item in stored.rows] == [item["_step"] for item in stored.rows]
-    return [item["epoch"] for item in stored.rows]
-
-
-def helpers() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.name().startswith("wandb-core")]
-
-
-def process_state() -> list[Any]:
-    by_tests = {"WANDB_MODE", "WANDB_BASE_URL", "WANDB_API_KEY", "PYTEST_CURRENT_TEST"}
-    environment = {key: value for key, value in os.environ.items() if key not in by_tests}
-    return [sys.exit, sys.excepthook, sys.stdin, signal.getsignal(signal.SIGINT), environment]
-
-
-def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    ours = [record for record in caplog.records if record.name.startswith("diffq_exp")]
-    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """No W&B of whoever runs the tests; nothing left in the home or working folder, nor of the helper."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name in ("home", "cwd"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
-    monkeypatch.chdir(tmp_path / "cwd")
-    before = process_state()
-    yield
-    assert process_state() == before
-    assert helpers() == []
-    assert [path for name in ("home", "cwd") for path in (tmp_path / name).rglob("*")] == []
-
-
-def go_online(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", url)
-    monkeypatch.setenv("WANDB_API_KEY", os.urandom(20).hex())
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_offline_run_reads_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -171,14 +107,14 @@ def test_run_goes_on_after_sigkill(tmp_path: Path) -> None:
     with child:
         assert child.stdout is not None and child.stdout.readline() == b"logged\n"
         (killed,) = segments(folder)
-        wait_until(lambda: len(killed_rows(killed)) == 1)  # it reaches the disk within seconds, before any end
+        wait_until(lambda: len(killed_rows(killed)) == 1)  # on disk within seconds, before any end
         child.kill()
 
     tracker = WandbTracker()
     tracker.start(folder, RUN, "name", {}, killed_rows(killed))
     tracker.log({"epoch": 2})
-    assert killed.exists()  # ours is not on disk yet
-    time.sleep(1.5)
+    ours = Path(tracker.url_or_dir or "")
+    wait_until(lambda: bytes_on_disk(ours) >= bytes_on_disk(killed))
     tracker.log({"epoch": 3})
     assert not killed.exists()
     tracker.finish({}, None, 0)
@@ -191,20 +127,16 @@ def killed_rows(segment: Path) -> list[dict[str, Any]]:
     return [{"epoch": item["epoch"], "note": item["note"]} for item in read_segment(segment).rows]
 
 
-def wait_until(true: Any, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_segments_of_other_runs_stay(tmp_path: Path) -> None:
     other = tmp_path / "run" / "wandb" / f"offline-run-20260101_000000-x-{RUN}"
     other.mkdir(parents=True)
     old = other.with_name(f"offline-run-20260101_000000-{RUN}")
     old.mkdir()
+    (old / "run.wandb").write_bytes(bytes(2**20))
     tracker = WandbTracker()
     tracker.start(tmp_path / "run", RUN, "name", {}, [])
+    tracker.log(row(1))
+    assert old.exists()  # it has more than what is on disk of its successor
     tracker.finish({}, None, 0)
     assert other.exists()
     assert not old.exists()
@@ -268,76 +200,6 @@ def test_finish_without_start_and_twice(tmp_path: Path) -> None:
     tracker.finish(None, None, 0)
     tracker.log(row(1))
     assert stored_in(tmp_path / "run").exit_code == 1
-
-
-def test_mute_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with mute_server() as url:
-        go_online(monkeypatch, url)
-        tracker = WandbTracker(mode="online", timeout_seconds=1.0)
-        began = time.monotonic()
-        tracker.start(tmp_path / "run", RUN, "name", {}, [row(1)])
-        assert time.monotonic() - began < 6.0
-        tracker.log(row(2))
-        tracker.finish({"test": {"accuracy": 0.5}}, None, 0)
-    stored = stored_in(tmp_path / "run")
-    assert epochs(stored) == [1, 2]
-    assert stored.segment.name.startswith("offline-run-")
-    (warning,) = warnings_in(caplog)
-    assert f"wandb sync {stored.segment}" in warning
-    assert tracker.url_or_dir == str(stored.segment)
-
-
-@pytest.mark.parametrize("tty", [False, True])
-def test_no_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tty: bool
-) -> None:
-    with monkeypatch.context() as patch:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            patch.setattr(stream, "isatty", lambda: tty)
-        tracker = WandbTracker(mode="online")
-        tracker.start(tmp_path / "run", RUN, "name", {}, [])
-        tracker.finish({}, None, 0)
-    assert stored_in(tmp_path / "run").segment.name.startswith("offline-run-")
-    (warning,) = warnings_in(caplog)
-    assert "API key" in warning
-
-
-def test_server_goes_mute_in_mid_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = tmp_path / "model.safetensors"
-    model.write_bytes(b"weights")
-    with Server() as server:
-        go_online(monkeypatch, server.url)
-        tracker = WandbTracker(mode="online", timeout_seconds=2.0)
-        tracker.start(tmp_path / "run", RUN, "name", {}, [])
-        assert tracker.url_or_dir == f"{server.url}/someone/p/runs/{RUN}"
-        tracker.log(row(1))
-        server.mute.set()
-        tracker.log(row(2))
-        began = time.monotonic()
-        tracker.finish({"test": {"accuracy": 0.5}}, model, 0)
-        assert time.monotonic() - began < 8.0
-    stored = stored_in(tmp_path / "run")
-    assert epochs(stored) == [1, 2]
-    assert stored.summary["test/accuracy"] == 0.5
-    assert len(stored.artifacts) == 1
-    (warning,) = warnings_in(caplog)
-    assert f"wandb sync {stored.segment}" in warning
-
-
-@pytest.mark.parametrize("last_step", [None, 2])
-def test_online_sends_what_the_server_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, last_step: int | None
-) -> None:
-    with Server(last_step) as server:
-        go_online(monkeypatch, server.url)
-        tracker = WandbTracker(mode="online")
-        tracker.start(tmp_path / "run", RUN, "name", {}, [row(1), row(2), row(3)])
-        tracker.log(row(4))
-        tracker.finish({}, None, 0)
-    assert [item["_step"] for item in server.rows] == [1, 2, 3, 4][last_step or 0 :]
-    assert warnings_in(caplog) == []
 
 
 def test_helper_killed_in_mid_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

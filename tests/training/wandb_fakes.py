@@ -94,9 +94,9 @@ def mute_server() -> Iterator[str]:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers what wandb 0.31 asks about a run without artifacts, until `mute` is set. `rows`: what it was sent.
+    """Answers what wandb 0.31 asks about a run without artifacts, until `mute` is set.
 
-    `last_step`: that of the run it already has, or None.
+    `last_step`: that of the run it already has, or None. `rows`: those it was sent.
     """
 
     daemon_threads = True
@@ -143,7 +143,8 @@ class Server(ThreadingHTTPServer):
         summary = json.dumps({"_step": self.last_step, "_runtime": 1})
         counts = {"historyLineCount": lines, "eventsLineCount": 0, "logLineCount": 0}
         tails = {"historyTail": json.dumps([summary]), "eventsTail": "[]", "summaryMetrics": summary}
-        return {"id": "b", "name": "n", "config": "{}", "tags": [], "wandbConfig": '{"t": 1}', **counts, **tails}
+        bucket = {"id": "b", "name": "n", "config": "{}", "tags": [], "wandbConfig": '{"t": 1}'}
+        return {**bucket, **counts, **tails}
 
 
 _ENTITY = {"id": "e", "name": "someone"}
