@@ -29,7 +29,6 @@ from .loading import MODEL, load_weights, stored_config
 from .machine import prepare_torch
 from .quant.state import StoredModel, write_into
 from .signature import only_afterwards
-from .storage.file import stored_model_of
 from .training.sizes import MB, float32_mb, size_row
 from .training.stopping import StopFlag
 from .training.trainer import Settings, Trainer, evaluate
@@ -120,7 +119,7 @@ class Session:
     def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Any, epochs: int) -> dict[str, Any]:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
-        stored = stored_model_of(quantizer if quantizer is not None else model)
+        stored = storage.stored_model_of(quantizer if quantizer is not None else model)
         size = storage.save(stored, path, stored_config(self.cfg, self.choices, data))
         learned = set(quantizer.learned()) if quantizer is not None else set()
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}

@@ -17,10 +17,11 @@ from diffq_exp.train import main
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
 # The keys that the issue names.
-KEYS = """
-    noise param group_size penalty min_bits max_bits init_bits bits min_size exclude float16 seed epochs batch_size
-    accumulate lr bits_lr val_fraction device precision compile threads num_workers init_from restart
-""".split()
+KEYS = {
+    "noise", "param", "group_size", "penalty", "min_bits", "max_bits", "init_bits", "bits", "min_size", "exclude",
+    "float16", "seed", "epochs", "batch_size", "accumulate", "lr", "bits_lr", "val_fraction", "device", "precision",
+    "compile", "threads", "num_workers", "init_from", "restart",
+}  # fmt: skip
 
 # A command line that the issue wants refused: what its one line has to say.
 SHOWN = {
@@ -141,11 +142,9 @@ def test_faults_are_reported_together():
 
 @pytest.mark.parametrize("word", BAD_WORDS)
 def test_a_fault_names_key_value_and_what_is_allowed(word):
-    key, _, value = word.lstrip("+").partition("=")
-    lines = [one for one in faults("seed=3", *BAD_WORDS, "lr=0.5") if re.match(rf"\W*{re.escape(key)}\b", one)]
-    value = value.strip("[]") if "unknown" not in "".join(lines) or "." not in key else ""
-    matching = [one for one in lines if value in one and BAD_WORDS[word] in one]
-    assert len(matching) == 1, lines
+    key = word.partition("=")[0]
+    lines = [one for one in faults("seed=3", *BAD_WORDS, "lr=0.5") if one.startswith((f"{word}: ", f"{key}: "))]
+    assert len(lines) == 1 and BAD_WORDS[word] in lines[0], lines
 
 
 def test_a_word_that_is_no_override():
@@ -306,7 +305,7 @@ def test_every_experiment_is_right(name, tmp_path):
 
 
 def test_the_schema_has_the_keys_of_the_issue():
-    assert set(KEYS) <= set(PLAIN)
+    assert set(PLAIN) >= KEYS
     config = Config()
     for name, allowed in PLAIN.items():
         assert allowed.allows(getattr(config, name)) and HELP[name], name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -112,7 +113,7 @@ LIMITS = {
     "min_bits": (1, MAX_STORED_BITS),
     "init_bits": (1, MAX_STORED_BITS),
     "max_bits": (1, MAX_STORED_BITS),
-    "extra_bits": (0, MAX_STORED_BITS),
+    "extra_bits": (0, sys.float_info.max),
 }
 
 

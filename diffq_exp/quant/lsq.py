@@ -2,8 +2,8 @@
 
     v = clamp(w / s, -2^(bits-1), 2^(bits-1) - 1),    value = round(v) * s
 
-Gradients: d value / d w is 1 inside the clamp and 0 outside; d value / d s is round(v) - v inside and the bound
-outside, scaled by 1 / sqrt(N * (2^(bits-1) - 1)).
+Gradients: d value / d w is 1 strictly inside the clamp and 0 elsewhere; d value / d s is round(v) - v inside and the
+bound elsewhere, scaled by 1 / sqrt(N * (2^(bits-1) - 1)).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LSQ(LearnedQuantizer):
         return step.clamp(min=SMALLEST_STEP).view(1)
 
     def _step(self, item: Tensors) -> Tensor:
-        return self._learned(item).clamp(min=SMALLEST_STEP)
+        return self._learned(item).float().clamp(min=SMALLEST_STEP)
 
     def _training_value(self, item: Tensors) -> Tensor:
         gradient_scale = 1 / math.sqrt(item.entries * (self.half - 1))
@@ -86,7 +86,8 @@ class LSQ(LearnedQuantizer):
 class _RoundToSteps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, step: Tensor, half: int, gradient_scale: float) -> Tensor:
-        step = step.clamp(min=SMALLEST_STEP)  # float32 like what follows, whatever half type the weights have
+        ctx.step_dtype = step.dtype
+        step = step.to(torch.promote_types(step.dtype, torch.float32)).clamp(min=SMALLEST_STEP)
         scaled = weight / step
         rounded = scaled.clamp(-half, half - 1).round_()
         ctx.save_for_backward(scaled, rounded)
@@ -97,7 +98,7 @@ class _RoundToSteps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scaled, rounded = ctx.saved_tensors
-        inside = (scaled >= -ctx.half) & (scaled <= ctx.half - 1)
+        inside = (scaled > -ctx.half) & (scaled < ctx.half - 1)
         grad_weight = grad * inside
         grad_step = (grad * rounded).sum() - (grad_weight * scaled).sum()
-        return grad_weight, (grad_step * ctx.gradient_scale).float().view(1), None, None
+        return grad_weight, (grad_step * ctx.gradient_scale).to(ctx.step_dtype).view(1), None, None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .groups import group_count
-from .pack import pack_bits, pack_levels, unpack_bits, unpack_levels
+from .pack import bits_table_bytes, pack_bits, pack_levels, packed_levels_bytes, unpack_bits, unpack_levels
 from .select import Selection
 from .uniform import Stored, check_stored
 
@@ -43,6 +43,18 @@ class StoredModel:
         values.update(self.floats)
         values.update(self.buffers)
         return values | {other: values[name] for other, name in self.tied.items()}
+
+    def packed_bytes(self) -> int:
+        """Bytes of all tensors: bit-packed levels and widths, scales, floats and buffers."""
+        others = [*self.floats.values(), *self.buffers.values()]
+        quantized = sum(_packed_bytes(stored) for stored in self.tensors.values())
+        return quantized + sum(tensor.numel() * tensor.element_size() for tensor in others)
+
+
+def _packed_bytes(stored: Stored) -> int:
+    bits = stored.bits.cpu().numpy()
+    levels = packed_levels_bytes(bits, stored.group_size, stored.levels.numel())
+    return levels + bits_table_bytes(bits) + stored.scales.nbytes
 
 
 def describe(

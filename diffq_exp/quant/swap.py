@@ -1,16 +1,20 @@
-"""Computed tensors in the place of parameters, for the length of a forward.
+"""Computed tensors in the place of parameters, in two ways.
 
-A module finds `self.weight` in its instance `__dict__` before its `__getattr__` looks among the parameters. So a
-tensor put there shadows the parameter without touching it: `state_dict()`, optimizers, `.to()` and checkpoints
-see the float weights at every moment, even when an interrupt leaves a shadow behind, and taking a shadow out
-is a `dict.pop` that cannot fail. torch.compile traces both, into one graph.
+For the length of a forward: a module finds `self.weight` in its instance `__dict__` before its `__getattr__` looks
+among the parameters. So a tensor put there shadows the parameter without touching it: `state_dict()`, optimizers,
+`.to()` and checkpoints see the float weights at every moment, even when an interrupt leaves a shadow behind, and
+taking a shadow out cannot fail. Recurrent modules alone keep a list of their weights beside the attributes; it is
+renewed with them. torch.compile traces it all into one graph; there, the parameter itself is left as the last
+shadow, since not every release of torch can trace a removal.
 
-Recurrent modules alone keep a list of their weights beside the attributes; it is renewed with them.
+Until further notice (`Held`): the data of the parameters themselves is exchanged, so that whoever looks at the
+model sees the stored values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +35,7 @@ def take_out(items: Iterable[Tensors]) -> None:
         for use in item.uses:
             if use.attr not in use.module.__dict__:
                 continue
-            if torch.compiler.is_compiling():  # not every release of torch can trace the removal
+            if torch.compiler.is_compiling():
                 object.__setattr__(use.module, use.attr, use.param)
             else:
                 del use.module.__dict__[use.attr]
@@ -41,3 +45,33 @@ def take_out(items: Iterable[Tensors]) -> None:
 def _renew_list(module: nn.Module) -> None:
     if isinstance(module, nn.RNNBase):
         module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+class Held:
+    """Stored values in parameters' `.data`, and the float tensors that were there. True while it holds some."""
+
+    def __init__(self) -> None:
+        self._floats: list[tuple[Tensors, Tensor, int | None]] = []  # item, float data, version of the parameter
+
+    def __len__(self) -> int:
+        return len(self._floats)
+
+    def hold(self, items: Sequence[Tensors], values: Sequence[Tensor]) -> None:
+        """Exchange the data of `items` for `values`."""
+        for item, value in zip(items, values, strict=True):
+            self._floats.append((item, item.param.data, item.param._version))
+            item.param.data = value.clone()
+
+    def release(self) -> None:
+        """Put the float data back, on the parameter's device; one that was written to meanwhile is left alone."""
+        while self._floats:
+            item, data, version = self._floats.pop()
+            if version is None or item.param._version == version:
+                item.param.data = data.to(item.param.device)
+
+    def weight(self, item: Tensors) -> Tensor:
+        """The float weight, wherever it is."""
+        return next((data for held, data, _ in self._floats if held is item), item.param)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_floats": [(item, data, None) for item, data, _ in self._floats]}  # a copy counts versions anew

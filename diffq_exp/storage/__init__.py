@@ -1,5 +1,6 @@
-"""Stored networks: one safetensors file, bit-packed, without pickles; see file.py for the layout."""
+"""Stored networks: one safetensors file, bit-packed, without pickles; see layout.py."""
 
-from .file import load, read, save, serialize
+from .read import load, read
+from .write import save, serialize, stored_model_of
 
-__all__ = ["load", "read", "save", "serialize"]
+__all__ = ["load", "read", "save", "serialize", "stored_model_of"]

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -147,8 +148,9 @@ def test_a_damaged_cache_file_is_noticed_and_made_again(root, caplog, damage):
 
 
 def make_and_report(root, decodes, results):
+    """Load the set with a decoding that takes a while and is told to `decodes`."""
     decode = decoding._decode
-    decoding._decode = lambda *given: (decodes.put(os.getpid()), decode(*given))[1]
+    decoding._decode = lambda *given: (decodes.put(1), time.sleep(0.5), decode(*given))[2]
     results.put(pixels(load(root).test).sum().item())
 
 
@@ -162,7 +164,7 @@ def test_two_processes_at_once_make_the_cache_once(root):
     for worker in workers:
         worker.join()
     assert sums[0] == sums[1] == pixels(load(root).test).sum().item()
-    assert sum(1 for _ in iter(lambda: None if decodes.empty() else decodes.get(), None)) == 2  # train and test
+    assert [decodes.get(timeout=5) for _ in ("train", "test")] == [1, 1] and decodes.empty()
     assert len(list((root.parent / "cache").glob("*.safetensors"))) == 2
 
 

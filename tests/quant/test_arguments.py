@@ -1,5 +1,6 @@
 """Every wrong argument is refused at creation, by name and value, and leaves the model as it was."""
 
+import inspect
 import re
 
 import pytest
@@ -8,6 +9,12 @@ from quant_models import Net, assert_same, snapshot
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 
+SIGNATURES = {
+    DiffQuantizer: "min_size=0.01, float16=False, group_size=1, min_bits=2, max_bits=15, param='bits', "
+    "noise='gaussian', init_bits=8, extra_bits=0, suffix='_diffq', exclude=(), detect_bound=True",
+    UniformQuantizer: "bits=8.0, min_size=0.01, float16=False, qat=False, exclude=(), detect_bound=True",
+    LSQ: "bits=8, min_size=0.01, float16=False, suffix='_lsq', exclude=(), detect_bound=True",
+}
 NAN, INF = float("nan"), float("inf")
 
 COMMON = [
@@ -67,6 +74,12 @@ STEPS = [
 CASES = [(DiffQuantizer, *case) for case in COMMON + DIFFQ]
 CASES += [(UniformQuantizer, *case) for case in COMMON + UNIFORM]
 CASES += [(LSQ, *case) for case in COMMON + STEPS]
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+def test_names_order_and_defaults_of_the_arguments(kind):
+    parameters = list(inspect.signature(kind).parameters.values())[1:]  # without the model
+    assert ", ".join(f"{p.name}={p.default!r}" for p in parameters) == SIGNATURES[kind]
 
 
 @pytest.mark.parametrize(("kind", "keywords", "name", "value"), CASES)

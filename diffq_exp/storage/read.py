@@ -1,22 +1,13 @@
-"""The file of a stored network: a safetensors file of few entries, one payload per kind, in the order of the index.
+"""The bytes of a file -> a network in memory, trusting nothing; see layout.py.
 
-    levels   uint8   bit-packed levels of all quantized tensors, each padded to whole bytes
-    widths   uint8   bit-packed tables of bits
-    scales   float32 range or step of each quantized tensor
-    floats   uint8   raw bytes of what is not quantized: parameters, then buffers
-    index    uint8   zlib-compressed JSON: names, shapes, group sizes, lengths; and the configuration
-
-The header's metadata has format, method and the checksum of all of it in plain text. A header entry costs about
-85 bytes, which is why tensors do not have one each. Reading checks every length against the bytes that are there
-before it allocates anything after them.
+Every length is checked against the bytes that are there before anything is allocated after it.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,113 +15,16 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
-from safetensors.numpy import save as dump_safetensors
 from torch import Tensor, nn
 
-from ..quant import Quantizer, Stored, StoredModel, quantizer_of
+from ..quant import Stored, StoredModel, quantizer_of
 from ..quant.groups import group_count
-from ..quant.pack import pack_bits, pack_levels, unpack_bits, unpack_levels
-from ..quant.select import select
-from ..quant.state import describe, write_into
+from ..quant.pack import unpack_bits, unpack_levels
+from ..quant.state import write_into
 from ..quant.uniform import GRIDS, SCALES, check_stored
-from ..results.records import replacing
+from .layout import DTYPES, FORMAT, checksum
 
-FORMAT = "diffq_exp.model/1"
 LARGEST_INDEX = 64 * 2**20  # bytes of JSON; ours have about 100 per tensor
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
-    torch.float64, torch.float32, torch.float16, torch.bfloat16,
-    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
-)}  # fmt: skip
-
-
-def stored_model_of(source: Quantizer | nn.Module | StoredModel) -> StoredModel:
-    """The stored network of a quantizer, of the model it is attached to, or of a model without one."""
-    if isinstance(source, nn.Module):
-        quantizer = quantizer_of(source)
-        if quantizer is None:
-            return describe(source, select(source, 0, ["*"], detect_bound=True), {}, "none")
-        source = quantizer
-    return source.stored_model() if isinstance(source, Quantizer) else source
-
-
-# ---- writing ------------------------------------------------------------------------------------------------
-
-
-def serialize(source: Quantizer | nn.Module | StoredModel, config: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes of the file; `config` is kept as JSON. Raises: ValueError when weights are not finite."""
-    stored = stored_model_of(source)
-    levels, widths, scales, rows = [], [], [], []
-    for name, tensor in stored.tensors.items():
-        cpu = tensor.to("cpu")
-        check_stored(name, cpu)
-        bits = cpu.bits.numpy()
-        levels.append(pack_levels(cpu.levels.numpy(), bits, cpu.group_size))
-        widths.append(pack_bits(bits))
-        scales.append(cpu.scales.numpy())
-        rows.append(_tensor_row(name, cpu, len(levels[-1]), len(widths[-1])))
-    index = {
-        "tensors": rows,
-        "floats": [[name, *_kind(tensor)] for name, tensor in stored.floats.items()],
-        "buffers": [[name, *_kind(tensor)] for name, tensor in stored.buffers.items()],
-        "tied": stored.tied,
-        "config": dict(config or {}),
-    }
-    floats = [_raw(tensor) for tensor in (*stored.floats.values(), *stored.buffers.values())]
-    text = json.dumps(index, separators=(",", ":")).encode()
-    entries = {
-        "levels": _joined(levels, np.uint8),
-        "widths": _joined(widths, np.uint8),
-        "scales": _joined(scales, np.float32),
-        "floats": _joined(floats, np.uint8),
-        "index": np.frombuffer(zlib.compress(text, 9), np.uint8),
-    }
-    plain = {"format": FORMAT, "method": stored.method}
-    return dump_safetensors(entries, {**plain, "sha256": _checksum(entries, plain)})
-
-
-def _tensor_row(name: str, tensor: Stored, levels: int, widths: int) -> list[Any]:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return [name, list(tensor.shape), dtype, tensor.grid, tensor.group_size, tensor.top, levels, widths]
-
-
-def _kind(tensor: Tensor) -> tuple[list[int], str]:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise ValueError(f"tensors of type {dtype} cannot be stored; possible are {', '.join(DTYPES)}")
-    return list(tensor.shape), dtype
-
-
-def _raw(tensor: Tensor) -> np.ndarray:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy()
-
-
-def _joined(parts: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
-    return np.concatenate([*parts, np.empty(0, dtype)])
-
-
-def _checksum(entries: Mapping[str, np.ndarray], plain: Mapping[str, str]) -> str:
-    """SHA-256 over the plain metadata and, in the order of their names, the entries."""
-    digest = sha256(json.dumps(plain, sort_keys=True).encode())
-    for name in sorted(entries):
-        digest.update(name.encode() + entries[name].tobytes())
-    return digest.hexdigest()
-
-
-def save(
-    source: Quantizer | nn.Module | StoredModel, path: Path | str, config: Mapping[str, Any] | None = None
-) -> int:
-    """Write a stored network; -> bytes of the file. A failure leaves an older file whole.
-
-    Raises: ValueError when weights are not finite, OSError from the disk.
-    """
-    data = serialize(source, config)
-    with replacing(Path(path)) as file:
-        file.write(data)
-    return len(data)
-
-
-# ---- reading ------------------------------------------------------------------------------------------------
 
 
 def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
@@ -170,8 +64,8 @@ def deserialize(data: bytes) -> tuple[StoredModel, dict[str, Any]]:
         entries = parse_safetensors(data)
     except SafetensorError as fault:
         raise ValueError(f"not a readable safetensors file ({fault})") from fault
-    checksum = plain.pop("sha256", None)
-    if checksum != _checksum(entries, plain):
+    claimed = plain.pop("sha256", None)
+    if claimed != checksum(entries, plain):
         raise ValueError("its checksum is wrong: the file is damaged")
     try:
         return _from_entries(entries, plain.get("method", ""))

@@ -1,0 +1,178 @@
+"""What weights a forward sees: hooks on the root module, so that any model goes on working by `model(x)`.
+
+    training forward    `_training_value(...)`, fresh each time (None: the float weights)
+    evaluation forward  the values that would be stored, computed once and kept until a weight or a learned
+                        parameter changes
+
+`Attached` is the lower half of a quantizer; what a user asks of one stands in base.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .select import Tensors, select
+from .swap import Held, put, take_out
+from .uniform import Stored
+
+
+class Attached:
+    """Holds on to a model and swaps its weights; the arguments are those of Quantizer."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        min_size: float = 0.01,
+        float16: bool = False,
+        exclude: Iterable[str] = (),
+        detect_bound: bool = True,
+    ) -> None:
+        if any(attached_to(module) for module in model.modules()):
+            raise RuntimeError("the model has a quantizer already; detach() it before attaching another")
+        self.model = model
+        self.float16 = float16
+        self.selection = select(model, min_size, exclude, detect_bound)
+        params = [id(item.param) for item in self.selection.quantized]
+        self._shared = len(set(params)) < len(params)  # one parameter with several sets of bits
+        self._holding = False  # inside noisy()
+        self._held = Held()  # the float weights, inside quantize()
+        self._cache: tuple[Any, dict[str, Stored], list[Tensor]] | None = None
+        model.register_forward_pre_hook(self._before)
+        model.register_forward_hook(self._after, always_call=True)
+
+    # ---- what a method defines ------------------------------------------------------------------------------
+
+    def _training_value(self, item: Tensors) -> Tensor | None:
+        """What a training forward sees in place of the parameter; None for the parameter itself."""
+        return None
+
+    def _store(self, item: Tensors, weight: Tensor) -> Stored:
+        """The tensor as it is stored, from its float `weight`."""
+        raise AssertionError("each method stores in its own way")
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that this quantizer added to the model, by their name in it."""
+        return {}
+
+    def _check_ready(self) -> None:
+        """Raise RuntimeError when a training forward must not run yet."""
+
+    # ---- forwards -------------------------------------------------------------------------------------------
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if self._holding:
+            return
+        take_out(self._items())  # left behind by a forward that an interrupt cut short
+        if self.model.training:
+            self._put_training_values()
+        elif not self._held or self._shared:
+            for item, value in zip(self._items(), self._stored()[1], strict=True):
+                put(item, value)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._holding:
+            take_out(self._items())
+
+    def _put_training_values(self) -> None:
+        self._check_ready()
+        self.unquantize()
+        self._cache = None
+        for item in self.selection.quantized:
+            value = self._training_value(item)
+            if value is not None:
+                put(item, value)
+
+    @contextmanager
+    def noisy(self) -> Iterator[None]:
+        """Hold one set of training weights for all that happens inside: forwards, recomputed forwards, backward.
+
+        For models that checkpoint activations, whose layers run again during the backward.
+        Raises: RuntimeError in eval mode, or inside itself.
+        """
+        if self._holding or not self.model.training:
+            raise RuntimeError("noisy() is for a model in train() mode, and not inside itself")
+        take_out(self._items())
+        try:
+            self._put_training_values()
+            self._holding = True
+            yield
+        finally:
+            self._holding = False
+            take_out(self._items())
+
+    def _items(self) -> tuple[Tensors, ...]:
+        """All parameters that an evaluation forward sees changed."""
+        selection = self.selection
+        return selection.quantized + (selection.floats if self.float16 else ())
+
+    # ---- stored weights -------------------------------------------------------------------------------------
+
+    def _stored(self) -> tuple[dict[str, Stored], list[Tensor]]:
+        """Quantized tensors by name, and the values that `_items()` have in evaluation."""
+        key = None if torch.compiler.is_compiling() else self._versions()
+        if self._cache is not None and key is not None and self._cache[0] == key:
+            return self._cache[1:]
+        with torch.inference_mode(False), torch.no_grad():
+            stored = {item.name: self._store(item, self._held.weight(item)) for item in self.selection.quantized}
+            values = [tensor.values() for tensor in stored.values()]
+            if self.float16:
+                values += [item.param.half().to(item.param.dtype) for item in self.selection.floats]
+        if key is not None:
+            self._cache = (key, stored, values)
+        return stored, values
+
+    def _versions(self) -> list[tuple[int, int]] | None:
+        """Changes whenever a weight or a learned parameter does (`.data` written in place excepted)."""
+        tensors = [item.param for item in self._items()] + list(self.learned().values())
+        if any(tensor.is_inference() for tensor in tensors):
+            return None
+        return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+
+    def quantize(self) -> None:
+        """Put the stored values into the model's parameters, until `unquantize()` or a training forward."""
+        if not self._held:
+            take_out(self._items())
+            self._held.hold(self._items(), self._stored()[1])
+
+    def unquantize(self) -> None:
+        """Put the float weights back. A parameter that was written to meanwhile keeps what was written."""
+        self._held.release()
+
+    @contextmanager
+    def enter_quantize(self) -> Iterator[None]:
+        """The stored values in the model's parameters for the length of a `with`; inside another, nothing."""
+        if self._held:
+            yield
+            return
+        self.quantize()
+        try:
+            yield
+        finally:
+            self.unquantize()
+
+    def detach(self) -> None:
+        """Take hooks and learned parameters out; the model is as before, with its float weights."""
+        self.unquantize()
+        take_out(self._items())
+        for hooks in (self.model._forward_pre_hooks, self.model._forward_hooks):
+            for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
+                del hooks[key]
+                self.model._forward_hooks_always_called.pop(key, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        take_out(self._items())  # a copy of the model must not carry the weights of an interrupted forward
+        return {**self.__dict__, "_cache": None, "_holding": False}
+
+
+def attached_to(model: nn.Module) -> Attached | None:
+    """What is attached to this very module, or None; a copy of a model has its own."""
+    for hook in model._forward_pre_hooks.values():
+        owner = getattr(hook, "__self__", None)
+        if isinstance(owner, Attached):
+            return owner
+    return None

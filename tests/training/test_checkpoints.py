@@ -1,0 +1,120 @@
+"""Checkpoints: every generator goes round, an old file outlives a failed write, nothing is unpickled."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from diffq_exp.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+
+
+def draws():
+    values = [random.random(), random.gauss(0, 1), random.getrandbits(40)]
+    values += [float(np.random.standard_normal()), int(np.random.randint(1 << 30)), float(np.random.random())]
+    return values + torch.randn(5).tolist() + torch.randint(100, (5,)).tolist() + torch.randperm(9).tolist()
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_every_generator_goes_on_where_it_was(odd, tmp_path):
+    """odd: with half of a pair of Gaussian numbers still kept by Python and numpy."""
+    random.seed(3), np.random.seed(4), torch.manual_seed(5)
+    for _ in range(odd):
+        random.gauss(0, 1), np.random.standard_normal()
+    save_checkpoint(tmp_path / "c.pt", {"rng": rng_state()})
+    expected = draws()
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    assert draws() != expected
+    set_rng_state(load_checkpoint(tmp_path / "c.pt")["rng"])
+    assert draws() == expected
+
+
+def test_no_file_is_no_checkpoint(tmp_path):
+    assert load_checkpoint(tmp_path / "c.pt") is None
+
+
+def test_goes_round_bit_by_bit(tmp_path):
+    state = {"a": torch.tensor([1.0, -0.0, float("nan")]), "b": [1, 0.1, None, "x", {"c": torch.arange(3)}]}
+    save_checkpoint(tmp_path / "c.pt", state)
+    got = load_checkpoint(tmp_path / "c.pt")
+    assert got["a"].view(torch.int32).tolist() == state["a"].view(torch.int32).tolist()
+    assert got["b"][:4] == state["b"][:4] and torch.equal(got["b"][4]["c"], torch.arange(3))
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.parametrize("fault", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_one_and_nothing_else(fault, tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "c.pt", {"epoch": 1})
+
+    def cut_short(state, file):
+        file.write(b"half")
+        raise fault
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(type(fault)):
+        save_checkpoint(tmp_path / "c.pt", {"epoch": 2})
+    assert load_checkpoint(tmp_path / "c.pt") == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def told(path):
+    with pytest.raises(ValueError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def good(tmp_path):
+    save_checkpoint(tmp_path / "c.pt", {"model": {"w": torch.randn(40)}, "rng": rng_state(), "place": [1, 2, 0.5]})
+    return tmp_path / "c.pt"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.99, 0.9999])
+def test_one_cut_short_is_named(good, share):
+    data = good.read_bytes()
+    good.write_bytes(data[: int(share * len(data))])
+    told(good)
+
+
+@pytest.mark.parametrize("content", [b"\0" * 100, b"no checkpoint\n", b"\x80\x02}", b"PK\x03\x04" + b"x" * 50])
+def test_one_that_is_something_else_is_named(good, content):
+    good.write_bytes(content)
+    told(good)
+
+
+def test_damaged_ones_are_named_or_readable(good):
+    """Any byte changed: a ValueError, or a state (of the tensors' bytes there is no checksum); nothing else."""
+    data = good.read_bytes()
+    draws = random.Random(0)
+    places = [*range(0, 200, 7), *range(len(data) - 2000, len(data), 23), *draws.sample(range(len(data)), 60)]
+    refused = 0
+    for place in places:
+        bad = bytearray(data)
+        bad[place] ^= draws.choice([0x01, 0x80, 0xFF])
+        good.write_bytes(bad)
+        try:
+            load_checkpoint(good)
+        except ValueError as fault:
+            refused += 1
+            assert str(good) in str(fault)
+    assert refused
+
+
+class Evil:
+    """Its pickle makes a folder when it is opened."""
+
+    def __reduce__(self):
+        return os.mkdir, ("opened",)
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Evil()}, tmp_path / "c.pt")
+    told(tmp_path / "c.pt")
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    torch.save([1, 2], tmp_path / "c.pt")
+    told(tmp_path / "c.pt")

@@ -1,0 +1,568 @@
+"""The training loop: what a step computes, what an epoch's row says, and how it ends."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from run_pieces import CPU, RandomNet, TinyNet, tiny_data, tiny_trainer
+from torch import nn
+from torch.nn import functional
+from torch.optim import SGD
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from diffq_exp.training.checkpoint import load_checkpoint
+from diffq_exp.training.objective import Classification
+from diffq_exp.training.optim import Optimizers
+from diffq_exp.training.schedule import Constant, Cosine
+from diffq_exp.training.stopping import Diverged, StopFlag
+from diffq_exp.training.trainer import Settings, Trainer, evaluate
+
+
+class Collect:
+    """Listens to a trainer."""
+
+    def __init__(self):
+        self.run_id, self.steps, self.rows, self.earlier = None, [], [], None
+
+    def started(self, run_id, rows):
+        self.run_id, self.earlier = run_id, rows
+
+    def step(self, epoch, done, steps, means):
+        self.steps.append((epoch, done, steps, means))
+
+    def epoch(self, row):
+        self.rows.append(row)
+
+
+def rows_in(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def state_of(trainer):
+    return {key: value.clone() for key, value in trainer.model.state_dict().items()}
+
+
+def batches_of(trainer, epoch=0):
+    return list(trainer.data.train.epoch(epoch))
+
+
+def finite(state):
+    return all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+# ---- a step -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [0.0, 7.0])
+def test_the_loss_is_task_loss_plus_penalty_times_size(penalty, tmp_path):
+    trainer = tiny_trainer(tmp_path, penalty=penalty)
+    trainer.model.train()
+    images, targets = batches_of(trainer)[0]
+    torch.manual_seed(1)
+    loss = trainer._loss(images, targets)
+    torch.manual_seed(1)
+    task = functional.cross_entropy(trainer.model(images), targets)
+    size = trainer.quantizer.model_size()
+    assert loss.item() == pytest.approx(task.item() + penalty * size.item(), rel=1e-6)
+    loss.backward()
+    grads = {name: logit.grad.clone() for name, logit in trainer.quantizer.learned().items()}
+    trainer.optimizers.zero_grad()
+    torch.manual_seed(1)
+    functional.cross_entropy(trainer.model(images), targets).backward()
+    (penalty * trainer.quantizer.model_size()).backward()
+    for name, logit in trainer.quantizer.learned().items():
+        assert torch.allclose(logit.grad, grads[name], rtol=1e-4, atol=1e-9), name
+
+
+@pytest.mark.parametrize("quantizer", ["none", "qat", "lsq"])
+def test_without_learned_bits_the_loss_is_that_of_the_task(quantizer, tmp_path):
+    trainer = tiny_trainer(tmp_path, quantizer=quantizer)
+    trainer.model.train()
+    images, targets = batches_of(trainer)[0]
+    task = functional.cross_entropy(trainer.model(images), targets)
+    assert torch.equal(trainer._loss(images, targets), task)
+
+
+def test_bits_fall_faster_under_a_higher_penalty(tmp_path):
+    means = []
+    for penalty in (0.0, 200.0):
+        trainer = tiny_trainer(tmp_path / str(penalty), penalty=penalty, schedule=Constant())
+        trainer.fit(StopFlag())
+        means.append(rows_in(trainer.folder)[-1]["bits"]["mean"])
+    assert means[1] < means[0] - 0.2
+
+
+@pytest.mark.parametrize("quantizer", ["none", "qat"])
+@pytest.mark.parametrize("optimizer", ["plain", "adam"])
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_batches_accumulated_are_one_batch_of_their_size(quantizer, optimizer, clip, tmp_path):
+    """24 images: 6 batches of 4, three by three, against 2 batches of 12."""
+    ends = []
+    for size, accumulate in ((4, 3), (12, 1)):
+        trainer = tiny_trainer(
+            tmp_path / str(size), quantizer=quantizer, optimizer=optimizer, accumulate=accumulate, clip=clip,
+            data=tiny_data(batch_size=size, crop=0), epochs=2,
+        )  # fmt: skip
+        trainer.fit(StopFlag())
+        ends.append((state_of(trainer), rows_in(trainer.folder)))
+    for name, value in ends[0][0].items():
+        assert torch.allclose(value, ends[1][0][name], rtol=1e-3, atol=1e-5), name
+    for one, other in zip(ends[0][1], ends[1][1], strict=True):
+        assert one["train"] == pytest.approx(other["train"], rel=1e-4)
+        assert one["lr"] == other["lr"]
+
+
+def test_what_is_left_of_an_epoch_makes_a_step(tmp_path):
+    """3 batches, two by two: 2 steps, of 2 batches and of 1."""
+    trainer = tiny_trainer(tmp_path, quantizer="none", accumulate=2, epochs=1)
+    seen = []
+    step = trainer._step
+    trainer._step = lambda number, batches, steps: (seen.append((number, len(batches), steps)),
+                                                    step(number, batches, steps))  # fmt: skip
+    trainer.fit(StopFlag())
+    assert seen == [(1, 2, 2), (2, 1, 2)]
+
+
+def test_a_step_of_plain_sgd_by_hand(tmp_path):
+    trainer = tiny_trainer(tmp_path, quantizer="none", optimizer="plain", schedule=Constant(), clip=0.05)
+    twin = copy.deepcopy(trainer.model)
+    batch = batches_of(trainer)[0]
+    trainer.model.train()
+    trainer._step(1, [batch], 3)
+    functional.cross_entropy(twin(batch[0]), batch[1]).backward()
+    norm = torch.cat([param.grad.flatten() for param in twin.parameters()]).norm()
+    assert norm > 0.05
+    for name, param in twin.named_parameters():
+        expected = param - 0.1 * param.grad * 0.05 / norm
+        assert torch.allclose(trainer.model.get_parameter(name), expected, atol=1e-6), name
+
+
+def test_rates_go_by_steps_within_epochs(tmp_path):
+    class Spy:
+        bits = False
+
+        def __init__(self):
+            self.places = []
+
+        def factor(self, epoch, epochs):
+            self.places.append((epoch, epochs))
+            return 1.0
+
+    spy = Spy()
+    tiny_trainer(tmp_path, quantizer="none", schedule=spy, epochs=2).fit(StopFlag())
+    assert [place for place, _ in spy.places] == pytest.approx([0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3])
+    assert {epochs for _, epochs in spy.places} == {2}
+
+
+class NoReading(TorchDispatchMode):
+    """Raises where a value is read from a tensor, which on a GPU waits for it.
+
+    Not for the step counts of optimizers: torch keeps those on the CPU, whatever the device.
+    """
+
+    READS = ("_local_scalar_dense", "aten.nonzero", "aten.equal.", "masked_select", "aten.unique")
+
+    def __init__(self, optimizers):
+        super().__init__()
+        self.optimizers = optimizers
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in self.READS):
+            states = [state for one in self.optimizers.optimizers for state in one.state.values()]
+            counts = {state["step"].data_ptr() for state in states if "step" in state}
+            assert args[0].data_ptr() in counts, f"{func}: a step waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("quantizer", ["none", "diffq", "uniform_noise", "qat", "lsq"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_waiting_for_the_device_inside_a_step(quantizer, optimizer, precision, tmp_path):
+    trainer = tiny_trainer(
+        tmp_path, quantizer=quantizer, optimizer=optimizer, precision=precision, clip=5.0, accumulate=2,
+        data=tiny_data(classes=20, images=200), net=lambda: TinyNet(20),
+    )  # fmt: skip
+    trainer.model.train()
+    batches = batches_of(trainer)
+    with NoReading(trainer.optimizers):
+        for step in (1, 2):
+            trainer._step(step, batches[2 * step - 2 : 2 * step], 2)
+        with pytest.raises(AssertionError, match="waits"):
+            float(trainer.sums.totals["loss"])
+
+
+# ---- rows ---------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_row(tmp_path):
+    listener = Collect()
+    trainer = tiny_trainer(tmp_path, listeners=[listener])
+    trainer.fit(StopFlag())
+    rows = rows_in(tmp_path)
+    assert rows == listener.rows and [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert set(row["train"]) == set(row["val"]) == {"loss", "accuracy"}
+        assert all(0 <= row[part]["accuracy"] <= 1 for part in ("train", "val"))
+        assert set(row["size_mb"]) == {"soft", "true"}
+        assert set(row["bits"]) == {"mean", "min", "max", "layers"}
+        assert row["seconds"] > 0 and row["images_per_second"] > 0 and row["lr"] > 0
+    assert rows[-1]["size_mb"]["true"] == trainer.quantizer.true_model_size()
+    assert rows[0]["train"]["loss"] > rows[-1]["train"]["loss"]  # it learns
+    assert rows[0]["bits"]["mean"] > rows[-1]["bits"]["mean"]
+
+
+def test_train_numbers_are_means_over_images_of_the_steps_as_taken(tmp_path):
+    """With a rate of nothing, those of the network as it is; batches of 10, 10 and 4."""
+    data = tiny_data(batch_size=10)
+    trainer = tiny_trainer(tmp_path, quantizer="none", data=data, epochs=1)
+    trainer.optimizers = Optimizers([SGD(trainer.model.parameters(), lr=0.0)])
+    trainer.fit(StopFlag())
+    images = torch.cat([x for x, _ in data.train.epoch(0)])
+    targets = torch.cat([y for _, y in data.train.epoch(0)])
+    with torch.no_grad():
+        outputs = trainer.model(images)
+    (row,) = rows_in(tmp_path)
+    assert row["train"]["loss"] == pytest.approx(functional.cross_entropy(outputs, targets).item(), rel=1e-5)
+    assert row["train"]["accuracy"] == pytest.approx((outputs.argmax(1) == targets).float().mean().item())
+
+
+def test_the_train_loss_of_a_row_is_without_the_penalty(tmp_path):
+    losses = []
+    for penalty in (0.0, 1000.0):
+        trainer = tiny_trainer(tmp_path / str(penalty), penalty=penalty, epochs=1, data=tiny_data(batch_size=24))
+        trainer.fit(StopFlag())
+        losses.append(rows_in(trainer.folder)[0]["train"]["loss"])
+    assert losses[0] == losses[1]  # of one step, before it changed anything
+
+
+@pytest.mark.parametrize("classes", [19, 20])
+def test_top5_from_20_classes_on(classes, tmp_path):
+    data = tiny_data(classes=classes, images=8 * classes)
+    tiny_trainer(tmp_path, net=lambda: TinyNet(classes), data=data, epochs=1).fit(StopFlag())
+    (row,) = rows_in(tmp_path)
+    for part in ("train", "val"):
+        assert ("accuracy_top5" in row[part]) is (classes == 20)
+    if classes == 20:
+        assert row["train"]["accuracy"] <= row["train"]["accuracy_top5"] <= 1
+
+
+def test_without_a_validation_part_rows_have_none(tmp_path):
+    trainer = tiny_trainer(tmp_path, data=tiny_data(val_fraction=0.0), epochs=1)
+    trainer.fit(StopFlag())
+    (row,) = rows_in(tmp_path)
+    assert "val" not in row and row["train"]["accuracy"] >= 0
+
+
+def test_without_a_quantizer_rows_tell_the_size_of_float32(tmp_path):
+    trainer = tiny_trainer(tmp_path, quantizer="none", epochs=1)
+    trainer.fit(StopFlag())
+    (row,) = rows_in(tmp_path)
+    size = 4 * sum(param.numel() for param in trainer.model.parameters()) / 2**20
+    assert row["size_mb"] == {"soft": size, "true": size}
+
+
+def test_listeners_hear_of_the_start_and_of_the_end_of_each_epoch(tmp_path):
+    listener = Collect()
+    tiny_trainer(tmp_path, listeners=[listener], run_id="abc").fit(StopFlag())
+    assert (listener.run_id, listener.earlier) == ("abc", [])
+    assert [step[:3] for step in listener.steps] == [(1, 3, 3), (2, 3, 3), (3, 3, 3)]
+    assert set(listener.steps[0][3]) == {"loss", "accuracy"}
+
+
+def test_validation_is_of_the_stored_weights(tmp_path):
+    """The row's validation accuracy and loss are those of the network with quantized weights."""
+    trainer = tiny_trainer(tmp_path, quantizer="qat", epochs=1)
+    trainer.fit(StopFlag())
+    (row,) = rows_in(tmp_path)
+    plain = TinyNet()
+    stored = trainer.quantizer.stored_model().values()
+    plain.load_state_dict(stored)
+    assert row["val"] == pytest.approx(evaluate(plain, trainer.data.val, Classification()), rel=1e-6)
+
+
+# ---- evaluate -----------------------------------------------------------------------------------------------
+
+
+def test_evaluate_is_the_mean_over_all_images_in_eval_mode():
+    torch.manual_seed(0)
+    model = RandomNet().train()
+    data = tiny_data(test_images=11, batch_size=4)  # 4, 4, 3
+    got = evaluate(model, data.test, Classification())
+    assert model.training  # put back
+    model.eval()
+    images = torch.cat([x for x, _ in data.test.epoch(0)])
+    targets = torch.cat([y for _, y in data.test.epoch(0)])
+    outputs = model(images)
+    assert got["loss"] == pytest.approx(functional.cross_entropy(outputs, targets).item(), rel=1e-6)
+    assert got["accuracy"] == pytest.approx(((outputs.argmax(1) == targets).sum() / 11).item())
+
+
+def test_evaluate_puts_the_mode_back_after_an_exception():
+    class Fails(nn.Module):
+        def forward(self, images):
+            raise ZeroDivisionError
+
+    model = Fails().train()
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, tiny_data().test, Classification())
+    assert model.training
+
+
+def test_evaluate_leaves_generators_and_gradients_alone():
+    model = RandomNet()
+    before = torch.get_rng_state()
+    evaluate(model, tiny_data().test, Classification())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(param.grad is None for param in model.parameters())
+
+
+# ---- a loss that is not finite ------------------------------------------------------------------------------
+
+
+class NanAt(Classification):
+    """Its loss is NaN at one of its calls in training."""
+
+    def __init__(self, call, value=math.nan):
+        super().__init__()
+        self.left, self.value = call, value
+
+    def loss(self, outputs, targets):
+        loss = super().loss(outputs, targets)
+        if not outputs.requires_grad:
+            return loss
+        self.left -= 1
+        return loss * self.value if self.left == 0 else loss
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("call", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (5, 2, 2), (9, 3, 3)])
+def test_diverged_names_epoch_and_step_though_it_is_read_later(call, epoch, step, value, tmp_path):
+    trainer = tiny_trainer(tmp_path, task=NanAt(call, value))
+    with pytest.raises(Diverged) as caught:
+        trainer.fit(StopFlag())
+    assert (caught.value.epoch, caught.value.step) == (epoch, step)
+    assert len(rows_in(tmp_path)) == epoch - 1
+    kept = load_checkpoint(tmp_path / "checkpoint.pt")
+    if epoch == 1:
+        assert kept is None
+    else:
+        assert kept["place"][:2] == [epoch - 1, 0]
+        assert finite(kept["model"])
+
+
+def test_diverged_counts_steps_not_batches(tmp_path):
+    trainer = tiny_trainer(tmp_path, task=NanAt(5), accumulate=2, data=tiny_data(batch_size=4))  # 6 batches
+    with pytest.raises(Diverged) as caught:
+        trainer.fit(StopFlag())
+    assert (caught.value.epoch, caught.value.step) == (1, 3)
+
+
+def test_a_rate_too_high_diverges(tmp_path):
+    trainer = tiny_trainer(tmp_path, optimizer="plain", quantizer="none")
+    trainer.optimizers = Optimizers([SGD(trainer.model.parameters(), lr=1e30)])
+    with pytest.raises(Diverged):
+        trainer.fit(StopFlag())
+
+
+def test_a_checkpoint_within_an_epoch_is_of_a_finite_loss(tmp_path):
+    """Saved after every step, but not after one that went wrong."""
+    trainer = tiny_trainer(tmp_path, task=NanAt(5), checkpoint_minutes=1e-9)
+    with pytest.raises(Diverged):
+        trainer.fit(StopFlag())
+    kept = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert kept["place"][:2] == [1, 1] and finite(kept["model"])
+
+
+def test_a_stop_asked_for_after_it_diverged_saves_nothing_bad(tmp_path):
+    trainer = tiny_trainer(tmp_path, task=NanAt(4))
+    stop = StopFlag()
+    first = trainer._step
+
+    def step(number, batches, steps):
+        first(number, batches, steps)
+        if trainer.epoch == 1:
+            stop.signal = 15
+
+    trainer._step = step
+    with pytest.raises(Diverged):
+        trainer.fit(stop)
+    assert finite(load_checkpoint(tmp_path / "checkpoint.pt")["model"])
+
+
+class BadGradient(torch.autograd.Function):
+    """Nothing wrong with the loss; its gradient is NaN."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * math.nan
+
+
+def test_a_bad_gradient_of_an_epochs_last_step_does_not_reach_the_checkpoint(tmp_path):
+    """The loss of the step is finite; its weights no longer are. "The last good checkpoint kept"."""
+
+    class Task(NanAt):
+        def loss(self, outputs, targets):
+            self.left -= outputs.requires_grad
+            loss = Classification.loss(self, outputs, targets)
+            return BadGradient.apply(loss) if self.left == 0 and outputs.requires_grad else loss
+
+    trainer = tiny_trainer(tmp_path, task=Task(6))
+    with pytest.raises(Diverged):
+        trainer.fit(StopFlag())
+    assert finite(load_checkpoint(tmp_path / "checkpoint.pt")["model"])
+
+
+# ---- arithmetic ---------------------------------------------------------------------------------------------
+
+
+class SeesTypes(TinyNet):
+    """Notes the type in which its convolution computes, in training and in evaluation."""
+
+    def forward(self, images):
+        seen = self.__dict__.setdefault("seen", {})
+        outputs = super().forward(images)
+        seen[self.training] = (outputs.dtype, self.conv.weight.dtype)
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_precision_is_that_of_the_training_forward(precision, dtype, optimizer, tmp_path):
+    """Weights stay float32, and validation is computed in float32."""
+    trainer = tiny_trainer(tmp_path, net=SeesTypes, precision=precision, optimizer=optimizer, clip=5.0)
+    before = state_of(trainer)
+    trainer.fit(StopFlag())
+    assert trainer.model.seen[True][0] == dtype and trainer.model.seen[False][0] == torch.float32
+    assert all(param.dtype == torch.float32 for param in trainer.model.parameters())
+    after = state_of(trainer)
+    assert finite(after) and all(not torch.equal(value, before[name]) for name, value in after.items())
+    rows = rows_in(tmp_path)
+    assert rows[-1]["train"]["loss"] < rows[0]["train"]["loss"]
+    assert trainer.scaler.is_enabled() is (precision == "fp16")
+
+
+def test_fp16_scales_the_loss_and_not_the_step(tmp_path):
+    """A scale of 2^16 and back is exact: the same weights as without it."""
+    ends = []
+    for scale in (2.0**4, 2.0**8):
+        trainer = tiny_trainer(tmp_path / str(scale), optimizer="plain", quantizer="none", precision="fp16", epochs=1)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.fit(StopFlag())
+        ends.append(state_of(trainer))
+    for name, value in ends[0].items():
+        assert torch.allclose(value, ends[1][name], atol=1e-4), name
+
+
+def test_fp16_skips_a_step_of_bad_gradients_for_weights_and_bits(tmp_path):
+    trainer = tiny_trainer(tmp_path, precision="fp16", optimizer="sgd", clip=5.0)
+    trainer.model.train()
+    before = state_of(trainer)
+    hook = trainer.model.head.bias.register_hook(lambda grad: grad * math.inf)
+    trainer._step(1, batches_of(trainer)[:1], 3)
+    assert all(torch.equal(value, before[name]) for name, value in state_of(trainer).items())
+    hook.remove()
+    trainer._step(2, batches_of(trainer)[1:2], 3)
+    assert all(not torch.equal(value, before[name]) for name, value in state_of(trainer).items())
+    assert finite(state_of(trainer))
+
+
+def test_compile(tmp_path, monkeypatch):
+    """Graphs as for the compiler, run by a backend that compiles nothing: the same numbers, the same state."""
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend="eager"))
+    ends = []
+    for compiled in (False, True):
+        trainer = tiny_trainer(tmp_path / str(compiled), quantizer="qat", compile=compiled, epochs=2)
+        assert (trainer.forward is trainer.model) is not compiled
+        trainer.fit(StopFlag())
+        ends.append((state_of(trainer), rows_in(trainer.folder)))
+    assert ends[0][0].keys() == ends[1][0].keys()
+    for name, value in ends[0][0].items():
+        assert torch.allclose(value, ends[1][0][name], atol=1e-5), name
+    assert ends[0][1][-1]["val"] == pytest.approx(ends[1][1][-1]["val"], rel=1e-3)
+
+
+# ---- whole trainings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantizer", ["none", "diffq", "uniform_noise", "qat", "lsq"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_it_learns(quantizer, optimizer, tmp_path):
+    data = tiny_data(images=96, crop=0)
+    trainer = tiny_trainer(tmp_path, quantizer=quantizer, optimizer=optimizer, epochs=6, clip=5.0, data=data)
+    trainer.fit(StopFlag())
+    assert rows_in(tmp_path)[-1]["val"]["accuracy"] >= 0.9
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path):
+    ends = []
+    for seed in (0, 0, 1):
+        trainer = tiny_trainer(tmp_path / str(len(ends)), net=RandomNet, seed=seed, epochs=2)
+        trainer.fit(StopFlag())
+        ends.append(state_of(trainer))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert not all(torch.equal(value, ends[2][name]) for name, value in ends[0].items())
+
+
+def test_no_epochs_leave_the_network_as_it_is(tmp_path):
+    trainer = tiny_trainer(tmp_path, quantizer="none", epochs=0)
+    before = state_of(trainer)
+    trainer.fit(StopFlag())
+    assert rows_in(tmp_path) == [] and not (tmp_path / "checkpoint.pt").exists()
+    assert all(torch.equal(value, before[name]) for name, value in state_of(trainer).items())
+
+
+def test_a_single_image_left_over_is_no_batch_of_batch_norm(tmp_path):
+    class Normed(TinyNet):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, images):
+            return self.norm(super().forward(images))
+
+    trainer = tiny_trainer(tmp_path, net=Normed, data=tiny_data(images=9, val_fraction=0.0), epochs=1)
+    trainer.fit(StopFlag())
+    assert len(rows_in(tmp_path)) == 1
+
+
+def test_a_trainer_of_pieces_that_only_look_like_ours(tmp_path):
+    """Task, schedule and quantizer are protocols: nothing of ours has to be inherited."""
+
+    class Task:
+        def loss(self, outputs, targets):
+            return (outputs.mean(1) - targets).square().mean()
+
+        def scores(self, outputs, targets):
+            return {"error": (outputs.mean(1) - targets).abs().sum(), "accuracy": targets.sum() * 0}
+
+    class Half:
+        bits = True
+
+        def factor(self, epoch, epochs):
+            return 0.5
+
+    model = TinyNet()
+    trainer = Trainer(
+        model, None, Optimizers([SGD(model.parameters(), lr=0.1)]), Half(), Task(), tiny_data(), Settings(1),
+        device=CPU, folder=tmp_path, run_id="x", listeners=[],
+    )  # fmt: skip
+    trainer.fit(StopFlag())
+    (row,) = rows_in(tmp_path)
+    assert row["lr"] == 0.05 and row["train"]["error"] > 0 and row["val"]["error"] > 0
+
+
+def test_rates_of_bits_in_a_run(tmp_path):
+    trainer = tiny_trainer(tmp_path, schedule=Cosine(), optimizer="sgd")
+    trainer.fit(StopFlag())
+    weights, bits = trainer.optimizers.param_groups
+    assert weights["lr"] < 0.05 * 0.1 and bits["lr"] == 0.05
+    assert rows_in(tmp_path)[-1]["lr"] == weights["lr"]
