@@ -84,15 +84,17 @@ def _choice_faults(override: Override, multirun: bool, search: list[Path]) -> li
     values, faults = _values(override, multirun)
     known = sorted(path.stem for root in [conf_dir(), *search] for path in (root / group).glob("*.yaml"))
     for value in values:
-        if value is not None and str(value) not in known:
-            faults.append(_unknown(f"{group}={value}", str(value), known, f" (of {', '.join(known)})"))
+        if str(value) not in known:
+            faults.append(_unknown(f"{group}={shown(value)}", str(value), known, f" (of {', '.join(known)})"))
     return faults
 
 
 def _value_faults(override: Override, multirun: bool, nodes: DictConfig | None) -> list[str]:
     name = override.key_or_group
-    if name.partition(".")[0] == "hydra" or name.startswith("hydra/") or override.is_delete():
+    if name.partition(".")[0] == "hydra" or name.startswith("hydra/"):
         return []
+    if override.is_delete():
+        return [] if "." in name else [f"{override.input_line}: a key can be set, not taken out"]
     values, faults = _values(override, multirun)
     given, _, _ = name.partition(".")
     if name in PLAIN:
@@ -112,7 +114,7 @@ def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[
         return None
     parent, _, last = name.rpartition(".")
     siblings = OmegaConf.select(nodes, parent)
-    if not OmegaConf.is_dict(siblings) or last not in siblings:
+    if not OmegaConf.is_dict(siblings) or last not in list(siblings):
         known = [f"{parent}.{key}" for key in siblings] if OmegaConf.is_dict(siblings) else []
         faults.append(_unknown(name, name, known, "; a key that is not in the YAML is added by +" + name))
         return None
@@ -146,7 +148,7 @@ def _compose(
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose(config_name, words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as fault:
+    except (HydraException, OmegaConfBaseException, ValueError) as fault:
         faults.append(" ".join(str(fault).split()))
         return None
 
@@ -164,7 +166,7 @@ def together(cfg: DictConfig) -> list[str]:
     faults = [
         fault for name, allowed in PLAIN.items() if (fault := _out_of_range(name, _plain(cfg[name]), allowed))
     ]
-    missing = [name for name in OmegaConf.missing_keys(cfg) if name.partition(".")[0] in NODES]
+    missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     faults += [f"{name}: has no default; give {name}=..." for name in missing]
     return faults + _bits_faults(cfg) + _path_faults(cfg) + _device_faults(cfg.device)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
 from torch import nn
 
@@ -35,20 +35,20 @@ from quant_reference import Setting, named_logits, stored_bits  # noqa: E402
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer  # noqa: E402
 
 __all__ = [
-    "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "assert_same", "attached", "diffq",
-    "images", "named_logits", "network", "parts_of", "put_together", "same_bits", "snapshot", "stored_bits",
+    "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "assert_same", "attached", "checksum",
+    "diffq", "images", "named_logits", "network", "parts_of", "put_together", "same_bits", "snapshot",
+    "stored_bits",
 ]  # fmt: skip
 
 
 class Mixed(Net):
-    """A network with buffers of every kind: integers, booleans, doubles, a scalar, an empty one."""
+    """A network with buffers of every kind: integers, booleans, doubles, a scalar, halves."""
 
     def __init__(self):
         super().__init__()
         self.register_buffer("order", torch.tensor([3, -1, 2**40]))
         self.register_buffer("mask", torch.tensor([[True, False], [False, True]]))
         self.register_buffer("fine", torch.tensor(1 / 3, dtype=torch.float64))
-        self.register_buffer("nothing", torch.empty(0, 4))
         self.register_buffer("halves", torch.tensor([1.5, -0.0, float("nan")], dtype=torch.bfloat16))
         self.register_buffer("codes", torch.arange(5, dtype=torch.uint8))
         self.register_buffer("left_out", torch.ones(3), persistent=False)
@@ -67,10 +67,10 @@ class UserNet(nn.Module):
         return self.head(torch.relu(self.hidden(images.flatten(1))))
 
 
-def diffq(model: nn.Module, seed: int = 0, **keywords: Any) -> DiffQuantizer:
+def diffq(model: nn.Module, seed: int = 0, exclude: tuple[str, ...] = (), **keywords: Any) -> DiffQuantizer:
     """With widths from 1 to 15 bits, all mixed."""
     setting = Setting(min_bits=1, **keywords)
-    quantizer = DiffQuantizer(model, **setting.kwargs())
+    quantizer = DiffQuantizer(model, exclude=exclude, **setting.kwargs())
     set_bits(model, setting, seed=seed)
     return quantizer
 
@@ -115,10 +115,11 @@ class Parts:
     index_bytes: bytes | None = None  # in place of the compressed `index`
 
 
-def parts_of(path: Path) -> Parts:
-    with safe_open(path, "numpy") as file:
-        entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        plain = {key: value for key, value in file.metadata().items() if key != "sha256"}
+def parts_of(data: bytes) -> Parts:
+    """The content of a file."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    plain = {key: value for key, value in sorted(header["__metadata__"].items()) if key != "sha256"}
+    entries = dict(sorted(parse_safetensors(data).items()))
     index = json.loads(zlib.decompress(entries.pop("index").tobytes()))
     return Parts(entries, index, plain)
 

@@ -39,6 +39,10 @@ class Target:
     width: int
     resize: bool
 
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise ValueError(f"dataset.image_size={self.height} is not at least 1")
+
 
 def decoded(files: Sequence[str], root: str, target: Target, cache_dir: str | None) -> Tensor:
     """The images as (N, channels, height, width) uint8, in the order of `files`, which lie under `root`.

@@ -171,6 +171,8 @@ def from_datasets(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
+    if image_size < 1:
+        raise ValueError(f"image_size={image_size} is not at least 1")
     if not 0 < min_scale <= 1:
         raise ValueError(f"min_scale={min_scale} is not in (0, 1]")
     if mean is None or std is None:

@@ -29,7 +29,7 @@ def torchvision(
     except (AssertionError, ValueError) as error:  # the transformers check sizes so
         reason = str(error).splitlines()[0]
         raise ValueError(f"torchvision's {name} does not take image_size={image_size}: {reason}") from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no network, no room, or a wrong checksum
         raise ValueError(f"the weights of torchvision's {name} could not be fetched: {error}") from error
     if pretrained:
         replace_head(model, num_classes)

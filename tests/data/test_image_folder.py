@@ -203,6 +203,8 @@ def test_mixed_sizes_need_an_image_size(root):
     ):
         load(root)
     assert load(root, image_size=5).shape == (3, 5, 5)
+    with pytest.raises(ValueError, match=r"dataset\.image_size=0 is not at least 1"):
+        load(root, image_size=0)
 
 
 def test_missing_parts_and_classes_are_named(root):

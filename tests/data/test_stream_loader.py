@@ -124,6 +124,7 @@ def test_the_global_generator_is_neither_read_nor_moved(workers):
     ("change", "message"),
     [
         ({"channels": 2}, "channels=2 is neither 1"),
+        ({"image_size": 0}, "image_size=0 is not at least 1"),
         ({"min_scale": 0}, r"min_scale=0 is not in \(0, 1\]"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"val_fraction": 1.5}, r"val_fraction=1\.5"),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from run_pieces import CPU, RandomNet, TinyNet, tiny_data, tiny_trainer
+from run_pieces import CPU, RandomNet, TinyNet, one_thread, tiny_data, tiny_trainer  # noqa: F401
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD
@@ -474,6 +474,7 @@ def test_fp16_skips_a_step_of_bad_gradients_for_weights_and_bits(tmp_path):
     assert finite(state_of(trainer))
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
 def test_compile(tmp_path, monkeypatch):
     """Graphs as for the compiler, run by a backend that compiles nothing: the same numbers, the same state."""
     compile_with = torch.compile
