@@ -2,8 +2,8 @@
 
     v = clamp(w / s, -2^(bits-1), 2^(bits-1) - 1),    value = round(v) * s
 
-Gradients: d value / d w is 1 strictly inside the clamp and 0 elsewhere; d value / d s is round(v) - v inside and the
-bound elsewhere, scaled by 1 / sqrt(N * (2^(bits-1) - 1)).
+Gradients: d value / d w is 1 strictly inside the clamp and 0 elsewhere; d value / d s is round(v) - v inside and
+the bound elsewhere, scaled by 1 / sqrt(N * (2^(bits-1) - 1)).
 """
 
 from __future__ import annotations

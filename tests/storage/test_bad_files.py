@@ -259,6 +259,7 @@ LIES = {
     **{f"no {key}": lambda parts, key=key: parts.index.pop(key)
        for key in ("tensors", "floats", "buffers", "tied", "config")},
     "a tensor twice": lambda parts: parts.index["floats"].append(["conv.weight", [0], "float32"]),
+    "names of two kinds": lambda parts: parts.index["floats"].extend([[3, [0], "uint8"], ["x", [0], "uint8"]]),
     "a tensor less": lambda parts: parts.index["tensors"].pop(),
     "rows in another order": lambda parts: parts.index["tensors"].reverse(),
     "a short row": lambda parts: parts.index["tensors"][0].pop(),

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from run_pieces import TinyNet, one_thread, tiny_optimizers  # noqa: F401
+from run_pieces import TinyNet, tiny_optimizers
 from torch.optim import SGD, Adam, AdamW
 
 from diffq_exp.quant import LSQ, DiffQuantizer

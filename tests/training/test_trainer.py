@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from run_pieces import CPU, RandomNet, TinyNet, one_thread, tiny_data, tiny_trainer  # noqa: F401
+from run_pieces import CPU, RandomNet, TinyNet, tiny_data, tiny_trainer
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD

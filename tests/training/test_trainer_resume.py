@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from run_configs import timeless
-from run_pieces import RandomNet, TinyNet, one_thread, tiny_data, tiny_trainer  # noqa: F401
+from run_pieces import RandomNet, TinyNet, tiny_data, tiny_trainer
 
 from diffq_exp.training.checkpoint import load_checkpoint
 from diffq_exp.training.objective import Classification
