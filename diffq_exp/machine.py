@@ -17,8 +17,8 @@ from torch.utils import deterministic
 PACKAGES = ("diffq_exp", "torch", "torchvision", "hydra-core", "wandb", "numpy", "safetensors")
 
 
-def describe_machine() -> dict[str, Any]:
-    """{"git_commit", "git_dirty", "versions", "hardware"}."""
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """{"device", "git_commit", "git_dirty", "versions", "hardware"}."""
     commit, dirty = git_state(Path(__file__).parent)
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     hardware = {
@@ -27,7 +27,13 @@ def describe_machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    return {"git_commit": commit, "git_dirty": dirty, "versions": versions, "hardware": hardware}
+    return {
+        "device": str(device),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "versions": versions,
+        "hardware": hardware,
+    }
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from .build import pick_device
 from .config import conf_dir
 from .display import FileLog, show_result
 from .folder import FolderError, RunFolder
-from .machine import describe_machine
+from .machine import describe_machine, prepare_torch
 from .session import Session
 from .signature import only_afterwards, run_name, signature
 from .training.stopping import Diverged, Interrupted, StopFlag
@@ -43,7 +44,7 @@ def run(cfg: DictConfig, folder: Path, choices: dict[str, str], asked: dict[str,
                 held.clear()
             held.write_config(cfg, asked or {})
             return _finish(cfg, held, choices)
-    except FolderError as fault:
+    except (FolderError, ValueError) as fault:  # of the folder; what goes wrong in the run is recorded in it
         log.error(str(fault))
         return MISTAKE
 
@@ -62,7 +63,9 @@ def _float_run(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[
 
 def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str]) -> int:
     """Do what is left of a run whose folder is held."""
-    earlier, machine = folder.result(), describe_machine()
+    device = pick_device(cfg.device)
+    prepare_torch(cfg.seed, cfg.threads, device)
+    earlier, machine = folder.result(), describe_machine(device)
     if earlier.get("status") in ("finished", "diverged"):
         return _tell_again(earlier, folder, machine["git_commit"])
     result: dict[str, Any] = {"status": "running", "seed": cfg.seed, **machine}
@@ -70,7 +73,7 @@ def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str]) -> int:
     started = time.monotonic()
     code = FAILED
     with FileLog(folder.path / "train.log"), StopFlag() as stop:
-        session = Session(cfg, folder, choices, stop)
+        session = Session(cfg, folder, choices, device, stop)
         try:
             result |= session.run()
             code = FINISHED
@@ -79,8 +82,10 @@ def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str]) -> int:
             result |= ending
         finally:
             result["seconds"] = round(earlier.get("seconds", 0.0) + time.monotonic() - started, 2)
-            folder.write_result(result)
-            session.close(result, code)
+            try:
+                folder.write_result(result)
+            finally:
+                session.close(result, code)
         if code == FINISHED:
             show_result(result, folder.path)
     return code

@@ -20,13 +20,11 @@ from .build import (
     build_data,
     build_model,
     build_optimizers,
-    pick_device,
 )
 from .data import Data
 from .display import Display
 from .folder import RunFolder
 from .loading import MODEL, load_weights, stored_config
-from .machine import prepare_torch
 from .quant.state import StoredModel, write_into
 from .signature import only_afterwards
 from .training.sizes import MB, float32_mb, size_row
@@ -55,16 +53,16 @@ class TrackerListener:
 class Session:
     """The objects of one run, and what is done with them. `close()` belongs in a `finally`."""
 
-    def __init__(self, cfg: DictConfig, folder: RunFolder, choices: dict[str, str], stop: StopFlag) -> None:
-        self.cfg, self.folder, self.choices, self.stop = cfg, folder, choices, stop
-        self.device = pick_device(cfg.device)
+    def __init__(
+        self, cfg: DictConfig, folder: RunFolder, choices: dict[str, str], device: torch.device, stop: StopFlag
+    ) -> None:
+        self.cfg, self.folder, self.choices, self.device, self.stop = cfg, folder, choices, device, stop
         self.display = Display(cfg.epochs)
         self.tracker: Any = None
 
     def run(self) -> dict[str, Any]:
         """Do all of it; -> the fields of result.json. Raises: Diverged, Interrupted, ValueError, ..."""
         cfg = self.cfg
-        prepare_torch(cfg.seed, cfg.threads, self.device)
         self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
         model = build_model(cfg, data, self.device)

@@ -153,3 +153,14 @@ def test_a_second_quantizer_is_refused_when_nothing_is_quantized():
     DiffQuantizer(model, min_size=100)
     with pytest.raises((ValueError, RuntimeError), match=r"(?i)quantizer"):
         DiffQuantizer(model, min_size=0)
+
+
+@pytest.mark.parametrize("taken", [torch.nn.Parameter(torch.zeros(2)), torch.zeros(2), "anything"])
+def test_a_suffix_that_makes_a_name_in_use_is_refused(taken):
+    model = Net()
+    model.head.weight_diffq = taken
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=r"suffix.*_diffq.*head\.weight_diffq"):
+        DiffQuantizer(model, min_size=0)
+    assert_same(snapshot(model), before)
+    DiffQuantizer(model, min_size=0, suffix="_bits")

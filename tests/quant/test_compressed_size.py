@@ -15,9 +15,7 @@ def test_compressed_size_is_about_the_packed_size(kind):
 
 
 def test_fewer_bits_make_a_smaller_file():
-    sizes = [
-        UniformQuantizer(Bag((64, 300)), bits=bits, min_size=0).compressed_model_size() for bits in (2, 8)
-    ]
+    sizes = [UniformQuantizer(Bag((64, 300)), bits=bits, min_size=0).compressed_model_size() for bits in (2, 8)]
     assert sizes[0] < 0.5 * sizes[1]
 
 

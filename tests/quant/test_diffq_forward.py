@@ -63,9 +63,7 @@ def test_eval_equals_the_reference_bit_for_bit(group_size, param, extra_bits):
     exponent=st.integers(-30, 30),
     seed=st.integers(0, 10**6),
 )
-def test_eval_equals_the_reference_for_any_shape(
-    shape, group_size, param, extra_bits, limits, exponent, seed
-):
+def test_eval_equals_the_reference_for_any_shape(shape, group_size, param, extra_bits, limits, exponent, seed):
     low, high, init = limits
     setting = Setting(group_size, low, high, param, init_bits=init, extra_bits=extra_bits)
     torch.manual_seed(seed)

@@ -52,9 +52,7 @@ def test_eval_equals_the_reference_bit_for_bit(bits, factor):
         with torch.no_grad():
             step_of(model, name).mul_(factor)
     for name, value in zip(model.names, model.eval()(), strict=True):
-        assert same_bits(value + 0.0, stored_lsq(getattr(model, name), step_of(model, name), bits) + 0.0), (
-            name
-        )
+        assert same_bits(value + 0.0, stored_lsq(getattr(model, name), step_of(model, name), bits) + 0.0), name
 
 
 @hypothesis_settings(max_examples=30, deadline=None)

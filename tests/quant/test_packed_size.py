@@ -46,7 +46,5 @@ def test_packed_size_of_floats_and_of_more_bits():
 
 def test_packed_size_of_scales():
     """Two float32 numbers for each uniform tensor (mn, mx), one for each of LSQ (the step)."""
-    sizes = [
-        kind(Bag(*[(64,)] * 10), bits=4, min_size=0).packed_model_size() for kind in (UniformQuantizer, LSQ)
-    ]
+    sizes = [kind(Bag(*[(64,)] * 10), bits=4, min_size=0).packed_model_size() for kind in (UniformQuantizer, LSQ)]
     assert sizes[0] - sizes[1] == 10 * 4

@@ -58,9 +58,7 @@ def test_exclude_matches_the_dotted_name_or_its_last_part(kind, exclude, floats)
     assert set(quantizer.quantized_names) == ALL - floats
 
 
-@pytest.mark.parametrize(
-    ("suffix", "group_size", "groups"), [("_diffq", 5, 33), ("_bits", 0, 1), ("_x", 1, 162)]
-)
+@pytest.mark.parametrize(("suffix", "group_size", "groups"), [("_diffq", 5, 33), ("_bits", 0, 1), ("_x", 1, 162)])
 def test_logits_stand_beside_the_weight(suffix, group_size, groups):
     model = Net()
     names = list(model.state_dict())
@@ -131,16 +129,14 @@ def test_tied_weights_have_one_set_of_logits():
 def test_tied_weights_have_bits_of_their_own_without_detection():
     model, setting = Tied(), Setting(init_bits=5)
     quantizer = DiffQuantizer(model, **setting.kwargs(), detect_bound=False)
-    assert set(quantizer.quantized_names) == {
-        n for n, _ in model.named_parameters(remove_duplicate=False)
-    } - {n + "_diffq" for n in quantizer.quantized_names}
+    assert set(quantizer.quantized_names) == {n for n, _ in model.named_parameters(remove_duplicate=False)} - {
+        n + "_diffq" for n in quantizer.quantized_names
+    }
     assert dict(quantizer.tied_names) == {}
     nn.init.constant_(model.out.weight_diffq, -3)
     _, seen = seen_weights(model.eval(), torch.arange(4))
     assert model.out.weight is model.embed.weight
-    assert same_bits(
-        seen["embed.weight"], stored_diffq(model.embed.weight, model.embed.weight_diffq, setting)
-    )
+    assert same_bits(seen["embed.weight"], stored_diffq(model.embed.weight, model.embed.weight_diffq, setting))
     assert same_bits(seen["out.weight"], stored_diffq(model.out.weight, model.out.weight_diffq, setting))
     assert not torch.equal(seen["out.weight"], seen["embed.weight"])
 

@@ -111,9 +111,7 @@ def test_soft_size_of_many_groups_is_exact_to_a_millionth():
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("group_size", [0, 1, 7])
 def test_gradient_of_the_soft_size(param, group_size):
-    setting = Setting(
-        group_size=group_size, param=param, extra_bits=1.2, float16=True, min_size=4 * 20 / 2**20
-    )
+    setting = Setting(group_size=group_size, param=param, extra_bits=1.2, float16=True, min_size=4 * 20 / 2**20)
     model = Net()
     quantizer = make(model, setting)
     with torch.no_grad():

@@ -88,9 +88,7 @@ def test_round_trip_into_a_fresh_model(maker, network, packed):
     before = snapshot(model)
     out, seen = seen_weights(model.eval(), x)
     stored = {
-        name: value.detach().clone()
-        for name, value in seen.items()
-        if "_diffq" not in name and "_lsq" not in name
+        name: value.detach().clone() for name, value in seen.items() if "_diffq" not in name and "_lsq" not in name
     }
     stored |= {name: value.clone() for name, value in model.named_buffers()}
     state = through_a_file(quantizer.get_quantized_state(packed=packed))
@@ -110,9 +108,7 @@ def test_round_trip_into_a_fresh_model(maker, network, packed):
         nn.init.zeros_(logits)
     second.restore_quantized_state(state)
     again, seen = seen_weights(other.eval(), x)
-    assert_same(
-        {name: seen[name] for name in stored if name in seen}, {n: stored[n] for n in stored if n in seen}
-    )
+    assert_same({name: seen[name] for name in stored if name in seen}, {n: stored[n] for n in stored if n in seen})
     assert same_bits(again, out)
 
 

@@ -97,11 +97,7 @@ def test_the_same_entries_in_another_shape(kind, packed):
 
 def tensors_of(value, path=()):
     items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     )
     for key, item in items:
         if torch.is_tensor(item):
