@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,7 @@ class Outcome:
 
 def ask(*overrides: str, root: Path | str = ".") -> Asked:
     """Compose; the folder is where Hydra would put the run if it were started in `root`."""
-    register()
-    register_resolver()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
+    cfg = _composed(overrides).copy()
     choices = {key: value for key, value in cfg.hydra.runtime.choices.items() if value is not None}
     folder = Path(root) / cfg.hydra.run.dir
     asked = {
@@ -73,6 +71,15 @@ def ask(*overrides: str, root: Path | str = ".") -> Asked:
     with open_dict(cfg):
         del cfg["hydra"]
     return Asked(cfg, choices, folder, asked)
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Kept, since composing takes as long as a tiny run."""
+    register()
+    register_resolver()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
 
 
 def do(*overrides: str, root: Path) -> Outcome:

@@ -105,7 +105,7 @@ CONSUMED = [
     {"noise": "uniform"}, {"param": "noise"}, {"group_size": 4}, {"penalty": 2.0}, {"min_bits": 3.0},
     {"max_bits": 14.0}, {"init_bits": 7.0}, {"min_size": 0.5}, {"exclude": ["*.bias"]}, {"float16": True},
     {"seed": 1}, {"epochs": 3}, {"batch_size": 32}, {"accumulate": 2}, {"lr": 0.5}, {"bits_lr": 0.5}, {"clip": 1.0},
-    {"val_fraction": 0.2}, {"precision": "bf16"}, {"threads": 1}, {"threads": 2}, {"model__width": 3},
+    {"val_fraction": 0.2}, {"precision": "bf16"}, {"threads": 2}, {"threads": 3}, {"model__width": 3},
     {"dataset__crop": 3}, {"dataset__flip": True}, {"dataset__root": "/a"}, {"dataset__root": "/b"},
     {"optimizer__weight_decay": 0.1}, {"optimizer___target_": "my.Adam"}, {"scheduler__final": 0.5},
     {"task__label_smoothing": 0.5}, {"quantizer__extra_bits": 1}, {"model___target_": "my.Net"},

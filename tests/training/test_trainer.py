@@ -453,7 +453,9 @@ def test_fp16_scales_the_loss_and_not_the_step(tmp_path):
     """A scale of 2^16 and back is exact: the same weights as without it."""
     ends = []
     for scale in (2.0**4, 2.0**8):
-        trainer = tiny_trainer(tmp_path / str(scale), optimizer="plain", quantizer="none", precision="fp16", epochs=1)
+        trainer = tiny_trainer(
+            tmp_path / str(scale), optimizer="plain", quantizer="none", precision="fp16", epochs=1
+        )
         trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         trainer.fit(StopFlag())
         ends.append(state_of(trainer))
