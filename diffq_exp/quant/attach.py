@@ -91,7 +91,8 @@ class Attached:
     def noisy(self) -> Iterator[None]:
         """Hold one set of training weights for all that happens inside: forwards, recomputed forwards, backward.
 
-        For models that checkpoint activations, whose layers run again during the backward.
+        For models that checkpoint activations, whose layers run again during the backward. The noise is drawn in
+        one graph: losses of several forwards inside are summed for one backward.
         Raises: RuntimeError in eval mode, or inside itself.
         """
         if self._holding or not self.model.training:

@@ -153,9 +153,21 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
             raise ValueError(
                 f"{name!r} is stored with shape {tuple(value.shape)}, the network has {tuple(targets[name].shape)}"
             )
+    _check_ties(targets, values)
     with torch.no_grad():
         for name, value in values.items():
             targets[name].copy_(value)
+
+
+def _check_ties(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """One tensor of the model cannot take two values (which detect_bound=False can store). Raises: ValueError."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, target in targets.items():
+        other = first.setdefault((target.data_ptr(), target.shape), name)
+        if target.numel() and values[other] is not values[name] and not torch.equal(values[other], values[name]):
+            raise ValueError(
+                f"{other!r} and {name!r} are one tensor in the network, and stored with different values"
+            )
 
 
 def _names(names: list[str]) -> str:

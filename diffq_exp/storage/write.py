@@ -61,7 +61,17 @@ def serialize(source: Quantizer | nn.Module | StoredModel, config: Mapping[str, 
         "index": np.frombuffer(zlib.compress(text, 9), np.uint8),
     }
     plain = {"format": FORMAT, "method": stored.method}
-    return dump_safetensors(entries, {**plain, "sha256": checksum(entries, plain)})
+    return _ordered(dump_safetensors(entries, {**plain, "sha256": checksum(entries, plain)}))
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with its metadata sorted: safetensors writes them in random order, and equal networks shall
+    give equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return data[:8] + text.ljust(end - 8) + data[end:]
 
 
 def _tensor_row(name: str, tensor: Stored, levels: int, widths: int) -> list[Any]:
