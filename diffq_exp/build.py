@@ -39,11 +39,12 @@ def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
         target = hydra.utils.instantiate(kept, _partial_=True, _convert_="all")
     except Exception as fault:  # Hydra wraps whatever an import raises
         raise UserError(f"{values.get('_target_')}: {str(fault).splitlines()[0]}") from fault
-    made = partial(target, *args, **_accepted(target, runtime))
+    made = partial(target, *args, **accepted(target, runtime))
     return made if partly else made()
 
 
-def _accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, Any]:
+def accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, Any]:
+    """Those of the `runtime` arguments that a class or function takes."""
     parameters = inspect.signature(target).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return runtime
@@ -57,6 +58,12 @@ def pick_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_fault(name: str) -> str | None:
+    """What is wrong with computing on `name` here, None if nothing."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return None if there.get(name, True) else f"device={name}: this machine has none; auto takes the best there is"
 
 
 def build_data(cfg: DictConfig, device: torch.device) -> Data:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, register, shown
 from .results.records import read_json
 from .signature import only_afterwards, register_resolver, unused_keys
+
+TOGETHER = (*GROUPS, "min_bits", "init_bits", "max_bits", "bits", "init_from", "device")  # see together()
 
 
 @dataclass
@@ -38,19 +41,23 @@ def check(argv: Sequence[str]) -> Checked:
     """Check the words after `python -m diffq_exp.train`; nothing is written."""
     args = get_args_parser().parse_args(list(argv))
     search = [Path(args.config_dir).resolve()] if args.config_dir else []
-    found = Checked()
+    found = Checked([f"--config-dir {path}: no such folder" for path in search if not path.is_dir()])
+    if found.faults:
+        return found
     parsed = list(_parse(args.overrides, found.faults))
     choices = [one for one in parsed if one.key_or_group in GROUPS]
     values = [one for one in parsed if one.key_or_group not in GROUPS]
     good = [one for one in choices if _keep(_choice_faults(one, args.multirun, search), found.faults)]
-    nodes = _compose(args.config_name or "config", good, search, [])
-    for one in values:
-        if _keep(_value_faults(one, args.multirun, nodes), found.faults):
-            good.append(one)
-    cfg = _compose(args.config_name or "config", good, search, found.faults)
-    if cfg is not None:
-        found.faults += [fault for fault in together(cfg) if fault not in found.faults]
-        found.warnings += _warnings(cfg, values)
+    name = args.config_name or "config"
+    nodes = _compose(name, next(_jobs(good)), search, [])
+    good += [one for one in values if _keep(_value_faults(one, args.multirun, nodes), found.faults)]
+    for words in _jobs(good):
+        faults: list[str] = []
+        cfg = _compose(name, words, search, faults)
+        if cfg is not None:
+            faults += together(cfg)
+            found.warnings += [line for line in _warnings(cfg, values) if line not in found.warnings]
+        found.faults += [fault for fault in faults if fault not in found.faults]
     return found
 
 
@@ -73,6 +80,8 @@ def _values(override: Override, multirun: bool) -> tuple[list[Any], list[str]]:
     if override.is_sweep_override():
         if not multirun:
             return [], [f"{override.input_line}: several values are given; a sweep needs -m"]
+        if isinstance(override.value(), Glob):
+            return [], []  # Hydra finds the choices that it stands for
         if override.is_choice_sweep() or override.is_range_sweep():
             return list(override.sweep_iterator(transformer=lambda value: value)), []
         return [], []
@@ -118,6 +127,10 @@ def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[
         known = [f"{parent}.{key}" for key in siblings] if OmegaConf.is_dict(siblings) else []
         faults.append(_unknown(name, name, known, "; a key that is not in the YAML is added by +" + name))
         return None
+    raw = OmegaConf.to_container(siblings, resolve=False)
+    assert isinstance(raw, dict)
+    if (key := str(raw[last])[2:-1]) in PLAIN and raw[last] == f"${{{key}}}":
+        return PLAIN[key]  # the node takes it up from the plain key
     default = None if OmegaConf.is_missing(siblings, last) else siblings[last]
     if isinstance(default, (bool, int, float)):
         return Range(float if type(default) is int else type(default))
@@ -136,15 +149,28 @@ def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str
     return f"{given}: unknown{nearest}{hint}"
 
 
-def _compose(
-    config_name: str, overrides: Sequence[Override], search: list[Path], faults: list[str]
-) -> DictConfig | None:
-    """What the overrides give together (of a sweep, the first values); None, and a fault, where they do not."""
+def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """The words of every job that can differ in what its values give together.
+
+    Of a swept key whose values cannot clash with another's, the first stands for all.
+    """
+    options = []
+    for one in overrides:
+        if not one.is_sweep_override():
+            options.append([one.input_line or ""])
+        elif not isinstance(one.value(), Glob) and (one.is_choice_sweep() or one.is_range_sweep()):
+            words = [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
+            options.append(words if one.key_or_group in TOGETHER else words[:1])
+    for words in product(*options):
+        yield list(words)
+
+
+def _compose(config_name: str, words: list[str], search: list[Path], faults: list[str]) -> DictConfig | None:
+    """What the words of one job give together; None, and a fault, where they do not."""
     register()
     register_resolver()
-    words = [word for one in overrides if (word := _first(one))]
     if search:
-        words.append("hydra.searchpath=[" + ",".join(f"file://{path}" for path in search) + "]")
+        words = [*words, "hydra.searchpath=[" + ",".join(f"file://{path}" for path in search) + "]"]
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose(config_name, words, return_hydra_config=True)
@@ -153,19 +179,15 @@ def _compose(
         return None
 
 
-def _first(override: Override) -> str | None:
-    if not override.is_sweep_override():
-        return override.input_line
-    if override.is_choice_sweep() or override.is_range_sweep():
-        return f"{override.key_or_group}={next(iter(override.sweep_string_iterator()))}"
-    return None
-
-
 def together(cfg: DictConfig) -> list[str]:
     """Faults that a composed config has as a whole."""
-    faults = [
-        fault for name, allowed in PLAIN.items() if (fault := _out_of_range(name, _plain(cfg[name]), allowed))
-    ]
+    faults = []
+    for name, allowed in PLAIN.items():
+        try:
+            fault = _out_of_range(name, _plain(cfg[name]), allowed)
+        except OmegaConfBaseException as broken:
+            return [f"{name}: {str(broken).splitlines()[0]}"]
+        faults += [fault] if fault else []
     missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     faults += [f"{name}: has no default; give {name}=..." for name in missing]
     return faults + _bits_faults(cfg) + _path_faults(cfg) + _device_faults(cfg.device)
@@ -204,10 +226,9 @@ def _device_faults(device: str) -> list[str]:
     """Asks torch only when a device of a certain kind is wanted: importing it takes seconds."""
     if device not in ("cuda", "mps"):
         return []
-    import torch
+    from .build import device_fault
 
-    there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
-    return [] if there else [f"device={device}: this machine has none; auto takes the best there is"]
+    return [fault] if (fault := device_fault(device)) else []
 
 
 def _warnings(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:

@@ -33,12 +33,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from . import storage
-    from .build import pick_device
+    from .build import device_fault, pick_device
     from .loading import build_stored, build_stored_model, stored_file
     from .training.trainer import evaluate
 
     path = stored_file(args.source)
     stored, config = storage.read(path)
+    if absent := device_fault(args.device):
+        raise ValueError(absent)
     device = pick_device(args.device)
     try:
         model = build_stored_model(stored, config, args.allow).to(device)
@@ -49,6 +51,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         task = build_stored(config, "task", args.allow)
     except ValueError as fault:
         raise ValueError(f"{path}: {fault}") from fault
+    except (KeyError, TypeError) as fault:
+        raise ValueError(f"{path}: its config lacks {fault}") from fault
     _show(path, evaluate(model, data.test, task), stored)
 
 

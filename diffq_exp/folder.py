@@ -36,13 +36,19 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise FolderError(f"{self.path}: another process is at work on this run") from None
+        try:
+            self._check_owner()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _check_owner(self) -> None:
         held = self.result().get("signature", self.signature)
         if held != self.signature:
-            self._lock.release()
             raise FolderError(
                 f"{self.path} holds the run {held}, this one is {self.signature}; choose another folder"
             )
-        return self
 
     def __exit__(self, *exc: Any) -> None:
         self._lock.release()
@@ -57,7 +63,7 @@ class RunFolder:
     def clear(self) -> None:
         """Throw everything away but the lock."""
         for item in self.path.iterdir():
-            if item.is_dir():
+            if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)
             elif item.name != LOCK:
                 item.unlink()

@@ -12,12 +12,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from . import storage
-from .build import model_keys
+from .build import accepted, model_keys
 from .config import conf_dir
 from .data import Data
 from .quant.state import StoredModel, write_into
@@ -32,7 +33,7 @@ GROUPS = ("model", "dataset", "task")
 def stored_config(cfg: DictConfig, choices: dict[str, str], data: Data) -> dict[str, Any]:
     """What a stored model says of itself: how to build it, what it was trained for, how its input is made."""
     config: dict[str, Any] = {group: _described(cfg, group, choices) for group in (*GROUPS, "quantizer")}
-    config["model"]["keys"] = model_keys(data)
+    config["model"]["keys"] = accepted(hydra.utils.get_method(cfg.model._target_), model_keys(data))
     config["input"] = {
         "shape": list(data.shape),
         "mean": list(data.mean),
@@ -96,15 +97,16 @@ def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **r
         raise ValueError(f"its config does not describe a {group}") from fault
     if target != _target_in_conf(group, name) and target not in allow:
         raise ValueError(f"its {group} is {target!r}, which conf/ does not name; allow it by --allow {target}")
-    if _has_targets(node):
+    arguments = {**node, **keys}
+    if _has_targets(arguments):
         raise ValueError(f"the arguments of its {group} name code to call; only plain values are allowed")
-    if "pretrained" in node:
-        node["pretrained"] = False  # the weights come from the file, nothing is fetched
+    if "pretrained" in arguments:
+        arguments["pretrained"] = False  # the weights come from the file, nothing is fetched
     module, _, attribute = str(target).rpartition(".")
     try:
         call = getattr(importlib.import_module(module), attribute)
-        return call(**node, **keys, **runtime)
-    except (ImportError, AttributeError, TypeError, ValueError) as fault:
+        return call(**arguments, **accepted(call, runtime))
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as fault:
         raise ValueError(f"its {group} cannot be built by {target}: {fault}") from fault
 
 

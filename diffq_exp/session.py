@@ -67,7 +67,7 @@ class Session:
         data = build_data(cfg, self.device)
         model = build_model(cfg, data, self.device)
         if cfg.init_from is not None:
-            load_weights(model, Path(cfg.init_from))
+            load_weights(model, Path(cfg.init_from).expanduser())
         task = build(cfg.task)
         optimizers, quantizer = build_optimizers(cfg, model)
         log.info(f"{self._summary(data, model, quantizer)}")

@@ -27,7 +27,7 @@ LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie sa
 
 
 def consumed(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved values that a run depends on, nested, nulls left out.
+    """The resolved values that a run depends on, nested, nulls left out, whole numbers as integers.
 
     Raises: omegaconf errors for values that are missing or do not resolve.
     """
@@ -38,7 +38,7 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     if values["dataset"].get("root") is not None:  # the user's own folder, however it was typed
         values["dataset"]["root"] = str(Path(values["dataset"]["root"]).expanduser().resolve())
     if cfg.init_from is not None:
-        values["init_from"] = identity(Path(cfg.init_from))
+        values["init_from"] = identity(Path(cfg.init_from).expanduser())
     kept: dict[str, Any] = _without_nulls(values)
     return kept
 
@@ -89,4 +89,6 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         kept = {key: _without_nulls(item) for key, item in value.items() if key not in LOCATIONS}
         return {key: item for key, item in kept.items() if item is not None and item != {}}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1.0 is 1, however it was typed
     return value

@@ -9,7 +9,14 @@ from run_pieces import TinyNet, tiny_data
 from torch import nn
 
 from diffq_exp.build import (
-    UserError, attach_quantizer, build, build_data, build_model, build_optimizers, model_keys, pick_device,
+    UserError,
+    attach_quantizer,
+    build,
+    build_data,
+    build_model,
+    build_optimizers,
+    model_keys,
+    pick_device,
 )  # fmt: skip
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 

@@ -19,8 +19,8 @@ from safetensors import deserialize
 
 from diffq_exp import evaluate as evaluation
 from diffq_exp import load_model, machine, storage
-from diffq_exp.machine import git_state
 from diffq_exp.folder import RunFolder, is_locked
+from diffq_exp.machine import git_state
 from diffq_exp.training.objective import Classification
 from diffq_exp.training.trainer import Trainer
 
@@ -129,7 +129,7 @@ def test_values_of_the_result(finished):
 
 def test_the_hardware_tells_the_threads_that_were_used(tmp_path):
     """Sums in another order round otherwise: a result without its threads cannot be had again."""
-    result = do(*TINY, "threads=2", "epochs=1", root=tmp_path).result
+    result = do(*TINY, "threads=2", "epochs=1", "dataset.train_images=20", root=tmp_path).result
     assert result["hardware"]["threads"] == 2
 
 
@@ -364,21 +364,21 @@ def test_finished_by_another_commit_is_said(tmp_path):
 
 def test_restart_does_it_again(tmp_path):
     outcome = do(*TINY, root=tmp_path)
-    before = payloads(outcome.folder)
+    before, weights, rows = outcome.result, payloads(outcome.folder), timeless(outcome.rows)
     (outcome.folder / "left.txt").write_text("of the run before")
-    result = {**outcome.result, "test": {"accuracy": 7}}
+    result = {**before, "test": {"accuracy": 7}}
     (outcome.folder / "result.json").write_text(json.dumps(result))
     again = do(*TINY, "restart=true", root=tmp_path)
     assert again.folder == outcome.folder and not (again.folder / "left.txt").exists()
-    assert again.result["test"] == outcome.result["test"]
-    assert payloads(again.folder) == before
-    assert timeless(again.rows) == timeless(outcome.rows) and len(again.rows) == 2
+    assert again.result["test"] == before["test"]
+    assert payloads(again.folder) == weights
+    assert timeless(again.rows) == rows and len(again.rows) == 2
 
 
 def test_machine_and_tracking_are_no_other_run(finished):
-    for override in ("num_workers=0", "checkpoint_minutes=1", "device=auto", "tracking=wandb", "bits=3"):
+    for override in ("num_workers=0", "checkpoint_minutes=1", "tracking=wandb", "bits=3"):
         assert ask(*TINY, override).folder.name == finished.folder.name, override
-    for override in ("seed=1", "epochs=3", "penalty=2", "dataset.crop=1", "precision=bf16"):
+    for override in ("penalty=2", "dataset.crop=1", "precision=bf16"):
         assert ask(*TINY, override).folder.name != finished.folder.name, override
 
 
@@ -547,15 +547,16 @@ def test_interrupted_is_gone_on_with(batch, number, code, finished, tmp_path, mo
     with monkeypatch.context() as patch:
         interrupt_at(patch, batch, number)
         outcome = do(*TINY, root=tmp_path)
-    assert (outcome.code, outcome.result["status"]) == (code, "interrupted")
+    first = outcome.result
+    assert (outcome.code, first["status"]) == (code, "interrupted")
     assert "the same command goes on" in outcome.lines[-1]
-    assert len(outcome.rows) == batch // 3 and "test" not in outcome.result
+    assert len(outcome.rows) == batch // 3 and "test" not in first
     again = do(*TINY, root=tmp_path)
     assert again.code == 0 and again.folder == outcome.folder
     assert timeless(again.rows) == timeless(finished.rows)
     assert payloads(again.folder) == payloads(finished.folder)
     assert {**again.result, "seconds": 0} == {**finished.result, "seconds": 0}
-    assert again.result["seconds"] > outcome.result["seconds"]  # of both together
+    assert again.result["seconds"] > first["seconds"] > 0  # of both together
 
 
 def test_a_second_ctrl_c_ends_it_at_once(finished, tmp_path, monkeypatch):
@@ -581,8 +582,8 @@ def test_ptq_interrupted_in_its_float32_run(tmp_path, monkeypatch, floats):
 
 # ---- killed -------------------------------------------------------------------------------------------------
 
-# 81 steps, each followed by a checkpoint
-LONG = (*TINY, "dataset.train_images=560", "dataset.test_images=32", "epochs=3", "optimizer=sgd", "clip=5")
+# 45 steps, each followed by a checkpoint
+LONG = (*TINY, "dataset.train_images=320", "dataset.test_images=32", "epochs=3", "optimizer=sgd", "clip=5")
 
 
 @pytest.mark.timeout(600)
@@ -590,7 +591,7 @@ def test_killed_three_times_and_ended_once_it_ends_as_one_that_was_not(tmp_path)
     reference = do(*LONG, root=tmp_path / "whole")
     (tmp_path / "cut").mkdir()
     here = Path(__file__).parent
-    plan = [f"{number}:{random.randint(1, 14)}" for number in (9, 9, 15, 9)]  # signal, after how many checkpoints
+    plan = [f"{number}:{random.randint(1, 7)}" for number in (9, 9, 15, 9)]  # signal, after how many checkpoints
     command = [sys.executable, str(here / "run_kills.py"), *plan, "--", *LONG, "checkpoint_minutes=1e-9"]
     environment = {**os.environ, "PYTHONPATH": str(here.parent)}
     done = subprocess.run(command, cwd=tmp_path / "cut", env=environment, capture_output=True, text=True)

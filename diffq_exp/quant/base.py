@@ -125,6 +125,10 @@ class Quantizer(Attached):
         """Real-valued widths of the groups of each quantized parameter, {name: (G,)}, extra bits left out."""
         raise AssertionError("each method has its own widths")
 
+    def mean_bits(self) -> dict[str, float]:
+        """Mean width over the entries of each quantized parameter; a short last group weighs less than others."""
+        return {name: float(widths.mean()) for name, widths in self.bits().items()}
+
     def __repr__(self) -> str:
         chosen = sum(item.entries for item in self.selection.quantized)
         total = chosen + sum(item.entries for item in self.selection.floats)

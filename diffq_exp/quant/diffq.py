@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
-from .groups import group_count
+from .groups import group_count, sum_entries
 from .learned import LearnedQuantizer
 from .noise import NOISES, add_noise
 from .select import Tensors
@@ -87,6 +87,13 @@ class DiffQuantizer(LearnedQuantizer):
 
     def bits(self) -> dict[str, Tensor]:
         return {item.name: self._param.bits(self._learned(item).detach()) for item in self.selection.quantized}
+
+    def mean_bits(self) -> dict[str, float]:
+        entries = {item.name: item.entries for item in self.selection.quantized}
+        return {
+            name: float(sum_entries(widths, entries[name], self.group_size)) / entries[name]
+            for name, widths in self.bits().items()
+        }
 
     def setup_optimizer(self, optimizer: Optimizer, lr: float = 1e-3, **overrides: Any) -> None:
         """Add the logits to an existing optimizer, as a group of their own without weight decay.

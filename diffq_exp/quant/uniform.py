@@ -80,6 +80,7 @@ def store_step(weight: Tensor, step: Tensor, bits: int) -> Stored:
     step = step.detach().float().reshape(1)
     flat = weight.detach().float().reshape(-1)
     levels = (flat / step).clamp_(-half, half - 1).round_().add_(half).to(torch.int16)
+    step = torch.where(torch.isfinite(flat).all(), step, torch.nan)  # what is not finite must not pass for levels
     widths = torch.full((1,), bits, dtype=torch.uint8, device=weight.device)
     return Stored("step", tuple(weight.shape), weight.dtype, 0, levels, widths, step)
 
@@ -101,6 +102,8 @@ def check_stored(name: str, stored: Stored) -> None:
     entries = torch.Size(stored.shape).numel()
     if stored.grid not in GRIDS:
         raise ValueError(f"tensor {name!r}: unknown grid {stored.grid!r}; known: {', '.join(GRIDS)}")
+    if stored.grid == "step" and (stored.group_size or stored.top is not None):
+        raise ValueError(f"tensor {name!r}: the grid of one step has one group and no top level")
     groups = group_count(entries, stored.group_size)
     for what, tensor, expected in (
         ("levels", stored.levels, entries),

@@ -24,7 +24,9 @@ from ..quant.state import write_into
 from ..quant.uniform import GRIDS, SCALES, check_stored
 from .layout import DTYPES, FORMAT, checksum
 
-LARGEST_INDEX = 64 * 2**20  # bytes of JSON; ours have about 100 per tensor
+LARGEST_RATIO = 64  # of an index to its compressed bytes; those of real networks shrink to a tenth
+LARGEST_TENSOR = 2**40  # entries
+KINDS = {"levels": np.uint8, "widths": np.uint8, "scales": np.float32, "floats": np.uint8, "index": np.uint8}
 
 
 def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
@@ -32,6 +34,8 @@ def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
 
     Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: a folder, not a stored model")
     data = Path(path).read_bytes()
     try:
         return deserialize(data)
@@ -62,14 +66,14 @@ def deserialize(data: bytes) -> tuple[StoredModel, dict[str, Any]]:
         raise ValueError(f"not a stored model of this package (format {plain.get('format')!r}, not {FORMAT!r})")
     try:
         entries = parse_safetensors(data)
-    except SafetensorError as fault:
+    except (SafetensorError, KeyError) as fault:  # KeyError: a type that numpy lacks
         raise ValueError(f"not a readable safetensors file ({fault})") from fault
     claimed = plain.pop("sha256", None)
     if claimed != checksum(entries, plain):
         raise ValueError("its checksum is wrong: the file is damaged")
     try:
         return _from_entries(entries, plain.get("method", ""))
-    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as fault:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as fault:
         raise ValueError(f"its index is malformed ({fault!r})") from fault
 
 
@@ -81,7 +85,7 @@ def _metadata(data: bytes) -> dict[str, str]:
     try:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__")
         return dict(metadata or {})
-    except (ValueError, AttributeError, TypeError) as fault:
+    except (ValueError, AttributeError, TypeError, RecursionError) as fault:
         raise ValueError("not a readable safetensors file (its header is no JSON object)") from fault
 
 
@@ -104,27 +108,36 @@ class _Payload:
 
 
 def _from_entries(entries: Mapping[str, np.ndarray], method: str) -> tuple[StoredModel, dict[str, Any]]:
-    payloads = {name: _Payload(name, entries[name]) for name in ("levels", "widths", "scales", "floats")}
+    for name in entries.keys() ^ KINDS.keys():
+        raise ValueError(f"it {'lacks the' if name in KINDS else 'has an unknown'} entry {name!r}")
+    for name, data in entries.items():
+        if data.ndim != 1 or data.dtype != KINDS[name]:
+            raise ValueError(f"its entry {name!r} is {data.ndim}-dimensional {data.dtype}, not flat {KINDS[name]}")
+    payloads = {name: _Payload(name, data) for name, data in entries.items() if name != "index"}
     index = _index(entries["index"].tobytes())
+    names = [row[0] for part in ("tensors", "floats", "buffers") for row in index[part]] + list(index["tied"])
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError("its index names a tensor twice, or by something else than text")
     tensors = {row[0]: _tensor(row, payloads) for row in index["tensors"]}
     floats = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["floats"]}
     buffers = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["buffers"]}
     for payload in payloads.values():
         payload.finish()
-    tied = dict(index["tied"])
-    names = [*tensors, *floats, *buffers]
-    if len(set(names)) < len(index["tensors"]) + len(index["floats"]) + len(index["buffers"]):
-        raise ValueError("its index names a tensor twice")
-    for other, name in tied.items():
-        if name not in names or other in names:
+    for other, name in index["tied"].items():
+        if name not in {*tensors, *floats, *buffers}:
             raise ValueError(f"its index ties {other!r} to {name!r}, which is not stored")
-    return StoredModel(method, tensors, floats, buffers, tied), index["config"]
+    if not isinstance(index["config"], dict):
+        raise ValueError("its configuration is no JSON object")
+    return StoredModel(method, tensors, floats, buffers, index["tied"]), index["config"]
 
 
 def _index(data: bytes) -> dict[str, Any]:
     expand = zlib.decompressobj()
+    limit = 2**16 + LARGEST_RATIO * len(data)
     try:
-        text = expand.decompress(data, LARGEST_INDEX)
+        text = expand.decompress(data, limit)
+        if expand.unconsumed_tail:
+            raise ValueError(f"it expands to more than {limit:,} bytes")
         index = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as fault:
         raise ValueError(f"its index cannot be read ({fault})") from fault
@@ -134,12 +147,15 @@ def _index(data: bytes) -> dict[str, Any]:
 
 
 def _entries(name: str, shape: Any) -> int:
-    if not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
-        raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
+    """Entries of a shape, of which nothing is believed."""
     entries = 1
     for size in shape:
-        entries *= size
-    return entries
+        if type(size) is not int or not 0 <= size <= LARGEST_TENSOR:
+            raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
+        entries *= max(size, 1)
+    if entries > LARGEST_TENSOR:
+        raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
+    return 0 if 0 in shape else entries
 
 
 def _tensor(row: list[Any], payloads: Mapping[str, _Payload]) -> Stored:
@@ -152,7 +168,9 @@ def _tensor(row: list[Any], payloads: Mapping[str, _Payload]) -> Stored:
         raise ValueError(f"{what}: unknown grid {grid!r} or type {kind!r}")
     if not 0 < entries <= 8 * len(levels):
         raise ValueError(f"{what}: {entries} entries in {len(levels)} bytes of levels")
-    if not (isinstance(group_size, int) and group_size >= 0 and (top is None or 0 < top < 2**15)):
+    if not (
+        type(group_size) is int and group_size >= 0 and (top is None or (type(top) is int and 0 < top < 2**15))
+    ):
         raise ValueError(f"{what}: group size {group_size} or top level {top} is impossible")
     try:
         bits = unpack_bits(widths, group_count(entries, group_size))
@@ -179,6 +197,8 @@ def _tensor(row: list[Any], payloads: Mapping[str, _Payload]) -> Stored:
 def _float(name: str, shape: Any, kind: str, payloads: Mapping[str, _Payload]) -> Tensor:
     if kind not in DTYPES:
         raise ValueError(f"tensor {name!r}: unknown type {kind!r}")
-    size = _entries(name, shape) * DTYPES[kind].itemsize
-    raw = payloads["floats"].take(size, f"tensor {name!r}")
+    entries = _entries(name, shape)
+    raw = payloads["floats"].take(entries * DTYPES[kind].itemsize, f"tensor {name!r}")
+    if entries == 0:
+        return torch.empty(shape, dtype=DTYPES[kind])
     return torch.from_numpy(raw.copy()).view(DTYPES[kind]).reshape(shape)

@@ -7,7 +7,6 @@ unpickled on the way back.
 
 from __future__ import annotations
 
-import pickle
 import random
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 
 from ..results.records import replacing
+
+PARTS = ("run_id", "place", "sums", "model", "optimizers", "scaler", "rng")
 
 
 def rng_state() -> dict[str, Any]:
@@ -56,8 +57,11 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as fault:
-        raise ValueError(f"{path}: not a readable checkpoint ({str(fault).splitlines()[0]})") from fault
+    except Exception as fault:  # torch.load raises many kinds for a damaged file
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from fault
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not a checkpoint of this package")
+    if missing := set(PARTS) - set(state):
+        raise ValueError(f"{path}: a checkpoint that lacks {', '.join(sorted(missing))}")
     return state

@@ -35,7 +35,7 @@ class Cosine:
 
     def factor(self, epoch: float, epochs: int) -> float:
         if epoch < self.warmup_epochs:
-            return max(epoch, 0.01) / self.warmup_epochs
+            return max(epoch / self.warmup_epochs, 0.01)
         done = (epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 

@@ -32,18 +32,14 @@ def size_row(model: nn.Module, quantizer: Any) -> dict[str, Any]:
             "bits": {"mean": 32.0, "min": 32.0, "max": 32.0, "layers": {}},
         }
     row: dict[str, Any] = {"size_mb": {"soft": float(quantizer.model_size()), "true": quantizer.true_model_size()}}
-    if widths := quantizer.bits():
-        row["bits"] = bits_summary(widths, {name: p.numel() for name, p in model.named_parameters()})
+    if layers := quantizer.mean_bits():
+        entries = {name: param.numel() for name, param in model.named_parameters()}
+        total = sum(entries[name] for name in layers)
+        widths = quantizer.bits().values()
+        row["bits"] = {
+            "mean": sum(mean * entries[name] for name, mean in layers.items()) / total,
+            "min": min(float(bits.min()) for bits in widths),
+            "max": max(float(bits.max()) for bits in widths),
+            "layers": layers,
+        }
     return row
-
-
-def bits_summary(widths: dict[str, Tensor], entries: dict[str, int]) -> dict[str, Any]:
-    """Mean, min and max of the learned widths, and the mean of each layer, from {name: (G,)}."""
-    layers = {name: float(bits.float().mean()) for name, bits in widths.items()}
-    total = sum(entries[name] for name in layers)
-    return {
-        "mean": sum(mean * entries[name] for name, mean in layers.items()) / total,
-        "min": min(float(bits.min()) for bits in widths.values()),
-        "max": max(float(bits.max()) for bits in widths.values()),
-        "layers": layers,
-    }

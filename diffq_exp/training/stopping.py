@@ -17,10 +17,10 @@ class Interrupted(Exception):
 
 
 class Diverged(Exception):
-    """The loss stopped being finite."""
+    """The loss, or a weight, stopped being finite."""
 
     def __init__(self, epoch: int, step: int) -> None:
-        super().__init__(f"the loss is not finite from epoch {epoch}, step {step} on")
+        super().__init__(f"loss or weights are not finite from epoch {epoch}, step {step} on")
         self.epoch, self.step = epoch, step
 
 

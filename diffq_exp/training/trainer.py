@@ -25,7 +25,7 @@ from .objective import Task
 from .optim import Optimizers
 from .schedule import Schedule
 from .sizes import size_row
-from .stopping import FiniteWatch, Interrupted, StopFlag
+from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
 READ_EVERY = 50  # steps between two looks at the sums on the device
 CHECKPOINT = "checkpoint.pt"
@@ -107,6 +107,7 @@ class Trainer:
             listener.started(self.run_id, rows)
         while self.epoch < self.settings.epochs:
             self._train_epoch(stop)
+            self._check_weights()
             row = self._measure()
             append_row(self.folder / METRICS, row)
             for listener in self.listeners:
@@ -135,7 +136,7 @@ class Trainer:
             if last:
                 break
             if stop.signal is not None or now - saved > 60 * self.settings.checkpoint_minutes:
-                self.watch.check(self.epoch + 1)
+                self._check_weights()
                 self._save()
                 saved = now
             if stop.signal is not None:
@@ -192,6 +193,13 @@ class Trainer:
         return row
 
     # ---- state ----------------------------------------------------------------------------------------------
+
+    def _check_weights(self) -> None:
+        """See that what is about to be saved is worth it. Raises: Diverged."""
+        self.watch.check(self.epoch + 1)
+        finite = [torch.isfinite(param.detach()).all() for param in self.model.parameters()]
+        if not bool(torch.stack(finite).all()):
+            raise Diverged(self.epoch + 1, -(-self.batch // self.settings.accumulate))
 
     def _save(self) -> None:
         save_checkpoint(

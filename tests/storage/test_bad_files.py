@@ -104,11 +104,12 @@ def test_the_helper_makes_good_files(good, path):
 
 
 def test_cut_short_anywhere(good, path):
-    whole = storage.serialize(network(lambda: Net(width=64)))
-    for data, step in ((whole, 97), (good, 31)):
+    large = network(lambda: Net(width=64))
+    whole = storage.serialize(large)
+    for data, model, step in ((whole, large, 97), (good, network(seed=1), 31)):
         for length in range(0, len(data), step):
-            refusal(path, data[:length], nn.Linear(2, 2))
-        refusal(path, data[:-1])
+            refusal(path, data[:length], model)
+        refusal(path, data[:-1], model)
     assert len(whole) > 50 * 97
 
 
@@ -118,7 +119,7 @@ def test_longer_than_it_should_be(good, path):
 
 
 def test_one_bit_flipped(good, path):
-    model = nn.Linear(2, 2)
+    model = network(seed=1)
     source = random.Random(0)
     header = 8 + int.from_bytes(good[:8], "little")
     places = source.sample(range(8 * len(good)), 220) + source.sample(range(8 * header), 80)
@@ -354,6 +355,18 @@ def test_scales_that_are_not_finite(good, path, value):
         parts.entries["scales"] = np.append(parts.entries["scales"][:-1], np.float32(value))
 
     assert "scales" in refusal(path, changed(good, change))
+
+
+@pytest.mark.parametrize(("shape", "group_size"), [([2**39], 1), ([2**39], 0), ([0], 0), ([0], 1)])
+def test_one_byte_that_says_the_width_of_groups_without_end(good, path, shape, group_size):
+    """A table of equal widths is one byte whatever the number of groups: no length bears the shape out."""
+
+    def change(parts):
+        row = parts.index["tensors"][0]
+        parts.entries["widths"] = np.append(np.uint8(0x40), parts.entries["widths"][row[WIDTHS] :])
+        row[SHAPE], row[GROUP_SIZE], row[WIDTHS] = shape, group_size, 1
+
+    refusal(path, changed(good, change))
 
 
 def test_a_table_of_widths_on_the_grid_of_one_step(good, path):

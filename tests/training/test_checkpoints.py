@@ -83,22 +83,25 @@ def test_one_that_is_something_else_is_named(good, content):
     told(good)
 
 
-def test_damaged_ones_are_named_or_readable(good):
-    """Any byte changed: a ValueError, or a state (of the tensors' bytes there is no checksum); nothing else."""
-    data = good.read_bytes()
-    draws = random.Random(0)
-    places = [*range(0, 200, 7), *range(len(data) - 2000, len(data), 23), *draws.sample(range(len(data)), 60)]
-    refused = 0
-    for place in places:
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_ones_are_named_or_readable(tmp_path):
+    """Any byte changed: a ValueError, or a state (torch keeps no checksum of tensors); nothing else."""
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"model": {"w": torch.arange(9.0)}, "rng": {"a": [1, 2.5, None]}, "place": [1, 2, 0.5]})
+    data = path.read_bytes()
+    refused, others = 0, {}
+    for place in range(len(data)):
         bad = bytearray(data)
-        bad[place] ^= draws.choice([0x01, 0x80, 0xFF])
-        good.write_bytes(bad)
+        bad[place] ^= (0x01, 0x80, 0xFF)[place % 3] if place > 300 else 0x01
+        path.write_bytes(bad)
         try:
-            load_checkpoint(good)
+            load_checkpoint(path)
         except ValueError as fault:
             refused += 1
-            assert str(good) in str(fault)
-    assert refused
+            assert str(path) in str(fault)
+        except Exception as fault:
+            others[type(fault).__name__] = place
+    assert refused > 100 and others == {}
 
 
 class Evil:

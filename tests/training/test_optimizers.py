@@ -47,7 +47,7 @@ def test_logits_join_an_adam_as_a_group_without_weight_decay_at_bits_lr():
 
 
 def test_beside_sgd_the_logits_have_an_adam_of_their_own():
-    model, optimizers, quantizer = both("sgd")
+    _, optimizers, quantizer = both("sgd")
     weights, bits = optimizers.optimizers
     assert type(weights) is SGD and type(bits) is Adam
     (group,) = bits.param_groups  # no empty one is left
