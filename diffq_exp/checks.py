@@ -161,8 +161,7 @@ def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
         elif not isinstance(one.value(), Glob) and (one.is_choice_sweep() or one.is_range_sweep()):
             words = [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
             options.append(words if one.key_or_group in TOGETHER else words[:1])
-    for words in product(*options):
-        yield list(words)
+    return (list(words) for words in product(*options))
 
 
 def _compose(config_name: str, words: list[str], search: list[Path], faults: list[str]) -> DictConfig | None:

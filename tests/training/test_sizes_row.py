@@ -6,7 +6,7 @@ from run_pieces import TinyNet
 from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
-from diffq_exp.training.sizes import bits_summary, float32_mb, size_row
+from diffq_exp.training.sizes import float32_mb, size_row
 
 MB = 2**20
 
@@ -98,8 +98,3 @@ def test_it_keeps_no_graph_and_moves_nothing():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(param.grad is None for param in model.parameters())
-
-
-def test_summary_of_layers_of_different_length():
-    summary = bits_summary({"a": torch.tensor([2.0, 4.0]), "b": torch.tensor([8.0])}, {"a": 30, "b": 10})
-    assert summary == {"mean": 4.25, "min": 2.0, "max": 8.0, "layers": {"a": 3.0, "b": 8.0}}
