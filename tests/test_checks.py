@@ -351,12 +351,18 @@ def test_training_keys_of_a_ptq_without_training(tmp_path):
 # ---- the command ----------------------------------------------------------------------------------------------
 
 
-def test_a_refused_command_is_quick_and_imports_no_torch(tmp_path):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def refused_command(folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    """What a command with two faults says in a process of its own, and its seconds of CPU."""
     command = [sys.executable, "-X", "importtime", "-m", "diffq_exp.train", "noise=foo", "param=foo"]
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=60)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=folder, env=path, capture_output=True, text=True, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_a_refused_command_is_quick_and_imports_no_torch(tmp_path):
+    done, seconds = refused_command(tmp_path)
     lines = done.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     told = [line for line in lines if not line.startswith("import time:")]
@@ -364,4 +370,4 @@ def test_a_refused_command_is_quick_and_imports_no_torch(tmp_path):
     assert len(told) == 2 and "noise=foo" in told[0] and "param=foo" in told[1]
     assert "hydra" in imported and not imported & {"torch", "torchvision", "wandb", "sklearn"}
     assert list(tmp_path.iterdir()) == []
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5  # seconds of CPU
+    assert seconds < 1.5 or refused_command(tmp_path)[1] < 1.5  # a crowded machine gets a second try

@@ -225,6 +225,12 @@ def test_nothing_is_fetched(group, where, monkeypatch):
 # ---- weights to start from ------------------------------------------------------------------------------------
 
 
+def save(path, state) -> None:
+    """A checkpoint of a run, of which only the network's state matters here."""
+    others = dict.fromkeys(("optimizers", "place", "rng", "run_id", "scaler", "sums"))
+    save_checkpoint(path, {"model": state, **others})
+
+
 def fresh(classes: int = 4):
     torch.manual_seed(9)
     return digits_cnn(num_classes=classes, in_channels=1, image_size=8)
@@ -248,7 +254,7 @@ def test_start_from_the_float_weights_of_a_run(tmp_path):
     state = dict(trained.state_dict())
     first = next(iter(state))
     state[f"{first}_diffq"] = torch.zeros(4)  # what a quantizer learned is left behind
-    save_checkpoint(tmp_path / "checkpoint.pt", {"model": state})
+    save(tmp_path / "checkpoint.pt", state)
     for source in (tmp_path, tmp_path / "checkpoint.pt"):
         model = fresh()
         load_weights(model, source)
@@ -259,10 +265,10 @@ def test_start_from_the_float_weights_of_a_run(tmp_path):
 def test_weights_that_do_not_fit_change_nothing(tmp_path):
     store(tmp_path)
     small = fresh(3)
-    save_checkpoint(tmp_path / "other.pt", {"model": small.state_dict()})
+    save(tmp_path / "other.pt", small.state_dict())
     lacking = dict(list(fresh().state_dict().items())[:-1])
-    save_checkpoint(tmp_path / "lacking.pt", {"model": lacking})
-    save_checkpoint(tmp_path / "more.pt", {"model": {**fresh().state_dict(), "extra.weight": torch.ones(1)}})
+    save(tmp_path / "lacking.pt", lacking)
+    save(tmp_path / "more.pt", {**fresh().state_dict(), "extra.weight": torch.ones(1)})
     save_checkpoint(tmp_path / "empty.pt", {})
     (tmp_path / "text.pt").write_text("text")
     cases = {"": small, "other.pt": fresh(), "lacking.pt": fresh(), "more.pt": fresh(), "empty.pt": fresh()}

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from .swap import Held, put, take_out
 from .uniform import Stored
 
 
-class Attached:
+class Attached(ABC):
     """Holds on to a model and swaps its weights; the arguments are those of Quantizer."""
 
     def __init__(
@@ -42,18 +43,22 @@ class Attached:
         self._holding = False  # inside noisy()
         self._held = Held()  # the float weights, inside quantize()
         self._cache: tuple[Any, dict[str, Stored], list[Tensor]] | None = None
+        self._prepare()
         model.register_forward_pre_hook(self._before)
         model.register_forward_hook(self._after, always_call=True)
 
     # ---- what a method defines ------------------------------------------------------------------------------
 
+    def _prepare(self) -> None:
+        """Called once, when it is known what is quantized and before the model changes; may refuse."""
+
     def _training_value(self, item: Tensors) -> Tensor | None:
         """What a training forward sees in place of the parameter; None for the parameter itself."""
         return None
 
+    @abstractmethod
     def _store(self, item: Tensors, weight: Tensor) -> Stored:
         """The tensor as it is stored, from its float `weight`."""
-        raise AssertionError("each method stores in its own way")
 
     def learned(self) -> dict[str, nn.Parameter]:
         """The parameters that this quantizer added to the model, by their name in it."""

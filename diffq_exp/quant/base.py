@@ -5,6 +5,7 @@ Subclasses say how one tensor is trained, stored and counted; everything here is
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +31,9 @@ class Quantizer(Attached):
 
     method = ""  # the name of the method in states and files
 
+    @abstractmethod
     def _size_bits(self, item: Tensors, exact: bool) -> Tensor | float:
         """Size of one quantized tensor, in bits."""
-        raise AssertionError("each method counts in its own way")
 
     def _adopt(self, item: Tensors, stored: Stored) -> None:
         """Set what is learned beside the weight to what `stored` was made with."""
@@ -121,9 +122,9 @@ class Quantizer(Attached):
         """{other name: the name that is stored}."""
         return dict(self.selection.tied)
 
+    @abstractmethod
     def bits(self) -> dict[str, Tensor]:
         """Real-valued widths of the groups of each quantized parameter, {name: (G,)}, extra bits left out."""
-        raise AssertionError("each method has its own widths")
 
     def mean_bits(self) -> dict[str, float]:
         """Mean width over the entries of each quantized parameter; a short last group weighs less than others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,21 +19,23 @@ class LearnedQuantizer(Quantizer):
     def __init__(self, model: nn.Module, suffix: str, **options: Any) -> None:
         if not suffix or "." in suffix:
             raise ValueError(f"suffix must be a non-empty string without a dot, not {suffix!r}")
-        super().__init__(model, **options)
         self.suffix = suffix
         self._ready = False
-        taken = [i.name + suffix for i in self.selection.quantized if hasattr(i.uses[0].module, self._attr(i))]
-        if taken:
-            self.selection = type(self.selection)((), (), {})
-            self.detach()
-            raise ValueError(f"suffix {suffix!r} is taken: the model has a {taken[0]!r} already")
+        super().__init__(model, **options)
+
+    def _prepare(self) -> None:
+        for item in self.selection.quantized:
+            if hasattr(item.uses[0].module, self._attr(item)):
+                raise ValueError(
+                    f"suffix {self.suffix!r} is taken: the model has a {item.name + self.suffix!r} already"
+                )
         for item in self.selection.quantized:
             start = self._start(item).to(item.param.device)
             item.uses[0].module.register_parameter(self._attr(item), nn.Parameter(start))
 
+    @abstractmethod
     def _start(self, item: Tensors) -> Tensor:
         """The first value of what is learned for one tensor."""
-        raise AssertionError("each method starts in its own way")
 
     def _attr(self, item: Tensors) -> str:
         return item.uses[0].attr + self.suffix

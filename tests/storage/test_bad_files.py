@@ -342,10 +342,10 @@ def test_any_first_byte_of_a_table_of_widths(good, path):
     """The narrowest width and the bits of an entry: what the bytes of levels do not bear out is refused."""
     parts = parts_of(good)
     table = parts.entries["widths"] = parts.entries["widths"].copy()
-    right = table[0]
+    right, model = table[0], network(seed=1)
     for first in range(256):
         table[0] = first
-        said = refused_or_loaded(path, put_together(parts), network(seed=1))
+        said = refused_or_loaded(path, put_together(parts), model)
         assert (said is None) == (first == right), first
 
 
@@ -416,7 +416,7 @@ def test_any_value_anywhere_in_the_index(way, build, path):
     parts = parts_of(storage.serialize(attached(way, network(build)), {"model": {}}))
     source = random.Random(0)
     places = list(leaves(parts.index))
-    refused = 0
+    refused, model = 0, network(build, seed=1)
     for _ in range(60):
         *outer, last = source.choice(places)
         lie = copy.deepcopy(parts)
@@ -424,7 +424,7 @@ def test_any_value_anywhere_in_the_index(way, build, path):
         for key in outer:
             inner = inner[key]
         inner[last] = source.choice(HOSTILE)
-        refused += refused_or_loaded(path, put_together(lie), network(build, seed=1)) is not None
+        refused += refused_or_loaded(path, put_together(lie), model) is not None
     assert refused > 40
 
 

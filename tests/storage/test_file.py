@@ -167,7 +167,7 @@ shapes = st.lists(st.lists(st.integers(1, 7), min_size=0, max_size=3), min_size=
 
 
 @settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(shapes, st.sampled_from([0, 1, 2, 5, 8, 100]), st.sampled_from([0, 1, 2, 3.3, 8]), st.integers(0, 2**31))
 def test_any_shapes_groups_and_widths(tmp_path, shapes, group_size, bits, seed):

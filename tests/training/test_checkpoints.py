@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffq_exp.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from diffq_exp.training.checkpoint import PARTS, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+
+
+def whole(**parts):
+    """A state with every part that one has."""
+    return {**dict.fromkeys(PARTS, 0), **parts}
 
 
 def draws():
@@ -22,7 +27,7 @@ def test_every_generator_goes_on_where_it_was(odd, tmp_path):
     random.seed(3), np.random.seed(4), torch.manual_seed(5)
     for _ in range(odd):
         random.gauss(0, 1), np.random.standard_normal()
-    save_checkpoint(tmp_path / "c.pt", {"rng": rng_state()})
+    save_checkpoint(tmp_path / "c.pt", whole(rng=rng_state()))
     expected = draws()
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     assert draws() != expected
@@ -35,7 +40,7 @@ def test_no_file_is_no_checkpoint(tmp_path):
 
 
 def test_goes_round_bit_by_bit(tmp_path):
-    state = {"a": torch.tensor([1.0, -0.0, float("nan")]), "b": [1, 0.1, None, "x", {"c": torch.arange(3)}]}
+    state = whole(a=torch.tensor([1.0, -0.0, float("nan")]), b=[1, 0.1, None, "x", {"c": torch.arange(3)}])
     save_checkpoint(tmp_path / "c.pt", state)
     got = load_checkpoint(tmp_path / "c.pt")
     assert got["a"].view(torch.int32).tolist() == state["a"].view(torch.int32).tolist()
@@ -45,7 +50,7 @@ def test_goes_round_bit_by_bit(tmp_path):
 
 @pytest.mark.parametrize("fault", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failed_write_leaves_the_old_one_and_nothing_else(fault, tmp_path, monkeypatch):
-    save_checkpoint(tmp_path / "c.pt", {"epoch": 1})
+    save_checkpoint(tmp_path / "c.pt", whole(place=1))
 
     def cut_short(state, file):
         file.write(b"half")
@@ -53,8 +58,8 @@ def test_a_failed_write_leaves_the_old_one_and_nothing_else(fault, tmp_path, mon
 
     monkeypatch.setattr(torch, "save", cut_short)
     with pytest.raises(type(fault)):
-        save_checkpoint(tmp_path / "c.pt", {"epoch": 2})
-    assert load_checkpoint(tmp_path / "c.pt") == {"epoch": 1}
+        save_checkpoint(tmp_path / "c.pt", whole(place=2))
+    assert load_checkpoint(tmp_path / "c.pt") == whole(place=1)
     assert os.listdir(tmp_path) == ["c.pt"]
 
 
@@ -66,7 +71,7 @@ def told(path):
 
 @pytest.fixture
 def good(tmp_path):
-    save_checkpoint(tmp_path / "c.pt", {"model": {"w": torch.randn(40)}, "rng": rng_state(), "place": [1, 2, 0.5]})
+    save_checkpoint(tmp_path / "c.pt", whole(model={"w": torch.randn(40)}, rng=rng_state(), place=[1, 2, 0.5]))
     return tmp_path / "c.pt"
 
 
@@ -85,14 +90,14 @@ def test_one_that_is_something_else_is_named(good, content):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_ones_are_named_or_readable(tmp_path):
-    """Any byte changed: a ValueError, or a state (torch keeps no checksum of tensors); nothing else."""
+    """A byte changed: a ValueError, or a state (torch keeps no checksum of tensors); nothing else."""
     path = tmp_path / "c.pt"
-    save_checkpoint(path, {"model": {"w": torch.arange(9.0)}, "rng": {"a": [1, 2.5, None]}, "place": [1, 2, 0.5]})
+    save_checkpoint(path, whole(model={"w": torch.arange(9.0)}, rng={"a": [1, 2.5, None]}))
     data = path.read_bytes()
     refused, others = 0, {}
-    for place in range(len(data)):
+    for place in range(0, len(data), 7):
         bad = bytearray(data)
-        bad[place] ^= (0x01, 0x80, 0xFF)[place % 3] if place > 300 else 0x01
+        bad[place] ^= (0x01, 0x80, 0xFF)[place % 3]
         path.write_bytes(bad)
         try:
             load_checkpoint(path)
@@ -101,7 +106,17 @@ def test_damaged_ones_are_named_or_readable(tmp_path):
             assert str(path) in str(fault)
         except Exception as fault:
             others[type(fault).__name__] = place
-    assert refused > 100 and others == {}
+    assert refused > 20 and others == {}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_that_lacks_a_part_is_named(part, tmp_path):
+    state = whole()
+    del state[part]
+    save_checkpoint(tmp_path / "c.pt", state)
+    with pytest.raises(ValueError, match=part):
+        load_checkpoint(tmp_path / "c.pt")
+    told(tmp_path / "c.pt")
 
 
 class Evil:
@@ -113,7 +128,7 @@ class Evil:
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"model": Evil()}, tmp_path / "c.pt")
+    torch.save(whole(model=Evil()), tmp_path / "c.pt")
     told(tmp_path / "c.pt")
     assert not (tmp_path / "opened").exists()
 
