@@ -1,4 +1,4 @@
-"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [key=value ...]
+"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR]
 
 Says again what a run said: the accuracy and size of its stored model, built and measured from the file alone.
 """

@@ -16,7 +16,7 @@ Numbers = NDArray[np.integer]
 
 
 def packed_bytes(count: int, width: int) -> int:
-    """Bytes that `count` numbers of `width` bits take, 0 <= width <= 16."""
+    """Bytes that `count` numbers of `width` bits take, 0 <= width <= 15."""
     return (count * width + 7) // 8 if width <= 8 else count + packed_bytes(count, width - 8)
 
 

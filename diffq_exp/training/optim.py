@@ -26,8 +26,11 @@ class Optimizers:
     of weights and bits are unscaled together, and one that is not finite makes both skip the step.
     """
 
-    def __init__(self, optimizers: list[Optimizer], learned: Iterable[nn.Parameter] = ()) -> None:
-        self.optimizers = optimizers
+    def __init__(
+        self, optimizers: list[Optimizer], learned: Iterable[nn.Parameter] = (), own_rate: bool = True
+    ) -> None:
+        """`learned`: what a quantizer learns; `own_rate`: at a rate of its own, which schedules leave alone."""
+        self.optimizers, self.own_rate = optimizers, own_rate
         self._learned = {id(param) for param in learned}
         self._base_rates = [group["lr"] for group in self.param_groups]
 
@@ -50,7 +53,7 @@ class Optimizers:
         """Set the learning rates for a real-valued epoch; those of the bits stay unless the schedule has them."""
         factor = schedule.factor(epoch, epochs)
         for group, base in zip(self.param_groups, self._base_rates, strict=True):
-            fixed = self._is_learned(group) and not schedule.bits
+            fixed = self.own_rate and self._is_learned(group) and not schedule.bits
             group["lr"] = base if fixed else base * factor
 
     def _is_learned(self, group: dict[str, Any]) -> bool:
@@ -96,7 +99,7 @@ def make_optimizers(
     quantizer.setup_optimizer(optimizers[-1], **options)
     if len(optimizers) == 2:
         _drop_empty(optimizers[1])
-    return Optimizers(optimizers, learned), quantizer
+    return Optimizers(optimizers, learned, own_rate="lr" in options), quantizer
 
 
 def _drop_empty(optimizer: torch.optim.Optimizer) -> None:

@@ -123,6 +123,16 @@ def test_a_schedule_leaves_the_rate_of_the_bits_alone_unless_asked(optimizer, bi
         assert group_of(optimizers, logit)["lr"] == pytest.approx(0.05 * (share if bits else 1))
 
 
+def test_lsq_steps_have_no_rate_of_their_own_and_follow_the_schedule():
+    model = TinyNet()
+    optimizers, quantizer = make_optimizers(
+        model, lambda params: SGD(params, lr=0.3), lambda: LSQ(model, 4, 0.0005), {}
+    )
+    optimizers.set_rates(Cosine(), 5, 10)
+    for step in quantizer.learned().values():
+        assert group_of(optimizers, step)["lr"] == pytest.approx(0.15)
+
+
 def test_rates_after_loading_a_state_are_shares_of_the_first_rate():
     """A state saved at a low rate does not make that the new base."""
     _, optimizers, _ = both()
