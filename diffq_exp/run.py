@@ -18,6 +18,7 @@ from .config import conf_dir
 from .display import FileLog, show_result
 from .folder import FolderError, RunFolder
 from .machine import describe_machine, prepare_torch
+from .results.records import RESULT, read_json
 from .session import Session
 from .signature import only_afterwards, run_name, signature
 from .training.stopping import Diverged, Interrupted, StopFlag
@@ -57,6 +58,9 @@ def _float_run(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[
         plain.restart = False
     choices = {**choices, "quantizer": "none"}
     source = folder.parent / run_name(plain, choices)
+    if read_json(source / RESULT).get("status") == "finished":
+        log.info(f"the float32 network is that of {source}")
+        return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
     return run(plain, source, choices), source
 
