@@ -35,12 +35,21 @@ def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
     assert isinstance(values, dict)
     kept = {key: value for key, value in values.items() if key not in NOT_ARGUMENTS}
     partly = kept.pop("_partial_", False)
+    name = values.get("_target_")
     try:
         target = hydra.utils.instantiate(kept, _partial_=True, _convert_="all")
     except Exception as fault:  # Hydra wraps whatever an import raises
-        raise UserError(f"{values.get('_target_')}: {str(fault).splitlines()[0]}") from fault
-    made = partial(target, *args, **accepted(target, runtime))
-    return made if partly else made()
+        cause = fault
+        while isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        raise UserError(f"{name}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from fault
+    made = partial(target, *args, **accepted(target.func, runtime))
+    if partly:
+        return made
+    try:
+        return made()
+    except TypeError as fault:  # a key that the target does not take
+        raise UserError(f"{name}: {fault}") from fault
 
 
 def accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, Any]:

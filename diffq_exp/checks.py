@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import product
+from importlib.util import find_spec
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, register, shown
-from .results.records import read_json
+from .folder import status_of
 from .signature import only_afterwards, register_resolver, unused_keys
 
 TOGETHER = (*GROUPS, "min_bits", "init_bits", "max_bits", "bits", "init_from", "device")  # see together()
+MOST_JOBS = 64  # of a sweep, tried together beforehand: each takes some 50 ms
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Checked:
 
 def check(argv: Sequence[str]) -> Checked:
     """Check the words after `python -m diffq_exp.train`; nothing is written."""
-    args = get_args_parser().parse_args(list(argv))
+    args = get_args_parser().parse_intermixed_args(list(argv))
     search = [Path(args.config_dir).resolve()] if args.config_dir else []
     found = Checked([f"--config-dir {path}: no such folder" for path in search if not path.is_dir()])
     if found.faults:
@@ -119,10 +121,12 @@ def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[
     """What a key inside a node may be: as tabulated, or of the type that stands in its YAML."""
     if name in NODE_RANGES:
         return NODE_RANGES[name]
-    if nodes is None or adding or name.endswith("._target_"):
+    if nodes is None or name.endswith("._target_"):
         return None
     parent, _, last = name.rpartition(".")
     siblings = OmegaConf.select(nodes, parent)
+    if adding and not (OmegaConf.is_dict(siblings) and last in list(siblings)):
+        return None
     if not OmegaConf.is_dict(siblings) or last not in list(siblings):
         known = [f"{parent}.{key}" for key in siblings] if OmegaConf.is_dict(siblings) else []
         faults.append(_unknown(name, name, known, "; a key that is not in the YAML is added by +" + name))
@@ -161,7 +165,7 @@ def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
         elif not isinstance(one.value(), Glob) and (one.is_choice_sweep() or one.is_range_sweep()):
             words = [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
             options.append(words if one.key_or_group in TOGETHER else words[:1])
-    return (list(words) for words in product(*options))
+    return (list(words) for words in islice(product(*options), MOST_JOBS))
 
 
 def _compose(config_name: str, words: list[str], search: list[Path], faults: list[str]) -> DictConfig | None:
@@ -189,7 +193,8 @@ def together(cfg: DictConfig) -> list[str]:
         faults += [fault] if fault else []
     missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     faults += [f"{name}: has no default; give {name}=..." for name in missing]
-    return faults + _bits_faults(cfg) + _path_faults(cfg) + _device_faults(cfg.device)
+    faults += _bits_faults(cfg) + _path_faults(cfg) + _target_faults(cfg) + _device_faults(cfg.device)
+    return faults or _folder_faults(cfg)  # the folder's name needs all the rest
 
 
 def _plain(value: Any) -> Any:
@@ -216,8 +221,39 @@ def _path_faults(cfg: DictConfig) -> list[str]:
         source = Path(cfg.init_from).expanduser()
         if not source.exists():
             faults.append(f"init_from={cfg.init_from}: no such run folder or file")
-        elif source.is_dir() and (status := read_json(source / "result.json").get("status")) != "finished":
-            faults.append(f"init_from={cfg.init_from}: a finished run is wanted, this one is {status or 'none'}")
+        elif source.is_dir() and (status := _status(source)) != "finished":
+            faults.append(f"init_from={cfg.init_from}: a finished run is wanted, this one is {status}")
+    return faults
+
+
+def _status(run: Path) -> str:
+    try:
+        return status_of(run) or "none"
+    except (ValueError, OSError):
+        return "one without a readable result.json"
+
+
+def _folder_faults(cfg: DictConfig) -> list[str]:
+    """A file where the run's folder, or a folder above it, should be."""
+    folder = Path(cfg.hydra.run.dir).absolute()
+    return [
+        f"hydra.run.dir={cfg.hydra.run.dir}: {path} is not a folder"
+        for path in (folder, *folder.parents)
+        if (path.exists() or path.is_symlink()) and not path.is_dir()
+    ]
+
+
+def _target_faults(cfg: DictConfig) -> list[str]:
+    """Targets in packages that are not there; looked for without importing them."""
+    faults = []
+    for name in NODES:
+        target = cfg[name].get("_target_")
+        if target is None and name == "quantizer":
+            continue
+        if not isinstance(target, str) or "." not in target:
+            faults.append(f"{name}._target_={shown(target)}: package.Class is allowed")
+        elif find_spec(target.partition(".")[0]) is None:
+            faults.append(f"{name}._target_={target}: no package or module {target.partition('.')[0]!r} is found")
     return faults
 
 

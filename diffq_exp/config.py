@@ -133,14 +133,13 @@ class Config:
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
     precision: str = key("float32", "arithmetic of the training forward", str, choices=("float32", "bf16", "fp16"))
     compile: bool = key(False, "torch.compile the training forward", bool)
-    threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1)
+    threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1, high=1024)
     num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)
     checkpoint_minutes: float = key(10.0, "minutes between checkpoints within a long epoch", float, above=0)
     restart: bool = key(False, "throw an earlier run of the same signature away and do it again", bool)
 
 
 PLAIN: dict[str, Range] = {f.name: f.metadata["range"] for f in fields(Config) if f.metadata}
-HELP: dict[str, str] = {f.name: f.metadata["help"] for f in fields(Config) if f.metadata}
 
 # Ranges of keys inside nodes that have more than the type of their default.
 NODE_RANGES: dict[str, Range] = {
@@ -151,6 +150,9 @@ NODE_RANGES: dict[str, Range] = {
     "scheduler.decay": Range(float, above=0),
     "scheduler.final": Range(float, low=0, high=1),
     "scheduler.peak_at": Range(float, above=0, below=1),
+    "quantizer.extra_bits": Range(float, low=0),
+    "dataset.train_images": Range(int, low=1),
+    "dataset.test_images": Range(int, low=1),
     "task.label_smoothing": Range(float, low=0, below=1),
     "dataset.crop": Range(int, low=0),
     "dataset.image_size": Range(int, low=1, optional=True),

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 log = logging.getLogger("diffq_exp")
-console = Console()
+
+
+class RunConsole(Console):
+    """A run goes on, in silence, when nobody reads its output any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = RunConsole()
 
 
 class ConsoleHandler(logging.Handler):
     """Plain lines on standard output, drawn above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        text = self.format(record).encode(console.encoding, "replace").decode(console.encoding)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def log_to_console() -> None:
@@ -123,6 +137,8 @@ def _share(value: float | None) -> str:
 
 def _print(table: Table) -> None:
     """A table, through the log, so that train.log has it too."""
+    if not console.encoding.startswith("utf"):
+        table.box = table.box and box.ASCII2
     text = Console(file=io.StringIO(), width=100)
     text.print(table)
     output = text.file

@@ -53,17 +53,21 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise ValueError(f"{path}: {fault}") from fault
     except (KeyError, TypeError) as fault:
         raise ValueError(f"{path}: its config lacks {fault}") from fault
-    _show(path, evaluate(model, data.test, task), stored)
+    scores = {"test": evaluate(model, data.test, task)}
+    if data.val is not None:
+        scores["val"] = evaluate(model, data.val, task)
+    _show(path, scores, stored)
 
 
-def _show(path: Any, test: dict[str, float], stored: Any) -> None:
+def _show(path: Any, scores: dict[str, dict[str, float]], stored: Any) -> None:
     size = path.stat().st_size
     entries = sum(value.numel() for value in stored.values().values())
-    for name, value in test.items():
-        print(f"test.{name:<16} {value:.6g}")
-    print(f"size_mb.file     {size / 2**20:.6g}  ({size:,} bytes; {4 * entries / 2**20:.6g} as float32)")
+    for part, values in scores.items():
+        for name, value in values.items():
+            print(f"{f'{part}.{name}':<20} {value:.6g}")
+    print(f"{'size_mb.file':<20} {size / 2**20:.6g}  ({size:,} bytes; {4 * entries / 2**20:.6g} MB as float32)")
     for name, tensor in stored.tensors.items():
-        print(f"bits.{name:<20} {tensor.bits.float().mean():.3g}")
+        print(f"{name:<20} {tensor.bits.float().mean():.3g} stored bits, mean over {len(tensor.bits):,} groups")
 
 
 if __name__ == "__main__":

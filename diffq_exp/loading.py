@@ -21,8 +21,8 @@ from . import storage
 from .build import accepted, model_keys
 from .config import conf_dir
 from .data import Data
+from .folder import status_of
 from .quant.state import StoredModel, write_into
-from .results.records import RESULT, read_json
 from .training.checkpoint import load_checkpoint
 from .training.trainer import CHECKPOINT
 
@@ -54,7 +54,7 @@ def stored_file(source: Path | str) -> Path:
     if path.is_dir():
         path = path / MODEL
         if not path.is_file():
-            status = read_json(path.parent / RESULT).get("status")
+            status = status_of(path.parent)
             raise ValueError(
                 f"{source}: the run has no {MODEL}" + (f"; its status is {status!r}" if status else "")
             )
@@ -98,14 +98,12 @@ def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **r
     if target != _target_in_conf(group, name) and target not in allow:
         raise ValueError(f"its {group} is {target!r}, which conf/ does not name; allow it by --allow {target}")
     arguments = {**node, **keys}
-    if _has_targets(arguments):
-        raise ValueError(f"the arguments of its {group} name code to call; only plain values are allowed")
     if "pretrained" in arguments:
         arguments["pretrained"] = False  # the weights come from the file, nothing is fetched
-    module, _, attribute = str(target).rpartition(".")
     try:
-        call = getattr(importlib.import_module(module), attribute)
-        return call(**arguments, **accepted(call, runtime))
+        call = _located(target)
+        plain = {key: _built_inside(value, allow) for key, value in arguments.items()}
+        return call(**plain, **accepted(call, runtime))
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as fault:
         raise ValueError(f"its {group} cannot be built by {target}: {fault}") from fault
 
@@ -117,10 +115,24 @@ def _target_in_conf(group: str, name: Any) -> str | None:
     return str(OmegaConf.select(OmegaConf.load(path), "_target_"))
 
 
-def _has_targets(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "_target_" in value or any(_has_targets(item) for item in value.values())
-    return isinstance(value, list) and any(_has_targets(item) for item in value)
+def _located(target: Any) -> Any:
+    module, _, attribute = str(target).rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _built_inside(value: Any, allow: Collection[str]) -> Any:
+    """An argument; where it is an object to be built itself, its target must be allowed."""
+    if isinstance(value, list):
+        return [_built_inside(item, allow) for item in value]
+    if not isinstance(value, dict):
+        return value
+    values = {key: _built_inside(item, allow) for key, item in value.items()}
+    if "_target_" not in values:
+        return values
+    target = values.pop("_target_")
+    if target not in allow:
+        raise ValueError(f"an argument names {target!r} to be called; allow it by --allow {target}")
+    return _located(target)(**values)
 
 
 def load_weights(model: nn.Module, source: Path) -> None:
@@ -142,7 +154,7 @@ def load_weights(model: nn.Module, source: Path) -> None:
         if state[name].shape != tensor.shape:
             shapes = f"{tuple(state[name].shape)}, the network has {tuple(tensor.shape)}"
             raise ValueError(f"{path}: {name!r} has shape {shapes}")
-    unknown = [name for name in state if not any(name.startswith(known) for known in wanted)]
+    unknown = [name for name in state if not any(name == known or name.startswith(f"{known}_") for known in wanted)]
     if unknown:
         raise ValueError(f"{path}: the network has no {unknown[0]!r}")
     with torch.no_grad():

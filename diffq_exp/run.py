@@ -7,6 +7,7 @@ process was killed.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,30 @@ from .build import pick_device
 from .config import conf_dir
 from .display import FileLog, show_result
 from .folder import FolderError, RunFolder
+from .loading import MODEL
 from .machine import describe_machine, prepare_torch
 from .results.records import RESULT, read_json
 from .session import Session
 from .signature import only_afterwards, run_name, signature
 from .training.stopping import Diverged, Interrupted, StopFlag
+from .training.trainer import CHECKPOINT
 
 log = logging.getLogger("diffq_exp")
+LOG = "train.log"
 FINISHED, FAILED, MISTAKE, SIGNAL = 0, 1, 2, 128  # exit codes; SIGNAL plus the number, as shells have it
 
 
-def run(cfg: DictConfig, folder: Path, choices: dict[str, str], asked: dict[str, Any] | None = None) -> int:
+def run(
+    cfg: DictConfig,
+    folder: Path,
+    choices: dict[str, str],
+    asked: dict[str, Any] | None = None,
+    wait: bool = False,
+) -> int:
     """Do the run that `cfg` describes, or what is left of it, in `folder`; -> exit code.
 
     choices: the YAML file chosen for each group. asked: Hydra's own config and the overrides, for .hydra/.
+    wait: wait for another process that is at work on the run, instead of refusing.
     """
     name = signature(cfg)
     if only_afterwards(cfg) and cfg.init_from is None:
@@ -40,13 +51,16 @@ def run(cfg: DictConfig, folder: Path, choices: dict[str, str], asked: dict[str,
         with open_dict(cfg):
             cfg.init_from = str(source)
     try:
-        with RunFolder(folder, name) as held:
+        with RunFolder(folder, name, wait) as held:
             if cfg.restart:
-                held.clear()
-            held.write_config(cfg, asked or {})
-            return _finish(cfg, held, choices)
-    except (FolderError, ValueError) as fault:  # of the folder; what goes wrong in the run is recorded in it
-        log.error(str(fault))
+                held.set_aside()
+            return _finish(cfg, held, choices, asked or {})
+    except (
+        FolderError,
+        ValueError,
+        OSError,
+    ) as fault:  # of the folder; what goes wrong in the run is recorded in it
+        log.error(" ".join(str(fault).split()))
         return MISTAKE
 
 
@@ -62,27 +76,31 @@ def _float_run(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
-    return run(plain, source, choices), source
+    return run(plain, source, choices, wait=True), source
 
 
-def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str]) -> int:
+def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str], asked: dict[str, Any]) -> int:
     """Do what is left of a run whose folder is held."""
     device = pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
     earlier, machine = folder.result(), describe_machine(device)
-    if earlier.get("status") in ("finished", "diverged"):
+    if earlier.get("status") == "diverged" or (
+        earlier.get("status") == "finished" and (folder.path / MODEL).is_file()
+    ):
         return _tell_again(earlier, folder, machine["git_commit"])
-    result: dict[str, Any] = {"status": "running", "seed": cfg.seed, **machine}
+    run_id = earlier.get("run_id") or f"{folder.signature}-{secrets.token_hex(4)}"
+    result: dict[str, Any] = {"status": "running", "seed": cfg.seed, "run_id": run_id, **machine}
     folder.write_result({**result, "seconds": earlier.get("seconds", 0.0)})
+    folder.write_config(cfg, asked)
     started = time.monotonic()
     code = FAILED
-    with FileLog(folder.path / "train.log"), StopFlag() as stop:
-        session = Session(cfg, folder, choices, device, stop)
+    with FileLog(folder.path / LOG), StopFlag() as stop:
+        session = Session(cfg, folder, choices, device, stop, run_id)
         try:
             result |= session.run()
             code = FINISHED
         except BaseException as fault:
-            code, ending = _ending(fault, stop)
+            code, ending = _ending(fault, stop, folder.path)
             result |= ending
         finally:
             result["seconds"] = round(earlier.get("seconds", 0.0) + time.monotonic() - started, 2)
@@ -91,22 +109,26 @@ def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str]) -> int:
             finally:
                 session.close(result, code)
         if code == FINISHED:
+            folder.drop_earlier()
             show_result(result, folder.path)
     return code
 
 
-def _ending(fault: BaseException, stop: StopFlag) -> tuple[int, dict[str, Any]]:
+def _ending(fault: BaseException, stop: StopFlag, folder: Path) -> tuple[int, dict[str, Any]]:
     """Exit code and fields of the result for a run that did not finish; says it to the user in one line."""
-    reason = " ".join(str(fault).split()) or type(fault).__name__
+    reason = " ".join(str(fault).split())
     if isinstance(fault, Diverged):
-        log.error(f"diverged: {reason}; the last good checkpoint is kept")
+        kept = "; the checkpoint before it is kept" if (folder / CHECKPOINT).is_file() else ""
+        log.error(f"diverged: {reason}{kept}")
         return FAILED, {"status": "diverged", "reason": reason, "epoch": fault.epoch, "step": fault.step}
     if isinstance(fault, (Interrupted, KeyboardInterrupt)):
-        log.warning("interrupted; the same command goes on where the run stopped")
+        log.warning("interrupted; the same command goes on where the run stopped (restart=true would begin anew)")
         return SIGNAL + (stop.signal or 2), {"status": "interrupted"}
+    expected = isinstance(fault, (ValueError, OSError))  # a file or value that only loading could judge
+    if not expected:
+        reason = f"{type(fault).__name__}: {reason} (where: see {folder / LOG})"
     log.error(f"failed: {reason}")
     log.debug("where:", exc_info=fault)  # in train.log
-    expected = isinstance(fault, (ValueError, OSError))  # a file or value that only loading could judge
     return MISTAKE if expected else FAILED, {"status": "failed", "reason": reason}
 
 

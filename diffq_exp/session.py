@@ -6,7 +6,6 @@ The accuracy that a run reports is that of the file it leaves, read back into a 
 from __future__ import annotations
 
 import logging
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,16 @@ class Session:
     """The objects of one run, and what is done with them. `close()` belongs in a `finally`."""
 
     def __init__(
-        self, cfg: DictConfig, folder: RunFolder, choices: dict[str, str], device: torch.device, stop: StopFlag
+        self,
+        cfg: DictConfig,
+        folder: RunFolder,
+        choices: dict[str, str],
+        device: torch.device,
+        stop: StopFlag,
+        run_id: str,
     ) -> None:
-        self.cfg, self.folder, self.choices, self.device, self.stop = cfg, folder, choices, device, stop
+        self.cfg, self.folder, self.choices, self.device = cfg, folder, choices, device
+        self.stop, self.run_id = stop, run_id
         self.display = Display(cfg.epochs)
         self.tracker: Any = None
 
@@ -70,7 +76,8 @@ class Session:
             load_weights(model, Path(cfg.init_from).expanduser())
         task = build(cfg.task)
         optimizers, quantizer = build_optimizers(cfg, model)
-        log.info(f"{self._summary(data, model, quantizer)}")
+        storage.check_storable(quantizer if quantizer is not None else model)
+        log.info(self._summary(data, model, quantizer))
         trainer = Trainer(
             model,
             quantizer,
@@ -81,7 +88,7 @@ class Session:
             self._settings(),
             device=self.device,
             folder=self.folder.path,
-            run_id=f"{self.folder.signature}-{secrets.token_hex(4)}",
+            run_id=self.run_id,
             listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
         )
         trainer.fit(self.stop)
@@ -127,7 +134,7 @@ class Session:
         float32 = evaluate(fresh, data.test, task)
         read_back(path, fresh, stored)
         result["test"] = evaluate(fresh, data.test, task)
-        result["test"]["float32_accuracy"] = float32["accuracy"]
+        result["test"]["float32_accuracy"] = float32.get("accuracy")
         if data.val is not None:
             result["val"] = evaluate(fresh, data.val, task)
         result |= size_row(model, quantizer)
@@ -157,5 +164,10 @@ def read_back(path: Path, fresh: nn.Module, stored: StoredModel) -> None:
     write_into(fresh, storage.read(path)[0])
     state = fresh.state_dict()
     for name, value in stored.values().items():
-        if not torch.equal(state[name], value.to(state[name])):
+        if not torch.equal(_bits(state[name]), _bits(value.to(state[name]))):
             raise RuntimeError(f"{path}: {name!r} read back differs from the network in memory")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, of which nan equals nan."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

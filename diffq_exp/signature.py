@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from .config import NODES, PLAIN
+from .config import NODES, PLAIN, conf_dir
 from .results.records import read_json
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
@@ -57,7 +57,16 @@ def signature(cfg: DictConfig) -> str:
 def run_name(cfg: DictConfig, choices: Any = None) -> str:
     """<dataset>-<model>-<quantizer>-<signature>, after the chosen YAML files."""
     choices = choices or cfg.hydra.runtime.choices
-    return "-".join([choices["dataset"], choices["model"], choices["quantizer"], signature(cfg)])
+    parts = [_label(cfg, group, choices[group]) for group in ("dataset", "model", "quantizer")]
+    return "-".join([*parts, signature(cfg)])
+
+
+def _label(cfg: DictConfig, group: str, choice: str) -> str:
+    """The chosen YAML's name; where its target was replaced on the command line, the name of that."""
+    path, target = conf_dir() / group / f"{choice}.yaml", cfg[group].get("_target_")
+    if not path.is_file() or OmegaConf.select(OmegaConf.load(path), "_target_") == target:
+        return choice
+    return str(target).rpartition(".")[2]
 
 
 def identity(source: Path) -> str:

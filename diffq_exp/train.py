@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from .config import conf_dir, register
@@ -37,8 +38,22 @@ def main() -> int:
             print(f"warning: {line}", file=sys.stderr)
     register()
     register_resolver()
-    _hydra_main()
+    sys.argv[1:] = overrides_last(words)
+    try:
+        _hydra_main()
+    except KeyboardInterrupt:  # before the run had its own way of stopping
+        print("interrupted before the run began", file=sys.stderr)
+        return 130
     return max(_codes, default=0)
+
+
+def overrides_last(words: list[str]) -> list[str]:
+    """The same command line with its options in front, where Hydra's parser wants them."""
+    overrides = get_args_parser().parse_intermixed_args(words).overrides
+    options = list(words)
+    for override in overrides:
+        options.remove(override)
+    return [*options, *overrides]
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")

@@ -49,7 +49,7 @@ class Quantizer(Attached):
     def get_quantized_state(self, packed: bool = True) -> dict[str, Any]:
         """The stored network as dicts of CPU tensors and plain values, for torch.save; see state.py.
 
-        Raises: ValueError when weights are not finite.
+        Raises: ValueError when quantized weights are not finite.
         """
         return pack_state(self.stored_model(), packed)
 

@@ -71,7 +71,10 @@ class Held:
 
     def weight(self, item: Tensors) -> Tensor:
         """The float weight, wherever it is."""
-        return next((data for held, data, _ in self._floats if held is item), item.param)
+        for held, data, _ in self._floats:
+            if held is item:
+                return data
+        return item.param
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_floats": [(item, data, None) for item, data, _ in self._floats]}  # a copy counts versions anew

@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Of a failed write nothing is left.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(beside, "wb") as file:
             yield file

@@ -33,7 +33,7 @@ def stored_model_of(source: Quantizer | nn.Module | StoredModel) -> StoredModel:
 
 
 def serialize(source: Quantizer | nn.Module | StoredModel, config: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes of the file; `config` is kept as JSON. Raises: ValueError when weights are not finite."""
+    """The bytes of the file; `config` is kept as JSON. Raises: ValueError when quantized weights are not finite."""
     stored = stored_model_of(source)
     levels, widths, scales, rows = [], [], [], []
     for name, tensor in stored.tensors.items():
@@ -74,6 +74,13 @@ def _ordered(data: bytes) -> bytes:
     return data[:8] + text.ljust(end - 8) + data[end:]
 
 
+def check_storable(source: Quantizer | nn.Module | StoredModel) -> None:
+    """See that a network can be stored, whatever its weights become. Raises: ValueError naming what cannot be."""
+    stored = stored_model_of(source)
+    for tensor in (*stored.floats.values(), *stored.buffers.values()):
+        _kind(tensor)
+
+
 def _tensor_row(name: str, tensor: Stored, levels: int, widths: int) -> list[Any]:
     dtype = str(tensor.dtype).removeprefix("torch.")
     return [name, list(tensor.shape), dtype, tensor.grid, tensor.group_size, tensor.top, levels, widths]
@@ -100,7 +107,7 @@ def save(
 ) -> int:
     """Write a stored network; -> bytes of the file. A failure leaves an older file whole.
 
-    Raises: ValueError when weights are not finite, OSError from the disk.
+    Raises: ValueError when quantized weights are not finite, OSError from the disk.
     """
     data = serialize(source, config)
     with replacing(Path(path)) as file:

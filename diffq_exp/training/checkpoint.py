@@ -47,8 +47,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside, then rename: a kill or a full disk leaves the old checkpoint whole."""
-    with replacing(path) as file:
-        torch.save(state, file)
+    try:
+        with replacing(path) as file:
+            torch.save(state, file)
+    except (RuntimeError, OSError) as fault:  # torch has an error of its own for a full disk
+        raise OSError(f"{path}: cannot be written; is the disk full? ({str(fault).splitlines()[0]})") from fault
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
