@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, register, shown
-from .folder import status_of
-from .signature import only_afterwards, register_resolver, unused_keys
+from .signature import register_resolver
+from .together import out_of_range, together, unused_warnings
 
 TOGETHER = (*GROUPS, "min_bits", "init_bits", "max_bits", "bits", "init_from", "device")  # see together()
 MOST_JOBS = 64  # of a sweep, tried together beforehand: each takes some 50 ms
@@ -58,7 +57,7 @@ def check(argv: Sequence[str]) -> Checked:
         cfg = _compose(name, words, search, faults)
         if cfg is not None:
             faults += together(cfg)
-            found.warnings += [line for line in _warnings(cfg, values) if line not in found.warnings]
+            found.warnings += [line for line in unused_warnings(cfg, values) if line not in found.warnings]
         found.faults += [fault for fault in faults if fault not in found.faults]
     return found
 
@@ -114,7 +113,7 @@ def _value_faults(override: Override, multirun: bool, nodes: DictConfig | None) 
         allowed = _node_range(name, nodes, override.is_add() or override.is_force_add(), faults)
     else:
         return [_unknown(override.input_line or name, name, [*PLAIN, *GROUPS], " (--help lists all)")]
-    return faults + [fault for value in values if (fault := _out_of_range(name, value, allowed))]
+    return faults + [fault for value in values if (fault := out_of_range(name, value, allowed))]
 
 
 def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[str]) -> Range | None:
@@ -139,12 +138,6 @@ def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[
     if isinstance(default, (bool, int, float)):
         return Range(float if type(default) is int else type(default))
     return None
-
-
-def _out_of_range(name: str, value: Any, allowed: Range | None) -> str | None:
-    if allowed is None or (isinstance(value, str) and value.startswith("${")) or allowed.allows(value):
-        return None
-    return f"{name}={shown(value)}: {allowed.text} is allowed"
 
 
 def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str:
@@ -180,97 +173,3 @@ def _compose(config_name: str, words: list[str], search: list[Path], faults: lis
     except (HydraException, OmegaConfBaseException, ValueError) as fault:
         faults.append(" ".join(str(fault).split()))
         return None
-
-
-def together(cfg: DictConfig) -> list[str]:
-    """Faults that a composed config has as a whole."""
-    faults = []
-    for name, allowed in PLAIN.items():
-        try:
-            fault = _out_of_range(name, _plain(cfg[name]), allowed)
-        except OmegaConfBaseException as broken:
-            return [f"{name}: {str(broken).splitlines()[0]}"]
-        faults += [fault] if fault else []
-    missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
-    faults += [f"{name}: has no default; give {name}=..." for name in missing]
-    faults += _bits_faults(cfg) + _path_faults(cfg) + _target_faults(cfg) + _device_faults(cfg.device)
-    return faults or _folder_faults(cfg)  # the folder's name needs all the rest
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _bits_faults(cfg: DictConfig) -> list[str]:
-    unused = unused_keys(cfg)
-    faults = []
-    for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
-        if low not in unused and not cfg[low] < cfg[high]:
-            faults.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
-    if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (cfg.bits < 2 or cfg.bits % 1):
-        faults.append(f"bits={cfg.bits:g}: LSQ takes a whole number >= 2 and <= 15")
-    return faults
-
-
-def _path_faults(cfg: DictConfig) -> list[str]:
-    faults = []
-    root = cfg.dataset.get("root") if not OmegaConf.is_missing(cfg.dataset, "root") else None
-    if root is not None and not Path(root).expanduser().is_dir():
-        faults.append(f"dataset.root={root}: no such folder")
-    if cfg.init_from is not None:
-        source = Path(cfg.init_from).expanduser()
-        if not source.exists():
-            faults.append(f"init_from={cfg.init_from}: no such run folder or file")
-        elif source.is_dir() and (status := _status(source)) != "finished":
-            faults.append(f"init_from={cfg.init_from}: a finished run is wanted, this one is {status}")
-    return faults
-
-
-def _status(run: Path) -> str:
-    try:
-        return status_of(run) or "none"
-    except (ValueError, OSError):
-        return "one without a readable result.json"
-
-
-def _folder_faults(cfg: DictConfig) -> list[str]:
-    """A file where the run's folder, or a folder above it, should be."""
-    folder = Path(cfg.hydra.run.dir).absolute()
-    return [
-        f"hydra.run.dir={cfg.hydra.run.dir}: {path} is not a folder"
-        for path in (folder, *folder.parents)
-        if (path.exists() or path.is_symlink()) and not path.is_dir()
-    ]
-
-
-def _target_faults(cfg: DictConfig) -> list[str]:
-    """Targets in packages that are not there; looked for without importing them."""
-    faults = []
-    for name in NODES:
-        target = cfg[name].get("_target_")
-        if target is None and name == "quantizer":
-            continue
-        if not isinstance(target, str) or "." not in target:
-            faults.append(f"{name}._target_={shown(target)}: package.Class is allowed")
-        elif find_spec(target.partition(".")[0]) is None:
-            faults.append(f"{name}._target_={target}: no package or module {target.partition('.')[0]!r} is found")
-    return faults
-
-
-def _device_faults(device: str) -> list[str]:
-    """Asks torch only when a device of a certain kind is wanted: importing it takes seconds."""
-    if device not in ("cuda", "mps"):
-        return []
-    from .build import device_fault
-
-    return [fault] if (fault := device_fault(device)) else []
-
-
-def _warnings(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
-    unused = unused_keys(cfg)
-    if cfg.init_from is not None and only_afterwards(cfg):
-        unused |= {"epochs", "lr", "accumulate", "clip", "compile"}
-    quantizer = cfg.hydra.runtime.choices["quantizer"]
-    return [
-        f"{one.input_line}: has no effect with quantizer={quantizer}" for one in typed if one.key_or_group in unused
-    ]

@@ -67,7 +67,7 @@ def _show(path: Any, scores: dict[str, dict[str, float]], stored: Any) -> None:
             print(f"{f'{part}.{name}':<20} {value:.6g}")
     print(f"{'size_mb.file':<20} {size / 2**20:.6g}  ({size:,} bytes; {4 * entries / 2**20:.6g} MB as float32)")
     for name, tensor in stored.tensors.items():
-        print(f"{name:<20} {tensor.bits.float().mean():.3g} stored bits, mean over {len(tensor.bits):,} groups")
+        print(f"{f'stored_bits.{name}':<32} {tensor.bits.float().mean():.3g}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from diffq_exp.checks import Checked, check
-from diffq_exp.config import HELP, PLAIN, Config, conf_dir
+from diffq_exp.config import PLAIN, Config, conf_dir
 from diffq_exp.results.records import write_json
-from diffq_exp.train import main
+from diffq_exp.train import main, overrides_last
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
@@ -251,13 +251,20 @@ def test_a_plain_keys_range_holds_inside_its_group_too(word):
 
 
 def test_what_a_user_may_add_or_replace():
-    words = ["+model.width=3", "model._target_=my.Net", "task._target_=my.Task", "+dataset.extra=[1,2]"]
-    assert faults(*words, "quantizer._target_=my.Quantizer", "optimizer._target_=my.Optimizer") == []
+    words = [
+        "+model.width=3",
+        "model._target_=collections.Net",
+        "task._target_=collections.Task",
+        "+dataset.extra=[1,2]",
+    ]
+    assert (
+        faults(*words, "quantizer._target_=collections.Quantizer", "optimizer._target_=collections.Optimizer") == []
+    )
 
 
 def test_files_of_the_users_own(tmp_path):
     for name, text in {
-        "model/mine.yaml": "_target_: my.Net\nwidth: 4\n",
+        "model/mine.yaml": "_target_: collections.Net\nwidth: 4\n",
         "experiment/ours.yaml": "# @package _global_\ndefaults:\n  - override /model: mine\nepochs: 3\n",
     }.items():
         (tmp_path / name).parent.mkdir()
@@ -308,7 +315,7 @@ def test_the_schema_has_the_keys_of_the_issue():
     assert set(PLAIN) >= KEYS
     config = Config()
     for name, allowed in PLAIN.items():
-        assert allowed.allows(getattr(config, name)) and HELP[name], name
+        assert allowed.allows(getattr(config, name)), name
 
 
 # ---- warnings -------------------------------------------------------------------------------------------------
@@ -371,3 +378,32 @@ def test_a_refused_command_is_quick_and_imports_no_torch(tmp_path):
     assert "hydra" in imported and not imported & {"torch", "torchvision", "wandb", "sklearn"}
     assert list(tmp_path.iterdir()) == []
     assert seconds < 1.5 or refused_command(tmp_path)[1] < 1.5  # a crowded machine gets a second try
+
+
+# ---- folders, packages, order of words ------------------------------------------------------------------------
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "afile").touch()
+    for place in ("afile", "afile/sub"):
+        fault = only_fault(f"hydra.run.dir={tmp_path}/{place}")
+        assert "is not a folder" in fault and "afile" in fault
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("model._target_=nosuchmodule.Net", "nosuchmodule"),
+        ("model._target_=null", "package.Class"),
+        ("quantizer.extra_bits=-1", ">= 0"),
+        ("++optimizer.lr=abc", "a number > 0"),
+        ("threads=100000", "1024"),
+    ],
+)
+def test_faults_of_targets_and_bounds(word, part):
+    assert part in only_fault(word)
+
+
+def test_options_may_follow_overrides():
+    words = ["lr=1", "-m", "seed=1,2", "--config-dir", "mine", "model=net"]
+    assert overrides_last(words) == ["-m", "--config-dir", "mine", "lr=1", "seed=1,2", "model=net"]

@@ -42,7 +42,7 @@ def test_it_says_accuracy_size_and_bits(what, tmp_path, capsys):
     assert numbers["test.loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert 0 < expected["accuracy"] < 1  # that a constant would not do
     assert numbers["size_mb.file"] == pytest.approx(path.stat().st_size / 2**20, rel=1e-5)
-    bits = {name: value for name, value in numbers.items() if name.startswith("bits.")}
+    bits = {name: value for name, value in numbers.items() if name.startswith("stored_bits.")}
     assert len(bits) > 5 and set(bits.values()) == {3.0}
 
 

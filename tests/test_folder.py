@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffq_exp.folder import FolderError, RunFolder, is_locked
+from diffq_exp.folder import FolderError, RunFolder, is_locked, status_of
 from diffq_exp.results.records import read_json
 
 HOLDER = """
@@ -125,18 +125,41 @@ def test_results_carry_the_signature(folder):
     assert read_json(folder / "result.json") == {"status": "running", "signature": "aaaa"}
 
 
-def test_clear_keeps_nothing_but_the_lock(folder, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "kept").touch()
+def test_what_an_earlier_run_left_is_set_aside_until_it_is_dropped(folder):
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "config.yaml").touch()
-    (folder / "link").symlink_to(elsewhere)
+    (folder / "model.safetensors").write_text("old")
+    (folder / "notes.txt").touch()
     with RunFolder(folder, "aaaa") as held:
-        held.clear()
-        assert [path.name for path in folder.iterdir()] == [".lock"]
+        held.set_aside()
         assert held.result() == {} and is_locked(folder)
-    assert (elsewhere / "kept").exists()
+        assert {path.name for path in folder.iterdir()} == {".lock", ".earlier", "notes.txt"}
+        assert {path.name for path in (folder / ".earlier").iterdir()} == {
+            ".hydra", "checkpoint.pt", "model.safetensors", "result.json",
+        }  # fmt: skip
+        held.write_result({"status": "finished"})
+        held.drop_earlier()
+        assert {path.name for path in folder.iterdir()} == {".lock", "notes.txt", "result.json"}
+
+
+def test_a_lock_file_alone_makes_no_folder_of_a_run(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "precious.txt").write_text("kept")
+    with pytest.raises(FolderError, match="not empty"), RunFolder(tmp_path, "aaaa"):
+        pass
+    assert (tmp_path / "precious.txt").read_text() == "kept"
+
+
+def test_what_a_killed_write_left_is_cleared_away(folder):
+    (folder / ".checkpoint.pt.123.partial").write_text("half")
+    with RunFolder(folder, "aaaa"):
+        assert not list(folder.glob("*.partial")) and not list(folder.glob(".*.partial"))
+
+
+def test_running_with_a_free_lock_was_killed(folder):
+    assert status_of(folder) == "killed"
+    with RunFolder(folder, "aaaa"):
+        assert status_of(folder) == "running"
 
 
 def test_the_config_is_left_as_hydra_leaves_it(folder):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from diffq_exp.config import GROUPS, HELP, PLAIN, conf_dir
+from diffq_exp.config import GROUPS, PLAIN, Config, conf_dir
 from diffq_exp.help import help_text
 from diffq_exp.train import main
 
@@ -26,7 +26,8 @@ def line_of(key: str) -> str:
 @pytest.mark.parametrize("key", PLAIN)
 def test_every_key_is_explained_in_a_line(key):
     line = line_of(key)
-    assert len(HELP[key]) > 5 and HELP[key] in line and PLAIN[key].text in line
+    text = Config.__dataclass_fields__[key].metadata["help"]
+    assert len(text) > 5 and text in line and PLAIN[key].text in line
     for choice in PLAIN[key].choices:
         assert choice in line
 

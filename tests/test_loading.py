@@ -165,9 +165,9 @@ def test_allowed_but_not_there(target, tmp_path):
 )
 def test_a_target_inside_the_arguments(arguments, tmp_path):
     conf = told_to_build("diffq_exp.models.digits_cnn", **arguments)
-    assert "plain values" in refusal(tmp_path, conf)
+    assert "--allow os.system" in refusal(tmp_path, conf)
     conf["model"]["node"]["_target_"] = "storage_models.UserNet"
-    refusal(tmp_path, conf, ["storage_models.UserNet"])
+    assert "--allow os.system" in refusal(tmp_path, conf, ["storage_models.UserNet"])
 
 
 def test_a_name_that_leads_out_of_conf(tmp_path):
@@ -199,7 +199,7 @@ def test_data_and_task_are_held_to_the_same(group):
         build_stored(conf, group, ())
     conf = config()
     conf[group]["node"]["extra"] = {"_target_": "os.system"}
-    with pytest.raises(ValueError, match="plain values"):
+    with pytest.raises(ValueError, match=r"argument names 'os\.system'"):
         build_stored(conf, group, ())
 
 

@@ -369,10 +369,28 @@ def test_restart_does_it_again(tmp_path):
     result = {**before, "test": {"accuracy": 7}}
     (outcome.folder / "result.json").write_text(json.dumps(result))
     again = do(*TINY, "restart=true", root=tmp_path)
-    assert again.folder == outcome.folder and not (again.folder / "left.txt").exists()
+    assert again.folder == outcome.folder and (again.folder / "left.txt").exists()
+    assert not (again.folder / ".earlier").exists()
     assert again.result["test"] == before["test"]
     assert payloads(again.folder) == weights
     assert timeless(again.rows) == rows and len(again.rows) == 2
+
+
+def test_a_restart_that_fails_keeps_what_was_there(tmp_path, monkeypatch):
+    outcome = do(*TINY, root=tmp_path)
+    model = (outcome.folder / "model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "loss", lambda *_: 1 / 0)
+        assert do(*TINY, "restart=true", root=tmp_path).code == 1
+    assert (outcome.folder / ".earlier" / "model.safetensors").read_bytes() == model
+
+
+def test_a_finished_run_whose_model_is_gone_stores_it_again(tmp_path):
+    outcome = do(*TINY, root=tmp_path)
+    model = (outcome.folder / "model.safetensors").read_bytes()
+    (outcome.folder / "model.safetensors").unlink()
+    again = do(*TINY, root=tmp_path)
+    assert again.code == 0 and (again.folder / "model.safetensors").read_bytes() == model
 
 
 def test_machine_and_tracking_are_no_other_run(finished):
@@ -501,7 +519,7 @@ def test_a_fault_of_the_program_is_a_failed_run_too(tmp_path, monkeypatch):
     monkeypatch.setattr(Classification, "loss", fault)
     outcome = do(*TINY, root=tmp_path)
     assert outcome.code == 1 and outcome.result["status"] == "failed"
-    assert outcome.result["reason"] == "two lines" and len(outcome.lines) == 2
+    assert outcome.result["reason"].startswith("RuntimeError: two lines (where: see ") and len(outcome.lines) == 2
     assert "Traceback" in (outcome.folder / "train.log").read_text()
     assert "Traceback" not in outcome.text
 
@@ -555,7 +573,9 @@ def test_interrupted_is_gone_on_with(batch, number, code, finished, tmp_path, mo
     assert again.code == 0 and again.folder == outcome.folder
     assert timeless(again.rows) == timeless(finished.rows)
     assert payloads(again.folder) == payloads(finished.folder)
-    assert {**again.result, "seconds": 0} == {**finished.result, "seconds": 0}
+    own = {"seconds": 0, "run_id": ""}
+    assert {**again.result, **own} == {**finished.result, **own}
+    assert again.result["run_id"] == first["run_id"] != finished.result["run_id"]
     assert again.result["seconds"] > first["seconds"] > 0  # of both together
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffq_exp.config import conf_dir, register
 from diffq_exp.results.records import write_json
-from diffq_exp.signature import register_resolver, signature
+from diffq_exp.signature import register_resolver, run_name, signature
 
 
 @cache
@@ -193,3 +193,8 @@ def test_quantizing_a_trained_network_ignores_how_to_train(tmp_path):
         assert sign("quantizer=lsq", **ptq, **change) != sign("quantizer=lsq", **ptq), key
     assert sign("quantizer=ptq", **ptq, bits=3.0) != sign("quantizer=ptq", **ptq)
     assert sign("quantizer=ptq", **ptq) != sign("quantizer=ptq")
+
+
+def test_a_target_of_ones_own_names_the_run():
+    cfg = composed("model._target_=mine.Net", "quantizer=ptq")
+    assert run_name(cfg).startswith("digits-Net-ptq-")
