@@ -75,7 +75,7 @@ def test_hyper_parameters_are_those_of_the_papers_code(name):
 def test_deit_is_a_pretrained_one_on_imagenet(tmp_path):
     asked = ask("experiment=imagenet_deit", f"dataset.root={tmp_path}")
     assert asked.cfg.model.name.startswith("deit") and asked.cfg.model.pretrained is True
-    assert (asked.choices["model"], asked.choices["dataset"]) == ("timm", "imagenet")
+    assert (asked.choices["model"], asked.choices["dataset"]) == ("deit", "imagenet")
     assert asked.choices["quantizer"] == "diffq"
 
 
