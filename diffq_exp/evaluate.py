@@ -35,7 +35,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from . import storage
     from .build import device_fault, pick_device
     from .loading import build_stored, build_stored_model, stored_file
-    from .training.trainer import evaluate
+    from .training.measure import evaluate
 
     path = stored_file(args.source)
     stored, config = storage.read(path)

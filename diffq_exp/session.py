@@ -26,9 +26,10 @@ from .folder import RunFolder
 from .loading import MODEL, load_weights, stored_config
 from .quant.state import StoredModel, write_into
 from .signature import only_afterwards
+from .training.measure import evaluate
 from .training.sizes import MB, float32_mb, size_row
 from .training.stopping import StopFlag
-from .training.trainer import Settings, Trainer, evaluate
+from .training.trainer import Settings, Trainer
 
 log = logging.getLogger("diffq_exp")
 

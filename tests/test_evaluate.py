@@ -13,8 +13,8 @@ from stored_networks import config, made_data, network, store
 from diffq_exp.build import build_data
 from diffq_exp.evaluate import main
 from diffq_exp.results.records import write_json
+from diffq_exp.training.measure import evaluate
 from diffq_exp.training.objective import Classification
-from diffq_exp.training.trainer import evaluate
 
 
 def refusal(capsys, *words) -> str:

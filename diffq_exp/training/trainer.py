@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..data import Data, Loader
+from ..data import Data
 from ..results.records import METRICS, append_row, read_rows, write_rows
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from .measure import Sums, evaluate
 from .objective import Task
 from .optim import Optimizers
 from .schedule import Schedule
@@ -51,23 +52,6 @@ class Settings:
     precision: str = "float32"
     compile: bool = False
     checkpoint_minutes: float = 10.0
-
-
-class Sums:
-    """Running sums over images, kept on the device; `means()` waits for it."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.totals: dict[str, Tensor] = {}
-
-    def add(self, images: int, **totals: Tensor) -> None:
-        self.images += images
-        for name, total in totals.items():
-            total = total.detach().float()
-            self.totals[name] = self.totals[name] + total if name in self.totals else total
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / max(self.images, 1) for name, total in self.totals.items()}
 
 
 class Trainer:
@@ -233,19 +217,3 @@ class Trainer:
         rows = read_rows(self.folder / METRICS)[: self.epoch]
         write_rows(self.folder / METRICS, rows)
         return rows
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
-    """Mean loss and scores over a loader, in eval mode and float32; the model's mode is put back."""
-    training = model.training
-    model.eval()
-    try:
-        sums = Sums()
-        for images, targets in loader.epoch(0):
-            outputs = model(images)
-            loss = task.loss(outputs, targets) * len(targets)
-            sums.add(len(targets), loss=loss, **task.scores(outputs, targets))
-        return sums.means()
-    finally:
-        model.train(training)

@@ -13,11 +13,12 @@ from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffq_exp.training.checkpoint import load_checkpoint
+from diffq_exp.training.measure import evaluate
 from diffq_exp.training.objective import Classification
 from diffq_exp.training.optim import Optimizers
 from diffq_exp.training.schedule import Constant, Cosine
 from diffq_exp.training.stopping import Diverged, StopFlag
-from diffq_exp.training.trainer import Settings, Trainer, evaluate
+from diffq_exp.training.trainer import Settings, Trainer
 
 
 class Collect:
