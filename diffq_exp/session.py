@@ -154,6 +154,8 @@ class Session:
         path = self.folder.path / MODEL
         if self.tracker is not None:
             self.tracker.finish(result, path if result["status"] == "finished" else None, code)
+            if self.tracker.url_or_dir is not None:
+                log.info(f"W&B: {self.tracker.url_or_dir}")
 
 
 @torch.no_grad()

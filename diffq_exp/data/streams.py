@@ -169,12 +169,7 @@ def from_datasets(
     centre crop, both to `image_size` pixels squared. The split reads `train.targets` where there is one, else
     each target once. Without `mean` and `std`, ImageNet's are used (their average for one channel).
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
-    if image_size < 1:
-        raise ValueError(f"image_size={image_size} is not at least 1")
-    if not 0 < min_scale <= 1:
-        raise ValueError(f"min_scale={min_scale} is not in (0, 1]")
+    _check(channels, image_size, min_scale)
     if mean is None or std is None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
     mean, std = checked_statistics(mean, std, channels)
@@ -192,6 +187,15 @@ def from_datasets(
     val_loader = loader(val) if val is not None else None
     shape = (channels, image_size, image_size)
     return Data(name, list(classes), shape, mean, std, loader(train, True), val_loader, loader(test))
+
+
+def _check(channels: int, image_size: int, min_scale: float) -> None:
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
+    if image_size < 1:
+        raise ValueError(f"image_size={image_size} is not at least 1")
+    if not 0 < min_scale <= 1:
+        raise ValueError(f"min_scale={min_scale} is not in (0, 1]")
 
 
 def _targets(dataset: Images) -> Tensor:

@@ -121,12 +121,14 @@ def test_allowed_at_the_edge(keywords, param):
 
 @pytest.mark.parametrize("bits", [1, 1.5, 15, 8.0])
 def test_allowed_widths_of_uniform(bits):
-    UniformQuantizer(Net(), bits=bits, min_size=0)
+    quantizer = UniformQuantizer(Net(), bits=bits, min_size=0)
+    assert {float(width) for widths in quantizer.bits().values() for width in widths} == {float(bits)}
 
 
 @pytest.mark.parametrize("bits", [2, 15])
 def test_allowed_widths_of_lsq(bits):
-    LSQ(Net(), bits=bits, min_size=0)
+    quantizer = LSQ(Net(), bits=bits, min_size=0)
+    assert {float(width) for widths in quantizer.bits().values() for width in widths} == {float(bits)}
 
 
 @pytest.mark.parametrize("first", [DiffQuantizer, UniformQuantizer, LSQ])

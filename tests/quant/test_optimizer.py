@@ -145,8 +145,13 @@ def test_training_before_an_optimizer_is_set_raises(kind):
 @pytest.mark.parametrize("qat", [True, False])
 def test_uniform_has_nothing_to_optimize(qat):
     model = Net()
-    UniformQuantizer(model, min_size=0, qat=qat)
+    quantizer = UniformQuantizer(model, min_size=0, qat=qat)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    groups = [list(group["params"]) for group in optimizer.param_groups]
+    quantizer.setup_optimizer(optimizer)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [len(params) for params in groups]
     model(images()).sum().backward()
+    assert quantizer.learned() == {} and all(param.grad is not None for param in model.parameters())
 
 
 def test_check_unused_zeroes_the_logits_of_what_took_no_part():

@@ -219,3 +219,4 @@ def test_trap_07_nor_do_steps_of_the_other_quantizers(kind):
         quantizer.no_optimizer()
     with NoWaiting():
         (model(images()).square().mean() + quantizer.model_size()).backward()
+    assert all(param.grad is not None and param.grad.isfinite().all() for param in model.parameters())
