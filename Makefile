@@ -4,12 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test lint clean
+.PHONY: train test test-browser test-slurm lint clean
 train: $(VENV)/ready
 	$(BIN)/python -m diffq_exp.train $(ARGS)
 
 test: $(VENV)/ready-dev lint
 	$(BIN)/python -m pytest $(ARGS)
+
+# A sweep on a Slurm of its own; needs root and apt-get install slurm-wlm munge.
+test-slurm: $(VENV)/ready-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[slurm]'
+	TEST_SLURM=1 $(BIN)/python -m pytest -n 0 tests/slurm $(ARGS)
+
+test-browser: $(VENV)/ready-browser
+	$(BIN)/python -m pytest -n 0 -rs tests/browser $(ARGS)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
@@ -26,6 +34,10 @@ $(VENV)/ready: pyproject.toml | $(VENV)/bin/python
 $(VENV)/ready-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@ $(VENV)/ready
+
+$(VENV)/ready-browser: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
+	touch $@ $(VENV)/ready $(VENV)/ready-dev
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

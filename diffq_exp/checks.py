@@ -7,27 +7,22 @@ A fault is one line: the key, what was given, what is allowed, and the nearest n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import islice, product
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, register, shown
-from .signature import register_resolver
-from .together import out_of_range, together, unused_warnings
-
-TOGETHER = (*GROUPS, "min_bits", "init_bits", "max_bits", "bits", "init_from", "device")  # see together()
-MOST_JOBS = 64  # of a sweep, tried together beforehand: each takes some 50 ms
+from .compose import Job, compose_words, job, select
+from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, shown
+from .together import out_of_range, sweep_faults, together, unused_warnings
+from .words import grid_words, jobs_of, merged, parse_all
 
 
 @dataclass
@@ -36,39 +31,88 @@ class Checked:
 
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)  # what it asks for, if there are no faults
 
 
 def check(argv: Sequence[str]) -> Checked:
-    """Check the words after `python -m diffq_exp.train`; nothing is written."""
+    """Check the words after `python -m diffq_exp.train`, every job of a sweep; nothing is written."""
     args = get_args_parser().parse_intermixed_args(list(argv))
-    search = [Path(args.config_dir).resolve()] if args.config_dir else []
+    search = (Path(args.config_dir).resolve(),) if args.config_dir else ()
     found = Checked([f"--config-dir {path}: no such folder" for path in search if not path.is_dir()])
     if found.faults:
         return found
-    parsed = list(_parse(args.overrides, found.faults))
-    choices = [one for one in parsed if one.key_or_group in GROUPS]
-    values = [one for one in parsed if one.key_or_group not in GROUPS]
-    good = [one for one in choices if _keep(_choice_faults(one, args.multirun, search), found.faults)]
-    name = args.config_name or "config"
-    nodes = _compose(name, next(_jobs(good)), search, [])
-    good += [one for one in values if _keep(_value_faults(one, args.multirun, nodes), found.faults)]
-    for words in _jobs(good):
-        faults: list[str] = []
-        cfg = _compose(name, words, search, faults)
-        if cfg is not None:
-            faults += together(cfg)
-            found.warnings += [line for line in unused_warnings(cfg, values) if line not in found.warnings]
-        found.faults += [fault for fault in faults if fault not in found.faults]
+    known = partial(group_choices, search=search)
+    compose = partial(compose_words, args.config_name or "config", search=search)
+    typed = list(parse_all(args.overrides, found.faults))
+    structure = [one for one in typed if one.key_or_group in GROUPS or one.is_hydra_override()]
+    base = _try(compose, next(iter(jobs_of(structure, known)), ()), [])
+    multirun = args.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
+    broken = sweep_faults(base, typed) if base is not None and multirun else []
+    if broken:
+        return Checked(found.faults + broken)
+    silent: list[dict[str, str]] = []  # for each job, the typed words without effect, and what to say of them
+    for grid in (select(base, "hydra.sweeper.grids") if multirun and base is not None else None) or [{}]:
+        given = list(parse_all(grid_words(grid), found.faults))
+        for words in _check_grid(typed, given, multirun, found.faults, compose, known):
+            faults: list[str] = []
+            cfg = _try(compose, words, faults)
+            if cfg is not None:
+                faults += together(cfg, multirun)
+                silent.append(unused_warnings(cfg, typed))
+            if cfg is not None and not faults:
+                found.jobs.append(job(words, cfg, len(found.jobs), multirun))
+            found.faults += faults
+    found.faults = list(dict.fromkeys(found.faults)) or _shared_folders(found.jobs)
+    found.warnings = [text for word, text in (silent or [{}])[0].items() if all(word in one for one in silent)]
     return found
 
 
-def _parse(words: Sequence[str], faults: list[str]) -> Iterator[Override]:
-    parser = OverridesParser.create()
-    for word in words:
-        try:
-            yield parser.parse_override(word)
-        except (HydraException, ValueError):
-            faults.append(f"{word!r}: not understood; a key is set by key=value")
+Compose = Callable[[Sequence[str]], DictConfig]
+Choices = Callable[[str], list[str]]
+
+
+def group_choices(group: str, search: Sequence[Path]) -> list[str]:
+    """The names of a group's YAMLs."""
+    return sorted(path.stem for root in [conf_dir(), *search] for path in (root / group).glob("*.yaml"))
+
+
+def _check_grid(
+    typed: list[Override],
+    grid: list[Override],
+    multirun: bool,
+    faults: list[str],
+    compose: Compose,
+    known: Choices,
+) -> list[tuple[str, ...]]:
+    """The faults of each override by itself; -> the words of the jobs that those without faults give."""
+
+    def together(good: list[Override]) -> list[tuple[str, ...]]:
+        return jobs_of(merged([o for o in typed if o in good], [o for o in grid if o in good]), known)
+
+    both = [*grid, *typed]
+    choices = [one for one in both if one.key_or_group in GROUPS]
+    values = [one for one in both if one.key_or_group not in GROUPS]
+    good = [one for one in choices if _keep(_choice_faults(one, multirun, known), faults)]
+    nodes = _try(compose, next(iter(together(good)), ()), [])
+    good += [one for one in values if _keep(_value_faults(one, multirun, nodes), faults)]
+    return together(good)
+
+
+def _try(compose: Compose, words: Sequence[str], faults: list[str]) -> DictConfig | None:
+    try:
+        return compose(words)
+    except ValueError as fault:
+        faults.append(str(fault))
+        return None
+
+
+def _shared_folders(jobs: list[Job]) -> list[str]:
+    """Different runs that would go to the same folder."""
+    owner: dict[Path, str] = {}
+    for one in jobs:
+        if owner.setdefault(one.folder, one.signature) != one.signature:
+            return [f"hydra.sweep.subdir: several jobs would write to {one.folder}"]
+    return []
 
 
 def _keep(new: list[str], faults: list[str]) -> bool:
@@ -89,10 +133,10 @@ def _values(override: Override, multirun: bool) -> tuple[list[Any], list[str]]:
     return [override.value()], []
 
 
-def _choice_faults(override: Override, multirun: bool, search: list[Path]) -> list[str]:
+def _choice_faults(override: Override, multirun: bool, choices: Choices) -> list[str]:
     group = override.key_or_group
     values, faults = _values(override, multirun)
-    known = sorted(path.stem for root in [conf_dir(), *search] for path in (root / group).glob("*.yaml"))
+    known = choices(group)
     for value in values:
         if str(value) not in known:
             faults.append(_unknown(f"{group}={shown(value)}", str(value), known, f" (of {', '.join(known)})"))
@@ -144,32 +188,3 @@ def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str
     near = get_close_matches(name, known, n=1, cutoff=0.0)
     nearest = f"; the nearest is {near[0]}" if near else ""
     return f"{given}: unknown{nearest}{hint}"
-
-
-def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The words of every job that can differ in what its values give together.
-
-    Of a swept key whose values cannot clash with another's, the first stands for all.
-    """
-    options = []
-    for one in overrides:
-        if not one.is_sweep_override():
-            options.append([one.input_line or ""])
-        elif not isinstance(one.value(), Glob) and (one.is_choice_sweep() or one.is_range_sweep()):
-            words = [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
-            options.append(words if one.key_or_group in TOGETHER else words[:1])
-    return (list(words) for words in islice(product(*options), MOST_JOBS))
-
-
-def _compose(config_name: str, words: list[str], search: list[Path], faults: list[str]) -> DictConfig | None:
-    """What the words of one job give together; None, and a fault, where they do not."""
-    register()
-    register_resolver()
-    if search:
-        words = [*words, "hydra.searchpath=[" + ",".join(f"file://{path}" for path in search) + "]"]
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose(config_name, words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as fault:
-        faults.append(" ".join(str(fault).split()))
-        return None

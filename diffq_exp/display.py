@@ -44,6 +44,12 @@ def log_to_console() -> None:
     log.propagate = False
 
 
+def log_to_nobody() -> None:
+    """Leave the log to train.log alone."""
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+
 class FileLog:
     """Inside its `with`, the log goes to a file too, with times."""
 

@@ -9,15 +9,27 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from .results.records import METRICS, RESULT, read_json, write_json
+from .results.records import LOCK, METRICS, RESULT, read_json, write_json
 
-LOCK = ".lock"
 EARLIER = ".earlier"  # where restart=true puts what a run left, until it is done again
-LEFT_BY_A_RUN = (RESULT, METRICS, "checkpoint.pt", "model.safetensors", "train.log", ".hydra", "wandb")
+LOG = "train.log"
+MODEL = "model.safetensors"
+LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, "checkpoint.pt", ".hydra", "wandb")
 
 
 class FolderError(RuntimeError):
     """The folder is another run's, or another process works in it."""
+
+
+class FolderBusy(FolderError):
+    """Another process is at work on the same run, in folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: another process is at work on this run"
 
 
 class RunFolder:
@@ -37,7 +49,7 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=-1 if self.wait else 0)
         except Timeout:
-            raise FolderError(f"{self.path}: another process is at work on this run") from None
+            raise FolderBusy(self.path) from None
         try:
             self._check_owner()
             for partial in self.path.glob(".*.partial"):  # of a process killed while it wrote
@@ -52,7 +64,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise FolderError(f"{self.path} is not a folder")
         held = self.result().get("signature")
-        if held is None and any(item.name not in (LOCK, EARLIER) for item in self.path.iterdir()):
+        if held is None and any(item.name not in (LOCK, EARLIER, LOG) for item in self.path.iterdir()):
             raise FolderError(f"{self.path} is no folder of a run, and not empty; choose another")
         if held not in (None, self.signature):
             raise FolderError(
@@ -89,20 +101,12 @@ class RunFolder:
             (place / f"{name}.yaml").write_text(OmegaConf.to_yaml(values))
 
 
-def status_of(path: Path) -> str | None:
-    """The status of a run's folder, None without one; `killed` where it says running and nobody holds the lock."""
-    status = read_json(path / RESULT).get("status")
-    return "killed" if status == "running" and not is_locked(path) else status
+def record_death(path: Path, signature: str, record: dict[str, Any], reason: str) -> None:
+    """Say in the result of a run whose process died what it died of; nothing where the run had ended before.
 
-
-def is_locked(path: Path) -> bool:
-    """Whether a process is at work in a run's folder; `running` in a result with a free lock means killed."""
-    if not (path / LOCK).exists():
-        return False
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    record: what it was asked to do, for a run that died before it could write it.
+    """
+    with RunFolder(path, signature) as held:
+        result = held.result() or {"status": "running", **record}
+        if result["status"] == "running":
+            held.write_result({**result, "status": "killed", "reason": reason})

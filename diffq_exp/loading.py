@@ -21,12 +21,12 @@ from . import storage
 from .build import accepted, model_keys
 from .config import conf_dir
 from .data import Data
-from .folder import status_of
+from .folder import MODEL
 from .quant.state import StoredModel, write_into
+from .results.records import status_of
 from .training.checkpoint import load_checkpoint
 from .training.trainer import CHECKPOINT
 
-MODEL = "model.safetensors"
 GROUPS = ("model", "dataset", "task")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import random
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
+from .results.commit import git_state
+
 PACKAGES = ("diffq_exp", "torch", "torchvision", "hydra-core", "wandb", "numpy", "safetensors")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """{"device", "git_commit", "git_dirty", "versions", "hardware"}."""
-    commit, dirty = git_state(Path(__file__).parent)
+    commit, dirty = git_state()
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     hardware = {
         "cpu": _cpu_name(),
@@ -34,22 +35,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "versions": versions,
         "hardware": hardware,
     }
-
-
-def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that the code runs from, and whether it was changed since; None outside of one."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None or _git(folder, "ls-files", "--error-unmatch", str(folder / "__init__.py")) is None:
-        return None, None
-    return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _version(name: str) -> str | None:

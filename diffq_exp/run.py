@@ -7,8 +7,10 @@ process was killed.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from .build import pick_device
 from .config import conf_dir
 from .display import FileLog, show_result
-from .folder import FolderError, RunFolder
-from .loading import MODEL
+from .folder import LOG, MODEL, FolderBusy, FolderError, RunFolder
 from .machine import describe_machine, prepare_torch
 from .results.records import RESULT, read_json
 from .session import Session
-from .signature import only_afterwards, run_name, signature
+from .signature import only_afterwards, record_of, run_name, signature, unused_keys, without
 from .training.stopping import Diverged, Interrupted, StopFlag
 from .training.trainer import CHECKPOINT
 
 log = logging.getLogger("diffq_exp")
-LOG = "train.log"
 FINISHED, FAILED, MISTAKE, SIGNAL = 0, 1, 2, 128  # exit codes; SIGNAL plus the number, as shells have it
 
 
@@ -36,35 +36,51 @@ def run(
     folder: Path,
     choices: dict[str, str],
     asked: dict[str, Any] | None = None,
-    wait: bool = False,
+    if_busy: str = "refuse",
 ) -> int:
     """Do the run that `cfg` describes, or what is left of it, in `folder`; -> exit code.
 
     choices: the YAML file chosen for each group. asked: Hydra's own config and the overrides, for .hydra/.
-    wait: wait for another process that is at work on the run, instead of refusing.
+    if_busy: where another process is at work on the run, "refuse", "wait" for it, or "raise" FolderBusy.
     """
-    name = signature(cfg)
-    if only_afterwards(cfg) and cfg.init_from is None:
-        code, source = _float_run(cfg, folder, choices)
-        if code != FINISHED:
-            return code
-        with open_dict(cfg):
-            cfg.init_from = str(source)
+    asked = asked or {}
+    name, record = signature(cfg), record_of(cfg, choices, asked.get("overrides", []))
     try:
-        with RunFolder(folder, name, wait) as held:
-            if cfg.restart:
+        fault = None
+        if only_afterwards(cfg) and cfg.init_from is None:
+            code, source = _float_run(cfg, folder, choices, asked, "raise" if if_busy == "raise" else "wait")
+            if code >= SIGNAL:
+                return code
+            if code != FINISHED:
+                fault = f"its float32 network, {source}, did not finish"
+            with open_dict(cfg):
+                cfg.init_from = str(source)
+        with RunFolder(folder, name, wait=if_busy == "wait") as held:
+            if cfg.restart and "SLURM_RESTART_COUNT" not in os.environ:  # a job queued again began anew already
                 held.set_aside()
-            return _finish(cfg, held, choices, asked or {})
-    except (
-        FolderError,
-        ValueError,
-        OSError,
-    ) as fault:  # of the folder; what goes wrong in the run is recorded in it
-        log.error(" ".join(str(fault).split()))
+            if fault is not None:
+                return _fail(fault, held, record)
+            return _finish(cfg, held, choices, asked, record)
+    except FolderBusy as busy:
+        if if_busy == "raise":
+            raise
+        log.error(str(busy))
+        return MISTAKE
+    except (FolderError, ValueError, OSError) as broken:  # of the folder; what goes wrong in the run is recorded
+        log.error(" ".join(str(broken).split()))
         return MISTAKE
 
 
-def _float_run(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[int, Path]:
+def _fail(reason: str, folder: RunFolder, record: dict[str, Any]) -> int:
+    """Record a run that cannot begin."""
+    log.error(f"failed: {reason}")
+    folder.write_result({"status": "failed", **record, "reason": reason})
+    return FAILED
+
+
+def _float_run(
+    cfg: DictConfig, folder: Path, choices: dict[str, str], asked: dict[str, Any], if_busy: str
+) -> tuple[int, Path]:
     """Train the float32 network of a post-training quantization, or take the finished run of it."""
     plain = cfg.copy()
     with open_dict(plain):
@@ -76,10 +92,13 @@ def _float_run(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
-    return run(plain, source, choices, wait=True), source
+    words = [*without(asked.get("overrides", []), {"quantizer", *unused_keys(plain)}), "quantizer=none"]
+    return run(plain, source, choices, {"overrides": OmegaConf.create(words)}, if_busy), source
 
 
-def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str], asked: dict[str, Any]) -> int:
+def _finish(
+    cfg: DictConfig, folder: RunFolder, choices: dict[str, str], asked: dict[str, Any], record: dict[str, Any]
+) -> int:
     """Do what is left of a run whose folder is held."""
     device = pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
@@ -87,9 +106,11 @@ def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str], asked: 
     if earlier.get("status") == "diverged" or (
         earlier.get("status") == "finished" and (folder.path / MODEL).is_file()
     ):
+        if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run has to hear the numbers
+            Session(cfg, folder, choices, device, StopFlag(), earlier["run_id"]).tell_again(earlier)
         return _tell_again(earlier, folder, machine["git_commit"])
     run_id = earlier.get("run_id") or f"{folder.signature}-{secrets.token_hex(4)}"
-    result: dict[str, Any] = {"status": "running", "seed": cfg.seed, "run_id": run_id, **machine}
+    result: dict[str, Any] = {"status": "running", "run_id": run_id, **record, **machine}
     folder.write_result({**result, "seconds": earlier.get("seconds", 0.0)})
     folder.write_config(cfg, asked)
     started = time.monotonic()
@@ -104,6 +125,7 @@ def _finish(cfg: DictConfig, folder: RunFolder, choices: dict[str, str], asked: 
             result |= ending
         finally:
             result["seconds"] = round(earlier.get("seconds", 0.0) + time.monotonic() - started, 2)
+            result["ended"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
             try:
                 folder.write_result(result)
             finally:

@@ -22,9 +22,10 @@ from .build import (
 )
 from .data import Data
 from .display import Display
-from .folder import RunFolder
-from .loading import MODEL, load_weights, stored_config
+from .folder import MODEL, RunFolder
+from .loading import load_weights, stored_config
 from .quant.state import StoredModel, write_into
+from .results.records import METRICS, read_rows
 from .signature import only_afterwards
 from .training.measure import evaluate
 from .training.sizes import MB, float32_mb, size_row
@@ -131,7 +132,7 @@ class Session:
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
         fresh.load_state_dict(weights)
-        result: dict[str, Any] = {"status": "finished", "epochs": epochs}
+        result: dict[str, Any] = {"status": "finished", "epochs": epochs, "data": _describe(data)}
         float32 = evaluate(fresh, data.test, task)
         read_back(path, fresh, stored)
         result["test"] = evaluate(fresh, data.test, task)
@@ -148,6 +149,13 @@ class Session:
             cfg.model.pretrained = False  # every weight comes from the run
         return build_model(cfg, data, self.device).eval()
 
+    def tell_again(self, result: dict[str, Any]) -> None:
+        """Hand a run that had ended to the tracker: to the agent of a W&B sweep it is a trial as any other."""
+        self.tracker = build(self.cfg.tracking)
+        rows = read_rows(self.folder.path / METRICS)
+        TrackerListener(self.tracker, self.folder, self._config()).started(self.run_id, rows)
+        self.close(result, 0 if result["status"] == "finished" else 1)
+
     def close(self, result: dict[str, Any], code: int) -> None:
         """End the display and the tracker, whatever happened."""
         self.display.close()
@@ -156,6 +164,12 @@ class Session:
             self.tracker.finish(result, path if result["status"] == "finished" else None, code)
             if self.tracker.url_or_dir is not None:
                 log.info(f"W&B: {self.tracker.url_or_dir}")
+
+
+def _describe(data: Data) -> dict[str, Any]:
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    images = {name: part.images for name, part in parts.items() if part is not None}
+    return {"name": data.name, "classes": len(data.classes), **images}
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from .results.records import read_json
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
-MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "init_from")
+MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_from")
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile")
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
 
@@ -56,17 +58,21 @@ def signature(cfg: DictConfig) -> str:
 
 def run_name(cfg: DictConfig, choices: Any = None) -> str:
     """<dataset>-<model>-<quantizer>-<signature>, after the chosen YAML files."""
-    choices = choices or cfg.hydra.runtime.choices
-    parts = [_label(cfg, group, choices[group]) for group in ("dataset", "model", "quantizer")]
-    return "-".join([*parts, signature(cfg)])
+    names = labels(cfg, choices or cfg.hydra.runtime.choices)
+    return "-".join([names["dataset"], names["model"], names["quantizer"], signature(cfg)])
 
 
 def _label(cfg: DictConfig, group: str, choice: str) -> str:
     """The chosen YAML's name; where its target was replaced on the command line, the name of that."""
     path, target = conf_dir() / group / f"{choice}.yaml", cfg[group].get("_target_")
-    if not path.is_file() or OmegaConf.select(OmegaConf.load(path), "_target_") == target:
+    if not path.is_file() or _target_of(path) == target:
         return choice
     return str(target).rpartition(".")[2]
+
+
+@cache
+def _target_of(path: Path) -> Any:
+    return OmegaConf.select(OmegaConf.load(path), "_target_")
 
 
 def identity(source: Path) -> str:
@@ -74,6 +80,35 @@ def identity(source: Path) -> str:
     if source.is_dir():
         return str(read_json(source / "result.json").get("signature"))
     return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+
+def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str]) -> dict[str, Any]:
+    """What a run was asked to do, as its result.json says it whether it finishes or not.
+
+    In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
+    differ in one key, the seed say, differ in that one entry only. Nulls are left out.
+    """
+    keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *unused_keys(cfg))]
+    values = {key: _plain(cfg[key]) for key in keys}
+    values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in CONSUMED_NODES}
+    if cfg.init_from is not None:
+        values["init_from"] = identity(Path(cfg.init_from).expanduser())
+    return {
+        "seed": cfg.seed,
+        "choices": labels(cfg, choices),
+        "overrides": without(overrides, {"restart", "dry_run", "hydra"}),
+        "config": _without_nulls(values),
+    }
+
+
+def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
+    """The overrides that do not set one of the keys, or a key inside one of these nodes."""
+    return [str(word) for word in overrides if re.split(r"[=.@/]", word.lstrip("+~"), maxsplit=1)[0] not in keys]
+
+
+def labels(cfg: DictConfig, choices: Any) -> dict[str, str]:
+    """The name that stands for each consumed node: {"dataset": "digits", "quantizer": "qat", ...}."""
+    return {group: _label(cfg, group, choices[group]) for group in CONSUMED_NODES}
 
 
 def unused_keys(cfg: DictConfig) -> set[str]:

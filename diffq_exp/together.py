@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import NODES, PLAIN, Range, shown
-from .folder import status_of
+from .results.records import status_of
 from .signature import only_afterwards, unused_keys
 
 
-def together(cfg: DictConfig) -> list[str]:
+def together(cfg: DictConfig, multirun: bool = False) -> list[str]:
     """Faults that a composed config has as a whole."""
     faults = []
     for name, allowed in PLAIN.items():
@@ -28,7 +28,9 @@ def together(cfg: DictConfig) -> list[str]:
     missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     faults += [f"{name}: has no default; give {name}=..." for name in missing]
     faults += _bits_faults(cfg) + _path_faults(cfg) + _target_faults(cfg) + _device_faults(cfg.device)
-    return faults or _folder_faults(cfg)  # the folder's name needs all the rest
+    return faults or _folder_faults(
+        "hydra.sweep.dir" if multirun else "hydra.run.dir", cfg
+    )  # a name needs the rest
 
 
 def _plain(value: Any) -> Any:
@@ -67,14 +69,35 @@ def _status(run: Path) -> str:
         return "one without a readable result.json"
 
 
-def _folder_faults(cfg: DictConfig) -> list[str]:
+def _folder_faults(key: str, cfg: DictConfig) -> list[str]:
     """A file where the run's folder, or a folder above it, should be."""
-    folder = Path(cfg.hydra.run.dir).absolute()
+    given = OmegaConf.select(cfg, key)
+    folder = Path(given).absolute()
     return [
-        f"hydra.run.dir={cfg.hydra.run.dir}: {path} is not a folder"
+        f"{key}={given}: {path} is not a folder"
         for path in (folder, *folder.parents)
         if (path.exists() or path.is_symlink()) and not path.is_dir()
     ]
+
+
+def sweep_faults(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    """Faults of how a sweep is asked for; only for our own sweeper and launcher."""
+    faults = []
+    if str(cfg.hydra.launcher.get("_target_")).endswith(".ProcessLauncher"):
+        n_jobs = Range(int, low=1, optional=True)
+        faults += [out_of_range("hydra.launcher.n_jobs", cfg.hydra.launcher.n_jobs, n_jobs)]
+    if str(cfg.hydra.sweeper.get("_target_")).endswith(".GridSweeper"):
+        faults += [
+            f"{one.input_line}: intervals need another sweeper (hydra/sweeper=optuna, say); this one takes values"
+            for one in typed
+            if one.is_interval_sweep()
+        ]
+        grids = OmegaConf.to_container(cfg.hydra.sweeper.grids)
+        if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+            faults.append(f"hydra.sweeper.grids={grids}: a list of {{key: [values]}} is allowed")
+        elif grids and any(one.key_or_group == "experiment" and one.is_sweep_override() for one in typed):
+            faults.append("experiment: one that brings its own sweep stands alone")
+    return [fault for fault in faults if fault]
 
 
 def _target_faults(cfg: DictConfig) -> list[str]:
@@ -100,15 +123,14 @@ def _device_faults(device: str) -> list[str]:
     return [fault] if (fault := device_fault(device)) else []
 
 
-def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
-    """Keys that were typed and that nothing takes up under the chosen nodes."""
+def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str]:
+    """Words that were typed and that nothing takes up under the chosen nodes -> what to say of each."""
     unused = unused_keys(cfg)
     if cfg.init_from is not None and only_afterwards(cfg):
         unused |= {"epochs", "lr", "accumulate", "clip", "compile"}
     quantizer = cfg.hydra.runtime.choices["quantizer"]
-    return [
-        f"{one.input_line}: has no effect with quantizer={quantizer}" for one in typed if one.key_or_group in unused
-    ]
+    words = [one.input_line or "" for one in typed if one.key_or_group in unused]
+    return {word: f"{word}: has no effect with quantizer={quantizer}" for word in words}
 
 
 def out_of_range(name: str, value: Any, allowed: Range | None) -> str | None:

@@ -9,13 +9,12 @@ import sys
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig
 
 from .config import conf_dir, register
+from .job import codes, job
 from .signature import register_resolver
 
 PASSED_ON = ("--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
-_codes: list[int] = []  # of the jobs that ran in this process
 
 
 def main() -> int:
@@ -36,15 +35,20 @@ def main() -> int:
             return 2
         for line in found.warnings:
             print(f"warning: {line}", file=sys.stderr)
+        if any(one.cfg.dry_run for one in found.jobs):
+            from .sweep import show_plan
+
+            show_plan(found.jobs)
+            return 0
     register()
     register_resolver()
     sys.argv[1:] = overrides_last(words)
     try:
-        _hydra_main()
+        hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
     except KeyboardInterrupt:  # before the run had its own way of stopping
         print("interrupted before the run began", file=sys.stderr)
         return 130
-    return max(_codes, default=0)
+    return max(codes, default=0)
 
 
 def overrides_last(words: list[str]) -> list[str]:
@@ -54,31 +58,6 @@ def overrides_last(words: list[str]) -> list[str]:
     for override in overrides:
         options.remove(override)
     return [*options, *overrides]
-
-
-@hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-def _hydra_main(cfg: DictConfig) -> None:
-    from pathlib import Path
-
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from .display import log_to_console
-    from .run import run
-
-    log_to_console()
-    hydra_cfg = HydraConfig.get()
-    asked = {
-        "hydra": OmegaConf.create({"hydra": hydra_cfg}),
-        "overrides": OmegaConf.create(list(hydra_cfg.overrides.task)),
-    }
-    folder, here = Path(hydra_cfg.runtime.output_dir), Path.cwd()
-    if folder.is_relative_to(here):
-        folder = folder.relative_to(here)  # as it is shown, and as another run may be given it
-    code = run(cfg, folder, dict(hydra_cfg.runtime.choices), asked)
-    if code > 128:
-        sys.exit(code)  # stopped by a signal: so is the sweep
-    _codes.append(code)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every experiment of conf/experiment: its hyper-parameters, and one step of its own on made images."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from run_configs import ask
 from torch.optim import SGD, Adam, AdamW
 
 from diffq_exp.build import build, build_data, build_model, build_optimizers
+from diffq_exp.checks import check
 from diffq_exp.config import conf_dir
 from diffq_exp.training.trainer import Settings, Trainer
 
@@ -22,6 +24,7 @@ SHAPES = {
     "cifar100_wide_resnet": (100, 3, 32),
     "imagenet_deit": (1000, 3, 224),
 }
+SWEEPS = {"pareto_digits": 51, "pareto_cifar10": 51, "noise_ablation": 36}  # jobs
 # entries of the network, where the paper or the issue says how many
 ENTRIES = {
     "quick": None,
@@ -57,7 +60,24 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def test_every_experiment_of_conf_is_tested_here():
-    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == set(SHAPES)
+    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == {*SHAPES, *SWEEPS}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_has_each_of_its_runs_once_and_without_faults(name):
+    found = check([f"experiment={name}", "dataset=synthetic"])
+    assert not found.faults and not found.warnings
+    assert len({job.signature for job in found.jobs}) == len(found.jobs) == SWEEPS[name]
+
+
+def test_the_front_of_the_digits_sets_diffq_against_every_baseline_at_three_seeds():
+    jobs = Counter()
+    for job in check(["experiment=pareto_digits"]).jobs:
+        jobs[job.cfg.hydra.runtime.choices.quantizer, job.cfg.bits if "bits" in " ".join(job.words) else None] += 1
+    assert jobs == {
+        ("none", None): 3, ("diffq", None): 12,
+        **{(method, bits): 3 for method in ("qat", "lsq", "ptq") for bits in (2, 3, 4, 8)},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VALUES)

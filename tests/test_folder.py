@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffq_exp.folder import FolderError, RunFolder, is_locked, status_of
-from diffq_exp.results.records import read_json
+from diffq_exp.folder import FolderError, RunFolder
+from diffq_exp.results.records import is_locked, read_json, status_of
 
 HOLDER = """
 import sys, time

@@ -19,8 +19,9 @@ from safetensors import deserialize
 
 from diffq_exp import evaluate as evaluation
 from diffq_exp import load_model, machine, storage
-from diffq_exp.folder import RunFolder, is_locked
-from diffq_exp.machine import git_state
+from diffq_exp.folder import RunFolder
+from diffq_exp.results.commit import git_state
+from diffq_exp.results.records import is_locked
 from diffq_exp.training.objective import Classification
 from diffq_exp.training.trainer import Trainer
 
@@ -49,7 +50,7 @@ def never(*args, **kwargs):
 def same_commit():
     """The checkout may get a commit while these tests run; and asking git takes a while."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "git_state", lambda folder: (COMMIT, False))
+        patch.setattr(machine, "git_state", lambda: (COMMIT, False))
         yield
 
 
@@ -573,7 +574,7 @@ def test_interrupted_is_gone_on_with(batch, number, code, finished, tmp_path, mo
     assert again.code == 0 and again.folder == outcome.folder
     assert timeless(again.rows) == timeless(finished.rows)
     assert payloads(again.folder) == payloads(finished.folder)
-    own = {"seconds": 0, "run_id": ""}
+    own = {"seconds": 0, "run_id": "", "ended": ""}
     assert {**again.result, **own} == {**finished.result, **own}
     assert again.result["run_id"] == first["run_id"] != finished.result["run_id"]
     assert again.result["seconds"] > first["seconds"] > 0  # of both together

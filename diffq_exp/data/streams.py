@@ -121,8 +121,9 @@ def _collate(samples: list[tuple[Tensor, int] | ValueError]) -> tuple[Tensor, Te
 
 
 def _leave_interrupts_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches a whole process group; the trainer decides what becomes of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C, and Slurm's SIGUSR2, reach all processes; the trainer decides what becomes of it."""
+    for number in (signal.SIGINT, getattr(signal, "SIGUSR2", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Resized:

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -47,6 +50,25 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
     return values
+
+
+def status_of(path: Path) -> str | None:
+    """The status of a run's folder, None without one; `killed` where it says running and nobody holds the lock."""
+    status = read_json(path / RESULT).get("status")
+    return "killed" if status == "running" and not is_locked(path) else status
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process is at work in a run's folder; `running` in a result with a free lock means killed."""
+    if not (path / LOCK).exists():
+        return False
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

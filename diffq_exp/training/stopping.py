@@ -1,4 +1,9 @@
-"""Stopping between steps: signals become a flag, and a loss that is not finite a number on the device."""
+"""Stopping between steps: signals become a flag, and a loss that is not finite a number on the device.
+
+A cluster tells a job by SIGUSR2 that its time is up. Whoever started the run there (submitit) has a handler for it
+that queues the job again and exits at once, so StopFlag takes its place, the run saves and lets go of all it holds,
+and only then is the signal handed on. SIGTERM is left to such a starter: Slurm sends it along as a mere warning.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import torch
 from torch import Tensor
 
 NEVER = 2**31 - 1
+PREEMPTED = getattr(signal, "SIGUSR2", None)  # not on every system
 
 
 class Interrupted(Exception):
@@ -25,7 +31,11 @@ class Diverged(Exception):
 
 
 class StopFlag:
-    """Inside its `with`, SIGINT and SIGTERM set `signal` instead of breaking in; a second Ctrl-C breaks in."""
+    """Inside its `with`, SIGINT, SIGTERM and SIGUSR2 set `signal` instead of breaking in; a second Ctrl-C does.
+
+    SIGTERM is left alone where somebody else handles it, and so is a signal that is ignored: SIGINT in the jobs of
+    a sweep, say, whose launcher passes it on.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -33,8 +43,9 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._set)
+            for number in (signal.SIGINT, signal.SIGTERM, PREEMPTED):
+                if number is not None and not _is_left_alone(number):
+                    self._before[number] = signal.signal(number, self._set)
         except ValueError:  # not in the main thread: whoever owns the signals decides
             pass
         return self
@@ -47,6 +58,27 @@ class StopFlag:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+
+
+def hand_on(code: int) -> None:
+    """For after a run: give SIGUSR2, if the exit code says that it ended the run, to whoever handled it before.
+
+    That may queue the run again and exit, so nothing may be held any more. Without such a handler nothing happens.
+    """
+    if PREEMPTED is not None and code == 128 + PREEMPTED and _is_foreign(PREEMPTED):
+        signal.raise_signal(PREEMPTED)
+
+
+def _is_left_alone(number: int) -> bool:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        return True
+    return number == signal.SIGTERM and _is_foreign(number)
+
+
+def _is_foreign(number: int) -> bool:
+    """Whether a signal's handler is a function, and not that of a StopFlag around this one."""
+    handler = signal.getsignal(number)
+    return callable(handler) and not isinstance(getattr(handler, "__self__", None), StopFlag)
 
 
 class FiniteWatch:

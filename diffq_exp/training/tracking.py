@@ -53,7 +53,7 @@ class WandbTracker:
     """One W&B run. `mode`: see `resolve_mode`. `name` replaces the one given to start().
 
     `timeout_seconds`: how long start() and finish() each wait for the server; finish() adds the time to send
-    the model at 4 MB/s. WANDB_BASE_URL and other variables of W&B hold where no argument says more; the key
+    the file at 4 MB/s. WANDB_BASE_URL and other variables of W&B hold where no argument says more; the key
     comes from WANDB_API_KEY or netrc and is never asked for.
     """
 
@@ -109,18 +109,21 @@ class WandbTracker:
         if self._segment.mode == "offline":
             self._drop_older(self._segment)
 
-    def finish(self, result: Row | None, model_file: Path | None, exit_code: int) -> None:
-        """Hand over summary and model, and end the helper process. A no-op without start(), or twice."""
+    def finish(self, result: Row | None, file: Path | None, exit_code: int, kind: str = "model") -> None:
+        """Hand over summary and file, an artifact of this type, and end the helper process.
+
+        A no-op without start(), or twice.
+        """
         segment, self._segment = self._segment, None
         if segment is None:
             return
         try:
-            self._close(segment, result, model_file, exit_code)
+            self._close(segment, result, file, exit_code, kind)
         except Exception as error:
             segment = self._open_offline("W&B did not take the end of the run", error)
             with contextlib.suppress(Exception):
                 if segment is not None:
-                    self._close(segment, result, model_file, exit_code)
+                    self._close(segment, result, file, exit_code, kind)
 
     def _open(self, mode: str) -> Segment:
         """A segment that has all rows so far."""
@@ -148,11 +151,11 @@ class WandbTracker:
         _logger.warning("%s (%s); all of it goes to %s; upload: wandb sync %s", problem, reason, where, where)
         return segment
 
-    def _close(self, segment: Segment, result: Row | None, model_file: Path | None, exit_code: int) -> None:
+    def _close(self, segment: Segment, result: Row | None, file: Path | None, exit_code: int, kind: str) -> None:
         seconds = _LOCAL_SECONDS
         if segment.mode == "online":
-            seconds = self.timeout_seconds + _megabytes(model_file) / _UPLOAD_MB_PER_SECOND
-        segment.close(flat(result or {}), model_file, exit_code, seconds)
+            seconds = self.timeout_seconds + _megabytes(file) / _UPLOAD_MB_PER_SECOND
+        segment.close(flat(result or {}), file, exit_code, seconds, kind)
         self._drop_older(segment, whole=True)
 
     def _drop_older(self, segment: Segment, whole: bool = False) -> None:

@@ -65,10 +65,12 @@ class Segment:
         """Flat values; "epoch" is the step. Returns at once; an error is reported once."""
         self._call(lambda: self._log(values))
 
-    def close(self, summary: dict[str, Any], model_file: Path | None, exit_code: int, seconds: float) -> None:
-        """Flat summary; the model as an artifact. Raises unless all is on its way or on disk in that time."""
+    def close(
+        self, summary: dict[str, Any], file: Path | None, exit_code: int, seconds: float, kind: str = "model"
+    ) -> None:
+        """Flat summary; the file as an artifact of type `kind`. Raises unless all is on its way or disk in time."""
         with self._abandoned_on_error():
-            self._call(lambda: self._close(summary, model_file, exit_code)).result(seconds)
+            self._call(lambda: self._close(summary, file, exit_code, kind)).result(seconds)
         self._calls.put(None)
 
     def older(self) -> list[Path]:
@@ -93,17 +95,17 @@ class Segment:
             # commit: else the last row waits for the next; W&B itself drops steps that its server has
             self._run.log(with_histogram(values, self._wandb.Histogram), step=values["epoch"], commit=True)
 
-    def _close(self, summary: dict[str, Any], model_file: Path | None, exit_code: int) -> None:
+    def _close(self, summary: dict[str, Any], file: Path | None, exit_code: int, kind: str) -> None:
         with self._reporting("the summary"):
             self._run.summary.update(with_histogram(summary, self._wandb.Histogram))
-        if model_file is not None and model_file.is_file():
-            with self._reporting("the model"):
-                self._log_model(model_file)
+        if file is not None and file.is_file():
+            with self._reporting(f"the {kind}"):
+                self._log_file(file, kind)
         self._run.finish(exit_code=exit_code)
         self._wandb.teardown()
 
-    def _log_model(self, file: Path) -> None:
-        artifact = self._wandb.Artifact(f"model-{self._id}", type="model")
+    def _log_file(self, file: Path, kind: str) -> None:
+        artifact = self._wandb.Artifact(f"{kind}-{self._id}", type=kind)
         # immutable: refers to the file where it stands, instead of a copy outside the run's folder
         artifact.add_file(str(file.absolute()), policy="immutable")
         self._run.log_artifact(artifact)

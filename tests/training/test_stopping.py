@@ -3,14 +3,20 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
+from run_configs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffq_exp.training.stopping import Diverged, FiniteWatch, StopFlag
+from diffq_exp.results.records import read_rows, status_of
+from diffq_exp.training.stopping import Diverged, FiniteWatch, StopFlag, hand_on
 
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 CPU = torch.device("cpu")
 
 
@@ -20,12 +26,12 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def handlers():
     """The handlers of before, which have to be there again afterwards."""
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in CAUGHT]
     yield before
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in CAUGHT] == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", CAUGHT)
 def test_a_signal_sets_the_flag_and_breaks_nothing(number, handlers):
     with StopFlag() as stop:
         assert stop.signal is None
@@ -74,6 +80,107 @@ def test_in_another_thread_it_leaves_signals_to_their_owner(handlers):
     thread.start()
     thread.join()
     assert found == [(None, handlers[1])]
+
+
+# ---- started by a cluster --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(handlers):
+    """The signals that handlers of a starter are given, as submitit has them; the default ones come back."""
+    told = []
+    before = {number: signal.signal(number, lambda *args: told.append(args[0])) for number in CAUGHT[1:]}
+    yield told
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_starter_gets_sigterm_at_once_and_sigusr2_when_all_is_saved(told):
+    with StopFlag() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (told, stop.signal) == ([signal.SIGTERM], None)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert (told, stop.signal) == ([signal.SIGTERM], signal.SIGUSR2)
+    hand_on(128 + signal.SIGUSR2)
+    assert told == [signal.SIGTERM, signal.SIGUSR2]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, signal.SIGUSR2, 128 + signal.SIGTERM, 128 + signal.SIGINT])
+def test_a_run_that_ended_otherwise_is_not_handed_on(code, told):
+    with StopFlag():
+        os.kill(os.getpid(), signal.SIGUSR2)
+    hand_on(code)
+    assert told == []
+
+
+def test_an_exit_of_the_starter_passes(handlers):
+    before = signal.signal(signal.SIGUSR2, lambda *args: sys.exit(-1))
+    try:
+        with pytest.raises(SystemExit):
+            hand_on(128 + signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_without_a_starter_there_is_nobody_to_hand_on_to(handlers):
+    """The default action would kill the process."""
+    with StopFlag() as outer, StopFlag():
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert outer.signal is None
+    with StopFlag() as outer:
+        hand_on(128 + signal.SIGUSR2)
+    hand_on(128 + signal.SIGUSR2)
+    assert outer.signal is None
+
+
+# What train.py does, with a starter of the process: told when the folder is free and the run says interrupted.
+STARTED = """
+import json, signal, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv.pop(1)]
+starter = sys.argv.pop(1)
+
+def requeue(number, frame):
+    from diffq_exp.results.records import is_locked
+    (folder,) = Path("outputs").iterdir()
+    status = json.loads((folder / "result.json").read_text())["status"]
+    print("requeue", status, is_locked(folder), flush=True)
+    sys.exit(77)
+
+def bypass(number, frame):
+    print("bypassed", flush=True)
+
+if starter == "submitit":
+    signal.signal(signal.SIGUSR2, requeue)
+    signal.signal(signal.SIGTERM, bypass)
+import diffq_exp.train
+from diffq_exp.training import trainer
+save = trainer.Trainer._save
+
+def save_and_signal(self):
+    save(self)
+    if self.epoch == 1 and self.batch == 0:
+        signal.raise_signal(signal.SIGTERM) if starter == "submitit" else None
+        signal.raise_signal(signal.SIGUSR2)
+
+trainer.Trainer._save = save_and_signal
+sys.exit(diffq_exp.train.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("starter", "code", "said"),
+    [("submitit", 77, ["bypassed", "requeue interrupted False"]), ("none", 128 + signal.SIGUSR2, [])],
+)
+def test_a_whole_run_saves_and_is_free_before_it_is_handed_on(starter, code, said, tmp_path):
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", STARTED, root, starter, *TINY, "epochs=3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith(("bypassed", "requeue"))] == said
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert status_of(folder) == "interrupted" and len(read_rows(folder / "metrics.jsonl")) == 1
+    assert (folder / "checkpoint.pt").is_file()
 
 
 # ---- the watch ----------------------------------------------------------------------------------------------

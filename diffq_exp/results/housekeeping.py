@@ -1,0 +1,156 @@
+"""What outputs/ holds, and clearing it: a list of every run, and deleting those that are worth nothing any more.
+
+Deleting is guarded thrice: only what somebody said yes to, only a folder that is a run's and holds nothing of
+anybody else's, and only while its lock is ours. Its result.json goes last, so that a deletion cut short can be
+done again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .records import LOCK, METRICS, RESULT, read_json
+from .runs import MISSING, SWEEPS, Run, read_sweep
+from .tables import NONE, Table, counts, megabytes
+
+OF_A_RUN = {RESULT, METRICS, LOCK, ".hydra", ".earlier", "checkpoint.pt", "model.safetensors", "train.log", "wandb"}
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def list_table(runs: Sequence[Run]) -> Table:
+    """Every run in a line."""
+    header = ("folder", "status", "accuracy, %", "MB", "seconds", "MB on disk", "age", "commit")
+    rows = [_line(run) for run in runs]
+    return Table(f"{len(runs)} runs: {counts(runs)}", header, rows, left=2)
+
+
+def leftovers(root: Path) -> list[Run]:
+    """Folders that a sweep's record names and that hold no result: their job was killed before it began."""
+    found = {}
+    for record in sorted((root / SWEEPS).glob("*.json")):
+        try:
+            jobs = read_sweep(root, record.stem).jobs
+        except ValueError:
+            continue
+        for job in jobs:
+            if job.folder.is_dir() and job.folder.name.endswith(f"-{job.signature}"):
+                found[job.folder] = job
+    return [job for folder, job in found.items() if not (folder / RESULT).exists()]
+
+
+def kinds(runs: Iterable[Run], head: str | None) -> dict[str, list[Run]]:
+    """{"unfinished", "failed", "superseded": the runs that may be cleared away}. head: the checkout's commit."""
+    wanted: dict[str, list[Run]] = {"unfinished": [], "failed": [], "superseded": []}
+    for run in runs:
+        if not (run.signature and run.folder.is_dir()):
+            continue
+        if run.status in ("interrupted", "killed", MISSING):
+            wanted["unfinished"].append(run)
+        elif run.status in ("failed", "diverged"):
+            wanted["failed"].append(run)
+        elif run.status == "finished" and head is not None and run.result.get("git_commit") not in (None, head):
+            wanted["superseded"].append(run)
+    return wanted
+
+
+def prune(runs: Iterable[Run], head: str | None, ask: Callable[[str], bool], say: Callable[[str], None]) -> int:
+    """List each kind, ask, and delete after a yes; -> bytes that were freed."""
+    freed = 0
+    for kind, found in kinds(runs, head).items():
+        foreign = {run.folder: _not_ours(run.folder) for run in found}
+        for folder, why in foreign.items():
+            if why:
+                say(f"kept: {folder} ({why})")
+        sizes = {run.folder: bytes_below(run.folder) for run in found if not foreign[run.folder]}
+        if not sizes:
+            say(f"no {kind} runs to delete")
+            continue
+        for folder, size in sizes.items():
+            say(f"  {folder}  {_mb(size)} MB")
+        if ask(f"delete {len(sizes)} {kind} runs, {_mb(sum(sizes.values()))} MB? [y/N] "):
+            freed += sum(_delete(run, say) for run in found if run.folder in sizes)
+    say(f"{_mb(freed)} MB freed")
+    return freed
+
+
+def bytes_below(folder: Path) -> int:
+    """Of the files below a folder; links count for themselves."""
+    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
+
+
+def _delete(run: Run, say: Callable[[str], None]) -> int:
+    """Delete a run's folder if nobody is at work in it and it is still what it was; -> bytes."""
+    folder = run.folder
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            if read_json(folder / RESULT) != _record(run) or _not_ours(folder):
+                say(f"kept: {folder} (it changed in the meantime)")
+                return 0
+            size = bytes_below(folder)
+            for path in sorted(folder.iterdir(), key=lambda path: (path.name == RESULT, path.name)):
+                if path.name != LOCK:
+                    _remove(path)
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+    except Timeout:
+        say(f"kept: {folder} (another process is at work on it)")
+        return 0
+    except OSError as fault:
+        say(f"kept in part: {folder} ({fault})")
+        return 0
+    return size
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _record(run: Run) -> dict[str, object]:
+    return {} if run.status == MISSING else run.result
+
+
+def _not_ours(folder: Path) -> str:
+    """Why a folder must stay, or ""."""
+    if folder.is_symlink():
+        return "a link"
+    others = [path.name for path in folder.iterdir() if path.name not in OF_A_RUN and path.suffix != ".partial"]
+    return f"it holds files that no run leaves: {', '.join(sorted(others)[:3])}" if others else ""
+
+
+def _line(run: Run) -> list[str]:
+    here = run.folder.is_dir()
+    commit = str(run.result.get("git_commit") or "")[:7] + "*" * bool(run.result.get("git_dirty"))
+    accuracy, seconds = run.accuracy, run.result.get("seconds")
+    return [
+        run.folder.as_posix(),
+        run.status,
+        NONE if accuracy is None else f"{100 * accuracy:.2f}",
+        megabytes(run.size("file")),
+        NONE if seconds is None else f"{seconds:.1f}",
+        _mb(bytes_below(run.folder)) if here else NONE,
+        _age(run.folder) if here else NONE,
+        commit or NONE,
+    ]
+
+
+def _age(folder: Path) -> str:
+    """Since the result was written, or the folder."""
+    record = folder / RESULT
+    seconds = max(0.0, time.time() - (record if record.exists() else folder).stat().st_mtime)
+    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _mb(count: int) -> str:
+    return f"{count / 2**20:.1f}"

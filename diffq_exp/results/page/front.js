@@ -1,0 +1,272 @@
+// The chart of accuracy against size: a front per method, the selected point in a ring, float32 as a line.
+
+const TOUCH = matchMedia("(pointer: coarse)").matches;
+// as large to the eye as a circle of 10
+const MARKER_SIZES = { "triangle-up": 12, "triangle-down": 12, diamond: 12, star: 14, cross: 11, x: 11 };
+
+/** Text for plotly, which reads a little HTML: shown as it is. */
+const shown = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+function hoverText(point) {
+  const settings = point.overrides.length ? point.overrides : ["no overrides"];
+  const lines = settings.slice(0, 12).map((text) => shown(text.length > 60 ? `${text.slice(0, 59)}…` : text));
+  const seeds = point.runs.length > 1 ? ` (${point.runs.length} runs)` : "";
+  const bits = known(point.bits) ? `, ${point.bits.toFixed(2)} bits on average` : "";
+  return [
+    `<b>${shown(DATA.styles[point.method].label)}</b>`,
+    ...lines,
+    `${accuracyOf(point)}${seeds}`,
+    `${megabytes(point.size)}${bits}`,
+  ].join("<br>");
+}
+
+function methodTraces(name) {
+  const { colour, symbol } = DATA.styles[name];
+  const entries = problem()
+    .points.map((point, index) => ({ point, index }))
+    .filter(({ point }) => point.method === name);
+  const front = entries.filter(({ point }) => point.front).sort((a, b) => a.point.size - b.point.size);
+  const errors = (name) => ({
+    type: "data",
+    array: entries.map(({ point }) => point[name] || 0),
+    thickness: 1,
+    width: 0,
+    color: `${colour}99`,
+    visible: entries.some(({ point }) => point[name]),
+  });
+  const line = {
+    x: front.map(({ point }) => point.size),
+    y: front.map(({ point }) => point.accuracy),
+    mode: "lines",
+    line: { color: colour, width: 1.6 },
+    hoverinfo: "skip",
+  };
+  const markers = {
+    x: entries.map(({ point }) => point.size),
+    y: entries.map(({ point }) => point.accuracy),
+    customdata: entries.map(({ index }) => index),
+    mode: "markers",
+    marker: {
+      color: colour,
+      symbol,
+      size: (MARKER_SIZES[symbol] || 10) * (problem().points.length > 150 ? 0.65 : 1),
+      line: { color: "#fff", width: 1 },
+      opacity: entries.map(({ point }) => (point.front ? 1 : 0.38)),
+    },
+    error_x: errors("size_std"),
+    error_y: errors("std"),
+    text: entries.map(({ point }) => hoverText(point)),
+    hovertemplate: "%{text}<extra></extra>",
+    hoverlabel: { bgcolor: "#fff", bordercolor: colour, align: "left", font: FONT },
+  };
+  return [line, markers].map((trace) => ({ ...trace, name, visible: !state.hidden.has(name) }));
+}
+
+const ring = () => {
+  const point = state.point === null ? null : problem().points[state.point];
+  const visible = point && !state.hidden.has(point.method);
+  return {
+    x: visible ? [point.size] : [],
+    y: visible ? [point.accuracy] : [],
+    mode: "markers",
+    hoverinfo: "skip",
+    marker: { symbol: "circle-open", size: 20, color: "#1b1b1b", line: { width: 2 } },
+  };
+};
+
+// ---- axes -----------------------------------------------------------------------------------------------------------
+
+/** Round sizes between two powers of ten, as many as stand beside each other legibly. */
+function sizeTicks([low, high]) {
+  const sets = [
+    [1],
+    [1, 3],
+    [1, 2, 5],
+    [1, 1.5, 2, 3, 5, 7],
+    [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9],
+  ];
+  const most = $("front").clientWidth < 480 ? 6 : 9;
+  let ticks = [];
+  for (const set of sets) {
+    const finer = [];
+    for (let power = Math.floor(low); power <= high; power += 1) {
+      finer.push(...set.map((mantissa) => Number((mantissa * 10 ** power).toPrecision(3))));
+    }
+    const inside = finer.filter((tick) => Math.log10(tick) >= low && Math.log10(tick) <= high);
+    if (inside.length > most && ticks.length > 1) break;
+    ticks = inside;
+  }
+  return ticks;
+}
+
+function sizeRange() {
+  const sizes = problem()
+    .points.map((point) => point.size)
+    .filter((size) => size > 0)
+    .map(Math.log10);
+  const [low, high] = [Math.min(...sizes), Math.max(...sizes)];
+  const room = Math.max(0.05 * (high - low), 0.08);
+  return [low - room, high + room];
+}
+
+/** Accuracies that fit all points, or those above the floor: a broken run ruins no scale. */
+function accuracyRange(all) {
+  const { points, float32, floor } = problem();
+  const spread = (point) => [point.accuracy - (point.std || 0), point.accuracy + (point.std || 0)];
+  const line = float32 ? spread(float32) : [];
+  const chosen = all ? points : points.filter((point) => point.accuracy >= floor);
+  const values = [...chosen.flatMap(spread), ...line];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const room = Math.max(0.07 * (high - low), 0.001);
+  return [low - room, high + room];
+}
+
+function layout() {
+  const sizes = sizeRange();
+  const { float32, chance } = problem();
+  const across = (y, dash) => ({
+    type: "line",
+    xref: "paper",
+    x0: 0,
+    x1: 1,
+    y0: y,
+    y1: y,
+    layer: "below",
+    line: { color: QUIET, width: 1.2, dash },
+  });
+  const note = (y, text) => ({
+    xref: "paper",
+    x: 0,
+    y,
+    text,
+    showarrow: false,
+    xanchor: "left",
+    yanchor: "bottom",
+    font: { ...FONT, size: 11.5, color: QUIET },
+    bgcolor: "rgba(255,255,255,.8)",
+    borderpad: 1,
+    xshift: 5,
+  });
+  const shapes = [];
+  const annotations = [];
+  if (float32) {
+    shapes.push(across(float32.accuracy, "dash"));
+    annotations.push(note(float32.accuracy, `float32, ${percent(float32.accuracy)}`));
+  }
+  if (known(chance)) {
+    shapes.push(across(chance, "dot"));
+    annotations.push(note(chance, `chance, ${percent(chance)}`));
+  }
+  return {
+    font: FONT,
+    margin: { l: 56, r: 12, t: 12, b: 46 },
+    showlegend: false,
+    hovermode: "closest",
+    hoverdistance: 24,
+    dragmode: TOUCH ? false : "zoom",
+    shapes,
+    annotations,
+    paper_bgcolor: "#fff",
+    plot_bgcolor: "#fff",
+    xaxis: {
+      ...AXIS,
+      type: "log",
+      range: sizes,
+      tickvals: sizeTicks(sizes),
+      ticktext: sizeTicks(sizes).map(String),
+      title: { text: "size, MB", standoff: 10, font: FONT },
+    },
+    yaxis: {
+      ...AXIS,
+      range: accuracyRange(state.allPoints),
+      tickformat: ".2~%",
+      title: { text: "test accuracy", standoff: 8, font: FONT },
+    },
+  };
+}
+
+// ---- drawing --------------------------------------------------------------------------------------------------------
+
+function drawFront() {
+  state.point = null;
+  Plotly.newPlot(
+    "front",
+    [...problem().methods.flatMap(({ name }) => methodTraces(name)), ring()],
+    layout(),
+    CONFIG,
+  );
+  $("front").on("plotly_click", ({ points: [hit] }) => known(hit.customdata) && selectPoint(hit.customdata));
+  $("front").on("plotly_relayout", (change) => {
+    if (!Object.keys(change).some((key) => key.startsWith("xaxis.range"))) return;
+    const ticks = sizeTicks($("front").layout.xaxis.range);
+    Plotly.relayout("front", { "xaxis.tickvals": ticks, "xaxis.ticktext": ticks.map(String) });
+  });
+  drawLegend();
+  drawRangeButton();
+  $("front-caption").textContent = caption();
+}
+
+function drawLegend() {
+  $("legend").replaceChildren(
+    ...problem().methods.map(({ name }) =>
+      h(
+        "button",
+        {
+          type: "button",
+          "aria-pressed": String(!state.hidden.has(name)),
+          "data-method": name,
+          click: (event) => toggleMethod(name, event.currentTarget),
+        },
+        glyph(name),
+        h("span", {}, DATA.styles[name].label),
+      ),
+    ),
+  );
+}
+
+function toggleMethod(name, button) {
+  if (!state.hidden.delete(name)) state.hidden.add(name);
+  const visible = !state.hidden.has(name);
+  button.setAttribute("aria-pressed", String(visible));
+  const traces = $("front")
+    .data.map((trace, index) => (trace.name === name ? index : -1))
+    .filter((index) => index >= 0);
+  Plotly.restyle("front", { visible }, traces);
+  markPoint();
+}
+
+function drawRangeButton() {
+  const floor = accuracyRange(false)[0];
+  const below = problem().points.filter((point) => point.accuracy < floor).length;
+  $("range").hidden = below === 0;
+  $("range").textContent = `All points (${below} below)`;
+  $("range").setAttribute("aria-pressed", String(state.allPoints));
+}
+
+function toggleRange() {
+  state.allPoints = !state.allPoints;
+  drawRangeButton();
+  Plotly.relayout("front", { "yaxis.range": accuracyRange(state.allPoints) });
+}
+
+function markPoint() {
+  const { x, y } = ring();
+  Plotly.restyle("front", { x: [x], y: [y] }, [$("front").data.length - 1]);
+}
+
+function caption() {
+  const { float32, chance, points } = problem();
+  return [
+    "A line joins the points of a method that no other point of it beats in both accuracy and size; the others are pale.",
+    points.some((point) => point.std) ? "Bars: one standard deviation." : "",
+    float32
+      ? `Dashed: float32, ${accuracyOf(float32)} at ${megabytes(float32.size)}.`
+      : "No float32 run to compare with.",
+    known(chance) ? `Chance is ${percent(chance)}.` : "",
+    TOUCH
+      ? "Tap a point to see its runs."
+      : "Click a point to see its runs; drag to zoom, double-click to go back.",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}

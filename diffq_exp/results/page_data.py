@@ -1,0 +1,203 @@
+"""What the page of a report shows, as plain data: problems, points and runs name each other by place in lists.
+
+Nothing is computed here that the Report does not hold; what many runs share (layers, machines) is stored once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from .plots import accuracy_floor, styles
+from .points import Point, mean_std
+from .records import METRICS, read_rows
+from .runs import Run
+from .summary import Problem, Report
+
+_ORDER = ("finished", "running", "interrupted", "failed", "diverged", "killed", "missing")
+CURVES = {  # name in the page: where a row of metrics.jsonl has it
+    "epoch": ("epoch",),
+    "train_loss": ("train", "loss"),
+    "train_accuracy": ("train", "accuracy"),
+    "val_loss": ("val", "loss"),
+    "val_accuracy": ("val", "accuracy"),
+    "soft": ("size_mb", "soft"),
+    "true": ("size_mb", "true"),
+}
+
+
+def title_of(report: Report) -> str:
+    """The sweep's name; without a sweep the folder or folders in which the runs lie."""
+    if report.sweep is not None:
+        return report.sweep.name
+    folders = {run.folder.resolve().parent.name for run in (*report.runs, *report.others)}
+    return ", ".join(sorted(folders)) or "No runs"
+
+
+def page_data(report: Report) -> dict[str, Any]:
+    """All that the page shows, of plain types: runs and points are named by their positions in lists."""
+    runs = report.runs
+    position = {id(run): at for at, run in enumerate(runs)}
+    layers, hardware = _Numbered(), _Numbered()
+    statuses = Counter(run.status for run in (*runs, *report.others))
+    return {
+        "title": title_of(report),
+        "command": report.sweep.command if report.sweep else None,
+        "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "size": report.size,
+        "averaged": report.averaged,
+        "total": statuses.total(),
+        "counts": [(status, statuses[status]) for status in _in_order(statuses)],
+        "epochs_kept": None,
+        "styles": _styles(report),
+        "problems": [_problem_data(problem, report.averaged, position) for problem in report.problems],
+        "runs": [_run_data(run, report.averaged, layers, hardware) for run in runs],
+        "layers": layers.values,
+        "hardware": hardware.values,
+        "unfinished": [_unfinished_data(run) for run in report.others],
+        "unread": report.problems_with_reading,
+    }
+
+
+def _in_order(statuses: Iterable[str]) -> list[str]:
+    return sorted(statuses, key=lambda status: _ORDER.index(status) if status in _ORDER else len(_ORDER))
+
+
+def _styles(report: Report) -> dict[str, dict[str, str]]:
+    chosen = styles(name for problem in report.problems for name in problem.methods)
+    return {
+        name: {"label": style.label, "colour": style.colour, "symbol": style.symbol}
+        for name, style in chosen.items()
+    }
+
+
+def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, Any]:
+    at = {id(point): index for index, point in enumerate(problem.points)}
+
+    def places(marks: Iterable[Point | None]) -> list[int | None]:
+        return [None if point is None else at[id(point)] for point in marks]
+
+    own_fronts = {id(point) for method in problem.methods.values() for point in method.front}
+    front = {id(point) for point in problem.front}
+    any_method = next(iter(problem.methods.values()))  # all are asked for the same
+    float32 = problem.float32
+    return {
+        "dataset": problem.dataset,
+        "model": problem.model,
+        "chance": problem.chance,
+        "floor": accuracy_floor(problem),
+        "float32": float32 and {"accuracy": float32.accuracy, "std": float32.std, "size": float32.mb},
+        "hypervolume": problem.hypervolume,
+        "within": list(any_method.within),
+        "sizes": list(any_method.at),
+        "points": [
+            _point_data(point, averaged, position)
+            | {"front": id(point) in own_fronts, "overall": id(point) in front}
+            for point in problem.points
+        ],
+        "methods": [
+            {
+                "name": name,
+                "points": len(method.points),
+                "hypervolume": method.hypervolume,
+                "within": places(method.within.values()),
+                "at": places(method.at.values()),
+            }
+            for name, method in problem.methods.items()
+        ],
+        "first": at[id(first_shown(problem))],
+    }
+
+
+def first_shown(problem: Problem) -> Point:
+    """The smallest point within half a point of float32; without one the most accurate."""
+    near = [point for method in problem.methods.values() if (point := method.within.get(0.5)) is not None]
+    return min(near, key=lambda point: point.size) if near else max(problem.front, key=lambda point: point.accuracy)
+
+
+def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, Any]:
+    bits = [bits for run in point.runs if (bits := run.number("bits", "mean")) is not None]
+    return {
+        "method": point.method,
+        "runs": [position[id(run)] for run in point.runs],
+        "accuracy": point.accuracy,
+        "std": point.accuracy_std,
+        "size": point.size,
+        "size_std": point.size_std,
+        "bits": mean_std(bits)[0] if bits else None,
+        "settings": point.label,
+        "overrides": [one for one in point.runs[0].overrides if one.partition("=")[0].lstrip("+") not in averaged],
+    }
+
+
+def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _Numbered) -> dict[str, Any]:
+    record = run.result
+    names = [f"{key} {value}" for key in averaged if (value := run.value(key)) is not None]
+    bits = (record.get("bits") or {}).get("layers")
+    return {
+        "label": ", ".join(names) or run.folder.name,
+        "folder": run.folder.name,
+        "command": run.command,
+        "test": record["test"],
+        "val": record.get("val"),
+        "size_mb": record["size_mb"],
+        "seconds": record.get("seconds"),
+        "device": record.get("device"),
+        "commit": _commit(record),
+        "hardware": hardware.number(_machine(record.get("hardware") or {})),
+        "layers": layers.number(list(bits)) if bits else None,
+        "bits": list(bits.values()) if bits else None,
+        "curves": _curves(read_rows(run.folder / METRICS)),
+    }
+
+
+def _commit(record: Mapping[str, Any]) -> str | None:
+    commit = record.get("git_commit")
+    return commit and f"{commit[:10]}{', with changes' if record.get('git_dirty') else ''}"
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    threads = hardware.get("threads")
+    count = f"{threads} thread{'' if threads == 1 else 's'}" if threads else None
+    return ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), count) if part)
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows to columns; a column without any number is left out."""
+    columns = {name: [_inside(row, path) for row in rows] for name, path in CURVES.items()}
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
+
+
+def _inside(row: Any, path: Iterable[str]) -> Any:
+    for key in path:
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
+
+
+def _unfinished_data(run: Run) -> dict[str, Any]:
+    return {
+        "status": run.status,
+        "folder": run.folder.name,
+        "reason": run.reason,
+        "epoch": run.result.get("epoch"),
+        "step": run.result.get("step"),
+        "command": run.command,
+    }
+
+
+class _Numbered:
+    """Values that many runs share, each stored once."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, value: Any) -> int:
+        name = json.dumps(value)
+        if name not in self._numbers:
+            self._numbers[name] = len(self.values)
+            self.values.append(value)
+        return self._numbers[name]

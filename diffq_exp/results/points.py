@@ -1,0 +1,109 @@
+"""Runs that differ in the averaged keys only, the seed as a rule, are one point with mean and spread."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+from .runs import Run
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration. accuracy: 0..1; size: MB; *_std: sample standard deviation, None of one run.
+
+    keys: its values of what varies within the problem, {"bits": 3}: what tells it from the other points.
+    """
+
+    method: str
+    runs: tuple[Run, ...]
+    accuracy: float
+    accuracy_std: float | None
+    size: float
+    size_std: float | None
+    keys: dict[str, Any] = field(hash=False)
+
+    @property
+    def pair(self) -> tuple[float, float]:
+        """(MB, accuracy), as pareto.py wants it."""
+        return self.size, self.accuracy
+
+    @property
+    def label(self) -> str:
+        """ "bits=3 lr=0.01" """
+        return " ".join(f"{key}={shown(value)}" for key, value in self.keys.items())
+
+
+def make_points(
+    runs: Sequence[Run],
+    size: str = "file",
+    average_over: Sequence[str] = ("seed",),
+    by: Sequence[str] = ("quantizer",),
+) -> list[Point]:
+    """The points of one problem, smallest first. All runs are finished and have an accuracy and this size."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[_identity(run, average_over, by)].append(run)
+    names = [name for name in varying(runs) if name not in (*average_over, *by, "init_from")]
+    return sorted((_point(group, size, by, names) for group in groups.values()), key=lambda point: point.pair)
+
+
+def method(run: Run, by: Sequence[str]) -> str:
+    """The values of the keys that tell methods apart, joined; where a run has none of them, its quantizer."""
+    values = {key: run.value(key) for key in by}
+    words = [
+        value if isinstance(value, str) else f"{key}={shown(value)}"
+        for key, value in values.items()
+        if value is not None
+    ]
+    return " ".join(words) or str(run.choices.get("quantizer", "?"))
+
+
+def varying(runs: Iterable[Run]) -> list[str]:
+    """Keys with several values among these runs; a node's entries are compared among runs of the same choice."""
+    seen: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        for key, value in run.own.items():
+            node, dot, _ = key.partition(".")
+            seen[key][run.choices.get(node, "") if dot else ""].add(json.dumps(value))
+    return [key for key, values in seen.items() if any(len(choice) > 1 for choice in values.values())]
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line: true, 0.3, 3."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _identity(run: Run, average_over: Sequence[str], by: Sequence[str]) -> str:
+    """The same text for the runs of one point. A run that began from another one stands for the other's point."""
+    chosen = {key: value for key, value in run.own.items() if not _covered(key, average_over)}
+    if not any(one.lstrip("+").startswith("init_from=") for one in run.overrides):
+        chosen.pop("init_from", None)  # of a post-training run: the float32 network of the same values
+    elif run.source is not None:
+        chosen["init_from"] = _identity(run.source, average_over, by)
+    return json.dumps([method(run, by), chosen], sort_keys=True)
+
+
+def _covered(key: str, averaged: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in averaged)
+
+
+def _point(runs: Sequence[Run], kind: str, by: Sequence[str], names: Sequence[str]) -> Point:
+    runs = sorted(runs, key=lambda run: (run.seed if isinstance(run.seed, int) else 0, run.folder.name))
+    accuracy, accuracy_std = mean_std([run.accuracy for run in runs if run.accuracy is not None])
+    size, size_std = mean_std([size for run in runs if (size := run.size(kind)) is not None])
+    keys = {name: runs[0].own[name] for name in names if name in runs[0].own}
+    return Point(method(runs[0], by), tuple(runs), accuracy, accuracy_std, size, size_std, keys)
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation, which one value has not."""
+    return fmean(values), stdev(values) if len(values) > 1 else None

@@ -1,0 +1,213 @@
+"""The tables of a report: made once as text, and rendered for the terminal, Markdown and LaTeX; and runs.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .plots import SIZE_LABEL, styles
+from .points import Point, shown
+from .records import replacing
+from .runs import Run
+from .summary import HYPERVOLUME_UNIT, WITHIN, Problem, Report, keys_that_vary
+
+NONE = "-"
+_MOST = 100  # unfinished runs that are listed in Markdown
+_ALWAYS = ("dataset", "model", "quantizer", "seed")
+_RESULTS = {  # of result.json, in runs.csv after what was chosen
+    "test": ("accuracy", "loss", "float32_accuracy"), "val": ("accuracy", "loss"),
+    "size_mb": ("file", "true", "soft", "float32"), "bits": ("mean", "min", "max"),
+}  # fmt: skip
+_PLAIN = ("epochs", "seconds", "device", "git_commit", "git_dirty", "epoch", "step", "reason")
+_TEX = {char: f"\\{char}" for char in "&%$#_{}"}
+_TEX |= {char: f"{{{char}}}" for char in "[]*"}  # at the beginning of a row they would be options of the row before
+_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+_TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows. left: how many columns are words; the others are numbers."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    note: str = ""
+
+
+def problem_tables(problem: Problem, kind: str) -> list[Table]:
+    """What a report says of one problem: its methods, and the configurations on the front."""
+    return [_methods(problem, kind), _front(problem)]
+
+
+def unfinished_table(report: Report) -> Table | None:
+    """The runs that failed, were killed, are missing or still running, with reasons; None without any."""
+    rows = [[run.status, run.folder.name, run.reason or NONE, run.command] for run in report.others]
+    title = f"Not finished: {counts(report.others)}"
+    return Table(title, ("status", "folder", "reason", "command"), rows, left=4) if rows else None
+
+
+def counts(runs: Iterable[Run]) -> str:
+    """ "2 failed, 1 missing" """
+    statuses = [run.status for run in runs]
+    return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses)))
+
+
+def megabytes(size: float | None) -> str:
+    """Three digits: 0.0471, 0.270, 145."""
+    return NONE if size is None else f"{size:.0f}" if size >= 99.95 else f"{size:#.3g}"
+
+
+def percent(point: Point | None) -> str:
+    """ "99.17 ± 0.10", the spread only of several runs."""
+    return NONE if point is None else _with_spread(point.accuracy, point.accuracy_std)
+
+
+def markdown(table: Table, most: int | None = None) -> str:
+    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.rows[:most]]
+    more = len(table.rows) - len(rows)
+    lines = [f"**{table.title}**", "", _pipes(table.header)]
+    lines.append(_pipes(["---" if column < table.left else "---:" for column in range(len(table.header))]))
+    lines += [_pipes(row) for row in rows]
+    lines += ["", f"and {more} more: see runs.csv"] if more else []
+    return "\n".join([*lines, "", *([table.note, ""] if table.note else [])])
+
+
+def latex(table: Table) -> str:
+    """A table of booktabs."""
+    columns = "l" * table.left + "r" * (len(table.header) - table.left)
+    caption = tex(f"{table.title}. {table.note}".strip())
+    lines = [r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}", rf"\caption{{{caption}}}"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _ampersands(table.header), r"\midrule"]
+    lines += [*(_ampersands(row) for row in table.rows), r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join([*lines, ""])
+
+
+def tex(text: str) -> str:
+    return "".join(_TEX.get(char, char) for char in text)
+
+
+def rich_table(table: Table, most: int | None = None) -> Any:
+    """For the terminal, the first `most` rows: title, table and note, none squeezed into the width of another."""
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    made = RichTable()
+    for column, name in enumerate(table.header):
+        made.add_column(Text(name), justify="left" if column < table.left else "right", overflow="fold")
+    for row in table.rows[:most]:
+        made.add_row(*(Text(cell) for cell in row))
+    more = len(table.rows) - made.row_count
+    below = [table.note] * bool(table.note) + [f"and {more} more: see table.md"] * bool(more)
+    return Group(Text(table.title, style="bold"), made, *map(Text, below), "")
+
+
+def write_tables(report: Report, out: Path) -> list[Path]:
+    """Write runs.csv, table.md and table.tex."""
+    texts = {"runs.csv": _csv(report), "table.md": _markdown_page(report), "table.tex": _latex_page(report)}
+    for name, text in texts.items():
+        with replacing(out / name) as file:
+            file.write(text.encode())
+    return [out / name for name in texts]
+
+
+def _markdown_page(report: Report) -> str:
+    parts = [f"# {report.sweep.name}\n\n`{report.sweep.command}`\n" if report.sweep else "# Report\n"]
+    for problem in report.problems:
+        parts += [f"## {problem.title}\n", *map(markdown, problem_tables(problem, report.size))]
+    if (unfinished := unfinished_table(report)) is not None:
+        parts += ["## Not finished\n", markdown(unfinished, _MOST)]
+    if report.problems_with_reading:
+        parts += ["## Left out\n", *(f"- {line}" for line in report.problems_with_reading), ""]
+    return "\n".join(parts)
+
+
+def _latex_page(report: Report) -> str:
+    tables = [table for problem in report.problems for table in problem_tables(problem, report.size)]
+    return "\n".join(["% \\usepackage{booktabs}", *map(latex, tables)])
+
+
+def _methods(problem: Problem, kind: str) -> Table:
+    looks = styles(problem.methods)
+    rows = []
+    for name, one in problem.methods.items():
+        row = [looks[name].label, str(len(one.points)), f"{one.hypervolume:.1f}"]
+        row += [megabytes(point.size if point else None) for point in one.within.values()]
+        rows.append([*row, *map(percent, one.at.values())])
+    sizes = [f"% at {megabytes(size)} MB" for size in next(iter(problem.methods.values())).at]
+    header = ["method", "points", "hypervolume", *(f"within {below:g}" for below in WITHIN), *sizes]
+    note = f"Hypervolume: {HYPERVOLUME_UNIT}. Within N: the smallest MB at most N points below float32, "
+    return Table(
+        f"{problem.title}: methods, by {SIZE_LABEL[kind]}", header, rows, note=f"{note}{_float32(problem)}."
+    )
+
+
+def _float32(problem: Problem) -> str:
+    base = problem.float32
+    if base is None:
+        return "of which there is no run (add quantizer=none)"
+    return f"which has {_with_spread(base.accuracy, base.std)} % and {megabytes(base.mb)} MB"
+
+
+def _front(problem: Problem) -> Table:
+    looks = styles(problem.methods)
+    rows = [
+        [
+            looks[point.method].label,
+            point.label or NONE,
+            percent(point),
+            megabytes(point.size),
+            str(len(point.runs)),
+        ]
+        for point in problem.front
+    ]
+    header = ("method", "configuration", "accuracy, %", "MB", "runs")
+    title = f"{problem.title}: front, {len(problem.front)} of {len(problem.points)} configurations"
+    return Table(title, header, rows, left=2)
+
+
+def _with_spread(accuracy: float, std: float | None) -> str:
+    return f"{100 * accuracy:.2f}" + (f" ± {100 * std:.2f}" if std is not None else "")
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ampersands(cells: Iterable[str]) -> str:
+    return " & ".join(map(tex, cells)) + r" \\"
+
+
+def _csv(report: Report) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header, rows = run_rows(report)
+    writer.writerows([header, *rows])
+    return text.getvalue()
+
+
+def run_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
+    """A row per run, unfinished ones too: what varies of its config, then its result, named as in result.json."""
+    runs = sorted([*report.runs, *report.others], key=lambda run: run.folder.as_posix())
+    chosen = list(dict.fromkeys([*_ALWAYS, *keys_that_vary(report)]))
+    groups = {name for run in runs for name in run.choices}
+    names = [f"{'choices' if key in groups else 'config'}.{key}" for key in chosen]
+    scores = [(group, name) for group, inner in _RESULTS.items() for name in inner]
+    header = ["folder", "signature", "run_id", "status", *names, *map(".".join, scores), *_PLAIN, "command"]
+    rows = []
+    for run in runs:
+        row = [run.folder.as_posix(), run.signature, run.result.get("run_id"), run.status]
+        row += [_plain(run.value(key)) for key in chosen]
+        row += [run.number(group, name) for group, name in scores]
+        rows.append([*row, *(run.result.get(name) for name in _PLAIN), run.command])
+    return header, rows
+
+
+def _plain(value: Any) -> Any:
+    return shown(value) if isinstance(value, (bool, list, dict)) else value

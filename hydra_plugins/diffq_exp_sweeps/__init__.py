@@ -1,0 +1,1 @@
+"""Our sweeper and our launcher: Hydra loads plugins from this namespace only. Chosen in conf/hydra/."""

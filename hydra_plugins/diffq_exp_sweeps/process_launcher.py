@@ -1,0 +1,206 @@
+"""Runs each job of a sweep in a process of its own, several at a time, and outlives the death of any of them.
+
+Processes are forked from a server that has imported torch once, which saves each of them some seconds; pebble
+starts them, brings their results back and tells when one died. A job that finds another process at work on its run
+goes to the end of the queue, until that process lets go of it: so two sweeps side by side share their runs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from .worker import work
+
+LOOK_SECONDS = 0.5  # between two looks at locks
+PRELOAD = [
+    "diffq_exp.job",
+    "diffq_exp.session",
+    "torch._dynamo",
+    "sklearn.datasets",
+    "sklearn.model_selection",
+    "wandb",
+]
+
+
+class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks
+    number: int
+    words: list[str]
+    behind: Path | None = None  # the folder in which another process was at work
+
+
+class ProcessLauncher(Launcher):
+    """n_jobs: at a time; None: one for each GPU, without one as many as the cores have room for."""
+
+    def __init__(self, n_jobs: int | None = None) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all jobs. Raises: SystemExit(128+n) after a signal, when the jobs that ran have saved and ended."""
+        from diffq_exp.cores import cores, gpus, jobs_at_once
+        from diffq_exp.sweep_display import SweepDisplay
+
+        setup_globals()
+        config, first = self.config, initial_job_idx
+        n_jobs = min(len(job_overrides), jobs_at_once(self.n_jobs, config.device, config.threads))
+        queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, start=first))
+        self._threads, self._gpus = max(1, cores() // n_jobs), gpus(config.device)
+        self._returns: dict[int, JobReturn] = {}
+        with _Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
+            running: dict[Future[Any], tuple[_Waiting, Any, int]] = {}
+            while running or (queue and stop.signal is None):
+                free = sorted(set(range(n_jobs)) - {slot for _, _, slot in running.values()})
+                for slot in free if stop.signal is None else []:
+                    if (waiting := _first_free(queue)) is not None and (job := self._job(waiting)) is not None:
+                        running[self._start(job, slot)] = waiting, job, slot
+                if running:
+                    done, _ = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
+                else:
+                    done = set()
+                    time.sleep(LOOK_SECONDS if queue and queue[0].behind else 0)
+                for future in done:
+                    waiting, job, _ = running.pop(future)
+                    if (busy := self._end(future, waiting, job, stopping=stop.signal is not None)) is not None:
+                        queue.append(busy)
+        if stop.signal is not None:
+            raise SystemExit(128 + stop.signal)
+        return [self._returns[number] for number in sorted(self._returns)]
+
+    def _job(self, waiting: _Waiting) -> Any:
+        """The composed job; None where another sweep has done it in the meantime."""
+        from diffq_exp.compose import job
+        from diffq_exp.sweep import DONE, status
+
+        loader = self.hydra_context.config_loader
+        composed = job(
+            tuple(waiting.words),
+            loader.load_sweep_config(self.config, waiting.words),
+            waiting.number,
+            multirun=True,
+        )
+        if (waiting.behind is None and composed.cfg.restart) or (found := status(composed)) not in DONE:
+            return composed
+        self._note(waiting, composed, found, "", ran=False)
+        return None
+
+    def _start(self, job: Any, slot: int) -> Future[Any]:
+        import cloudpickle
+        from pebble import concurrent
+
+        gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
+        hydra = cloudpickle.dumps((Singleton.get_state(), self.hydra_context, self.task_function, job.cfg))
+        begin = concurrent.process(daemon=False, context=_context())(work)  # type: ignore[call-overload]
+        future: Future[Any] = begin(hydra, job.folder, self._threads, gpu)
+        self._display.started()
+        return future
+
+    def _end(self, future: Future[Any], waiting: _Waiting, job: Any, stopping: bool) -> _Waiting | None:
+        """Note how a job ended; -> it again where it found another process at work."""
+        from pebble import ProcessExpired
+
+        from diffq_exp.folder import FolderBusy, FolderError, record_death
+        from diffq_exp.signature import record_of
+        from diffq_exp.sweep import status
+
+        reason = ""
+        try:
+            code, reason = future.result()
+            self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, code)
+        except FolderBusy as busy:
+            self._display.returned()
+            return _Waiting(waiting.number, waiting.words, behind=busy.path)
+        except ProcessExpired as death:
+            self._returns[waiting.number] = _returned(job, JobStatus.FAILED, death)
+            reason = _cause(death.exitcode)
+            if not stopping:
+                record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.words)
+                try:
+                    record_death(job.folder, job.signature, record, reason)
+                except (FolderError, ValueError, OSError) as fault:
+                    reason += f"; {fault}"
+        except Exception as fault:  # of Hydra or pebble, before or after the run
+            self._returns[waiting.number] = _returned(job, JobStatus.FAILED, fault)
+            reason = f"{type(fault).__name__}: {fault}"
+        self._note(waiting, job, status(job), reason)
+        return None
+
+    def _note(self, waiting: _Waiting, job: Any, status: str, reason: str, ran: bool = True) -> None:
+        from diffq_exp.results.records import RESULT, read_json
+
+        result = read_json(job.folder / RESULT) if status != "unreadable" else {}
+        words = " ".join(waiting.words) or "the defaults"
+        self._display.ended(words, status, result, result.get("reason") or reason, ran)
+
+
+def _first_free(queue: deque[_Waiting]) -> _Waiting | None:
+    """Take the first job out of the queue that no other process is known to be at work on."""
+    from diffq_exp.results.records import is_locked
+
+    for _ in range(len(queue)):
+        waiting = queue.popleft()
+        if waiting.behind is None or not is_locked(waiting.behind):
+            return waiting
+        queue.append(waiting)
+    return None
+
+
+def _context() -> Any:
+    """forkserver where there is one; it stays for all jobs, and has imported what takes long."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def _returned(job: Any, status: JobStatus, value: Any) -> JobReturn:
+    return JobReturn(overrides=list(job.words), cfg=job.cfg, status=status, _return_value=value)
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"its process ended with exit code {exitcode}"
+    name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else f"signal {-exitcode}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"
+
+
+class _Signals:
+    """Inside its `with`, SIGINT and SIGTERM ask the jobs that run to save and end; a second one kills them."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._set)
+        except ValueError:  # not in the main thread
+            pass
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        again, self.signal = self.signal is not None, number
+        for process in multiprocessing.active_children():
+            process.kill() if again else process.terminate()

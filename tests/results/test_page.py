@@ -1,0 +1,233 @@
+"""The page's file: whole, small, harmless whatever runs are called, and its data those of the report."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_runs import LAYERS, made_run, made_sweep
+
+from diffq_exp.results.page import MAX_BYTES, PARTS, SCRIPTS, data_within, embedded, write_page
+from diffq_exp.results.page_data import page_data
+from diffq_exp.results.runs import find_runs, read_sweep, runs_of
+from diffq_exp.results.summary import Report, make_report
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "<img src=x onerror=alert(1)>",
+    "\u2028 & ]]>",
+    "{{data}}",
+]
+
+
+def report_of(outputs: Path, **asked) -> Report:
+    return make_report(find_runs([outputs]), **asked)
+
+
+def sweep_report(outputs: Path) -> Report:
+    sweep = read_sweep(outputs, made_sweep(outputs).stem)
+    return make_report(runs_of(sweep, find_runs([outputs])), sweep, by=sweep.by)
+
+
+class Elements(HTMLParser):
+    """Every tag with its attributes, and the text of each script, as a browser's parser splits them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.scripts: list[str] = []
+        self.title = ""
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        if self._inside == "title":
+            self.title += data
+
+
+def written(report: Report, folder: Path) -> Elements:
+    write_page(report, folder / "index.html")
+    return Elements((folder / "index.html").read_text(encoding="utf-8"))
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------
+
+
+def test_one_file_with_everything_in_it(tmp_path):
+    page = written(sweep_report(tmp_path / "outputs"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["index.html"]
+    assert (tmp_path / "index.html").stat().st_size < MAX_BYTES
+    assert page.title == "pareto_digits-1a2b3c4d"
+    assert len(page.scripts) == 3 and all(page.scripts)
+    assert not any({"src", "href"} & set(attributes) for _, attributes in page.tags)
+    policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
+    assert policy.startswith("default-src 'none'") and "http" not in policy
+    assert ("html", {"lang": "en"}) in page.tags
+
+
+def test_no_part_of_ours_names_an_address_but_that_of_svg():
+    text = "".join(path.read_text(encoding="utf-8") for path in PARTS.iterdir())
+    assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert {path.name for path in PARTS.iterdir()} == {*SCRIPTS, "page.css", "template.html"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_name_becomes_a_tag(tmp_path, text):
+    made_run(tmp_path / "outputs", ["bits=4"], reason=text)
+    made_run(tmp_path / "outputs", ["noise=" + text])
+    made_run(tmp_path / "outputs", ["lr=1e30"], "failed", reason=text)
+    page = written(report_of(tmp_path / "outputs"), tmp_path)
+    assert len(page.scripts) == 3
+    assert not any(tag == "img" for tag, _ in page.tags)
+    data = json.loads(page.scripts[0])
+    assert data["unfinished"][0]["reason"] == text
+    assert f"noise={text}" in [one for point in data["problems"][0]["points"] for one in point["overrides"]]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_title_is_text(tmp_path, text):
+    folder = tmp_path / text.replace("/", "")
+    made_run(folder)
+    page = written(report_of(folder), tmp_path)
+    assert page.title == folder.name and len(page.scripts) == 3
+
+
+def test_embedded_json_is_ascii_and_without_angle_brackets():
+    text = embedded({"name": "".join(HOSTILE)})
+    assert text.isascii() and not set("<>&") & set(text)
+    assert json.loads(text) == {"name": "".join(HOSTILE)}
+
+
+def test_plotly_is_imported_only_to_write_a_page():
+    check = "import sys, diffq_exp.results.page; print({'plotly', 'torch', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+# ---- the data ---------------------------------------------------------------------------------------------------
+
+
+def test_points_and_marks_are_those_of_the_report(tmp_path):
+    report = sweep_report(tmp_path)
+    data, problem = page_data(report), report.problems[0]
+    shown = data["problems"][0]
+    for point, made in zip(shown["points"], problem.points, strict=True):
+        assert (point["method"], point["accuracy"], point["size"]) == (made.method, made.accuracy, made.size)
+        assert [data["runs"][at]["command"] for at in point["runs"]] == [run.command for run in made.runs]
+        assert point["overall"] == (made in problem.front)
+        assert point["front"] == (made in problem.methods[made.method].front)
+    for method in shown["methods"]:
+        summary = problem.methods[method["name"]]
+        assert (method["points"], method["hypervolume"]) == (len(summary.points), summary.hypervolume)
+        for name, marks in (("within", summary.within), ("at", summary.at)):
+            assert [None if at is None else problem.points[at] for at in method[name]] == [*marks.values()]
+    assert shown["within"] == [0.5, 1.0]
+    assert data["styles"]["diffq"]["label"] == "DiffQ"
+
+
+def test_the_head_counts_every_run(tmp_path):
+    data = page_data(sweep_report(tmp_path))
+    assert data["counts"] == [("finished", 51), ("failed", 1), ("diverged", 1), ("missing", 2)]
+    assert data["total"] == 55
+    assert data["command"] == "python -m diffq_exp.train -m experiment=pareto_digits"
+    diverged = next(run for run in data["unfinished"] if run["status"] == "diverged")
+    assert (diverged["epoch"], diverged["step"], diverged["command"]) == (1, 3, "python -m diffq_exp.train lr=1e30")
+
+
+def test_the_averaged_keys_are_left_out_of_a_points_overrides(tmp_path):
+    for seed in (0, 1):
+        made_run(tmp_path, ["penalty=3", f"seed={seed}"])
+    data = page_data(report_of(tmp_path))
+    assert data["problems"][0]["points"][0]["overrides"] == ["penalty=3"]
+    assert [run["label"] for run in data["runs"]] == ["seed 0", "seed 1"]
+
+
+def test_first_is_the_smallest_near_float32_else_the_most_accurate(tmp_path):
+    made_run(tmp_path, ["quantizer=none"], accuracy=0.99, mb=1.0)
+    for penalty, accuracy, mb in ((1, 0.995, 0.3), (2, 0.986, 0.2), (3, 0.95, 0.1)):
+        made_run(tmp_path, [f"penalty={penalty}"], accuracy=accuracy, mb=mb)
+    with_float32 = page_data(report_of(tmp_path))["problems"][0]
+    assert with_float32["points"][with_float32["first"]]["settings"] == "penalty=2"
+    only = [run for run in find_runs([tmp_path]) if run.choices["quantizer"] == "diffq"]
+    without = page_data(make_report(only))["problems"][0]
+    assert without["points"][without["first"]]["settings"] == "penalty=1"
+    assert without["float32"] is None
+
+
+def test_what_runs_share_is_stored_once(tmp_path):
+    for penalty in (1, 2, 3):
+        made_run(tmp_path, [f"penalty={penalty}"])
+    data = page_data(report_of(tmp_path))
+    assert data["layers"] == [list(LAYERS)]
+    assert data["hardware"] == ["A Processor @ 2.50GHz, 1 thread"]
+    assert [run["layers"] for run in data["runs"]] == [0, 0, 0]
+
+
+def test_a_run_without_epochs_bits_or_commit(tmp_path):
+    folder = made_run(tmp_path, ["quantizer=none"], git_commit=None, hardware=None, val=None)
+    (folder / "metrics.jsonl").unlink()
+    run = page_data(report_of(tmp_path))["runs"][0]
+    assert (run["curves"], run["bits"], run["commit"], run["val"]) == ({}, None, None, None)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["no run at all", "none that finished"])
+def test_nothing_finished(tmp_path, made):
+    (tmp_path / "outputs").mkdir()
+    if made:
+        made_run(tmp_path / "outputs", ["lr=1e30"], "failed", reason="no")
+    report = report_of(tmp_path / "outputs")
+    assert page_data(report)["problems"] == []
+    written(report, tmp_path)
+
+
+def test_numbers_have_five_digits_and_no_nan(tmp_path):
+    data = {"runs": [], "values": [0.123456789, float("nan"), float("inf"), 12, None, True]}
+    assert json.loads(data_within(data, 1000))["values"] == [0.12346, None, None, 12, None, True]
+
+
+# ---- bounds -----------------------------------------------------------------------------------------------------
+
+
+def data_of(runs: int, epochs: int) -> dict:
+    columns = {"epoch": list(range(1, epochs + 1)), "true": [at / 7 for at in range(epochs)]}
+    return {"runs": [{"curves": columns, "bits": [2.5]} for _ in range(runs)]}
+
+
+def test_curves_are_thinned_to_the_room_that_there_is_and_keep_both_ends():
+    data = data_of(10, 100)
+    whole = data_within(data, 10**6)
+    assert json.loads(whole)["epochs_kept"] is None
+    assert len(json.loads(whole)["runs"][0]["curves"]["epoch"]) == 100
+    text = data_within(data, len(whole) // 3)
+    kept = json.loads(text)["epochs_kept"]
+    curves = json.loads(text)["runs"][0]["curves"]
+    assert len(text) <= len(whole) // 3 and kept == 20
+    assert len(curves["epoch"]) == len(curves["true"]) == 20
+    assert (curves["epoch"][0], curves["epoch"][-1]) == (1, 100)
+    assert curves["epoch"] == sorted(set(curves["epoch"]))
+
+
+def test_without_any_room_no_curves_are_left():
+    run = json.loads(data_within(data_of(3, 100), 0))["runs"][0]
+    assert (run["curves"], run["bits"]) == ({}, None)
+
+
+def test_a_thousand_runs_fit_with_room_to_spare(tmp_path):
+    folder = made_run(tmp_path, ["penalty=1"], epochs=20, layers=[f"stage.{at}.weight" for at in range(10)])
+    data = page_data(report_of(tmp_path))
+    bytes_of_a_run = len(embedded(data["runs"])) + len(embedded(data["problems"][0]["points"]))
+    assert folder.exists() and 1000 * bytes_of_a_run < 4 * 10**6

@@ -1,0 +1,111 @@
+"""A sweep on a real Slurm, one of whose jobs is preempted in mid-run: make test-slurm"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from run_configs import TINY, do, rows_of, timeless
+from training.wandb_runs import epochs, stored_in
+
+from diffq_exp.results.records import read_json
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 60
+# restart=true: the job that is queued again is asked to restart once more, and has to go on all the same
+SWEEP = (*TINY, f"epochs={EPOCHS}", "tracking=wandb", "tracking.mode=offline", "seed=0,1", "restart=true")
+LAUNCHER = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=local", "hydra.launcher.mem_gb=null")
+
+
+def local_slurm(word: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LOCAL_SLURM_DIR": str(folder)}
+    command = [ROOT / "scripts" / "local_slurm.sh", word]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Path]:
+    """The folder of a Slurm of our own, which every user may enter, as the daemons' users have to."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    try:
+        started = local_slurm("start", folder)
+        assert started.returncode == 0, started.stderr
+        assert started.stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+            yield folder
+    finally:
+        stopped = local_slurm("stop", folder)
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert local_slurm("status", folder).returncode == 1
+        shutil.rmtree(folder)
+
+
+def told_by(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def wait_until(true: Callable[[], bool], sweep: subprocess.Popen[bytes], seconds: float = 240.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, told_by("squeue")
+        assert sweep.poll() is None, "the sweep ended early"
+        time.sleep(0.05)
+
+
+def job_in_mid_run(outputs: Path) -> str | None:
+    """The name of a job that has reached its fifth epoch, by what submitit keeps of its output."""
+    for line in told_by("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").splitlines():
+        job = line.strip()
+        said = outputs / ".submitit" / job / f"{job}_0_log.out"
+        if said.exists() and re.search(r"^epoch +5/", said.read_text(), re.MULTILINE):
+            return job
+    return None
+
+
+def test_it_is_there_and_starting_it_again_changes_nothing(slurm: Path) -> None:
+    before = (slurm / "slurm.conf").stat().st_mtime_ns
+    again, status = local_slurm("start", slurm), local_slurm("status", slurm)
+    assert again.stdout == f"export SLURM_CONF={slurm}/slurm.conf\n"
+    assert status.returncode == 0 and "idle" in status.stdout
+    assert (slurm / "slurm.conf").stat().st_mtime_ns == before
+
+
+@pytest.mark.timeout(600)
+def test_a_preempted_job_is_requeued_and_ends_as_one_that_was_not(slurm: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "diffq_exp.train", "-m", *LAUNCHER, *SWEEP]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    outputs = tmp_path / "outputs"
+    with open(tmp_path / "said", "wb") as said:
+        sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=said)
+    try:
+        wait_until(lambda: job_in_mid_run(outputs) is not None, sweep)
+        job = str(job_in_mid_run(outputs))
+        told_by("scancel", "--signal=USR2", job)
+        wait_until(lambda: "Restarts=1" in told_by("scontrol", "show", "job", job), sweep)
+        code = sweep.wait(300)
+    finally:
+        sweep.kill()
+    assert code == 0, (tmp_path / "said").read_text()
+    folders = sorted(path for path in outputs.glob("synthetic-*"))
+    logs = {folder: (folder / "train.log").read_text() for folder in folders}
+    (preempted,) = [folder for folder in folders if "interrupted" in logs[folder]]
+    assert len(folders) == 2 and "goes on after epoch" in logs[preempted]
+    for folder in folders:
+        seed = read_json(folder / "result.json")["seed"]
+        alone = do(*TINY, f"epochs={EPOCHS}", f"seed={seed}", root=tmp_path / "alone")
+        result = read_json(folder / "result.json")
+        assert folder.name == alone.folder.name
+        assert timeless(rows_of(folder)) == timeless(alone.rows)
+        for key in ("status", "signature", "test", "val", "size_mb", "bits", "epochs"):
+            assert result[key] == alone.result[key], key
+        assert epochs(stored_in(folder)) == list(range(1, EPOCHS + 1))
