@@ -23,10 +23,10 @@ from .cores import jobs_at_once
 from .display import log_to_console
 from .folder import MODEL
 from .results.records import RESULT, read_json, status_of, write_json
+from .results.runs import SWEEPS, find_runs
 from .sweep_display import duration
 
 log = logging.getLogger("diffq_exp")
-SWEEPS = ".sweeps"  # inside outputs/: a record for each sweep
 DONE = ("finished", "diverged")  # to do it again would give the same
 
 
@@ -129,8 +129,6 @@ def _reason(folder: Path) -> str:
 
 def show_plan(jobs: Sequence[Job]) -> None:
     """What dry_run=true tells: the jobs, which are done already, and the time to expect."""
-    from .results.runs import find_runs
-
     log_to_console()
     once = list({job.signature: job for job in jobs}.values())
     statuses = [status(job) for job in once]

@@ -80,5 +80,5 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
-        return float(f"{value:.5g}") if abs(value) < float("inf") else None
+        return float(f"{value:.6g}") if abs(value) < float("inf") else None
     return value

@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from types import FrameType
@@ -42,6 +42,12 @@ class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modu
     behind: Path | None = None  # the folder in which another process was at work
 
 
+class _Running(NamedTuple):
+    waiting: _Waiting
+    job: Any  # diffq_exp.compose.Job
+    slot: int
+
+
 class ProcessLauncher(Launcher):
     """n_jobs: at a time; None: one for each GPU, without one as many as the cores have room for."""
 
@@ -57,27 +63,21 @@ class ProcessLauncher(Launcher):
         from diffq_exp.sweep_display import SweepDisplay
 
         setup_globals()
-        config, first = self.config, initial_job_idx
-        n_jobs = min(len(job_overrides), jobs_at_once(self.n_jobs, config.device, config.threads))
-        queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, start=first))
-        self._threads, self._gpus = max(1, cores() // n_jobs), gpus(config.device)
+        queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, initial_job_idx))
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, queue[0].words)
+        n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
+        self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
         self._returns: dict[int, JobReturn] = {}
         with _Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
-            running: dict[Future[Any], tuple[_Waiting, Any, int]] = {}
+            running: dict[Future[Any], _Running] = {}
             while running or (queue and stop.signal is None):
-                free = sorted(set(range(n_jobs)) - {slot for _, _, slot in running.values()})
+                free = sorted(set(range(n_jobs)) - {one.slot for one in running.values()})
                 for slot in free if stop.signal is None else []:
                     if (waiting := _first_free(queue)) is not None and (job := self._job(waiting)) is not None:
-                        running[self._start(job, slot)] = waiting, job, slot
-                if running:
-                    done, _ = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
-                else:
-                    done = set()
-                    time.sleep(LOOK_SECONDS if queue and queue[0].behind else 0)
-                for future in done:
-                    waiting, job, _ = running.pop(future)
-                    if (busy := self._end(future, waiting, job, stopping=stop.signal is not None)) is not None:
-                        queue.append(busy)
+                        running[self._start(job, slot)] = _Running(waiting, job, slot)
+                for future in _first_ended(running):
+                    one = running.pop(future)
+                    queue.extend(self._end(future, one.waiting, one.job, stopping=stop.signal is not None))
         if stop.signal is not None:
             raise SystemExit(128 + stop.signal)
         return [self._returns[number] for number in sorted(self._returns)]
@@ -110,8 +110,8 @@ class ProcessLauncher(Launcher):
         self._display.started()
         return future
 
-    def _end(self, future: Future[Any], waiting: _Waiting, job: Any, stopping: bool) -> _Waiting | None:
-        """Note how a job ended; -> it again where it found another process at work."""
+    def _end(self, future: Future[Any], waiting: _Waiting, job: Any, stopping: bool) -> list[_Waiting]:
+        """Note how a job ended; -> what is to be tried again: it, where it found another process at work."""
         from pebble import ProcessExpired
 
         from diffq_exp.folder import FolderBusy, FolderError, record_death
@@ -124,7 +124,7 @@ class ProcessLauncher(Launcher):
             self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, code)
         except FolderBusy as busy:
             self._display.returned()
-            return _Waiting(waiting.number, waiting.words, behind=busy.path)
+            return [waiting._replace(behind=busy.path)]
         except ProcessExpired as death:
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, death)
             reason = _cause(death.exitcode)
@@ -138,7 +138,7 @@ class ProcessLauncher(Launcher):
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, fault)
             reason = f"{type(fault).__name__}: {fault}"
         self._note(waiting, job, status(job), reason)
-        return None
+        return []
 
     def _note(self, waiting: _Waiting, job: Any, status: str, reason: str, ran: bool = True) -> None:
         from diffq_exp.results.records import RESULT, read_json
@@ -158,6 +158,14 @@ def _first_free(queue: deque[_Waiting]) -> _Waiting | None:
             return waiting
         queue.append(waiting)
     return None
+
+
+def _first_ended(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
+    """Wait a moment for jobs to end; -> those that did."""
+    if running:
+        return wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
+    time.sleep(LOOK_SECONDS)  # all that is left is behind other processes
+    return []
 
 
 def _context() -> Any:

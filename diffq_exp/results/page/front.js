@@ -136,16 +136,15 @@ function layout() {
   });
   const note = (y, text) => ({
     xref: "paper",
-    x: 0,
+    x: 0.74, // between the small networks and the float32 one
     y,
     text,
     showarrow: false,
-    xanchor: "left",
+    xanchor: "center",
     yanchor: "bottom",
     font: { ...FONT, size: 11.5, color: QUIET },
     bgcolor: "rgba(255,255,255,.8)",
     borderpad: 1,
-    xshift: 5,
   });
   const shapes = [];
   const annotations = [];

@@ -129,6 +129,8 @@ function legendKey({ name, color, dash }) {
 function drawCurve(box, { lines, format }, epochs) {
   const mode = epochs.length < 3 ? "lines+markers" : "lines";
   const axis = { ...AXIS, nticks: 6, fixedrange: true };
+  const [first, ...rest] = lines.flatMap(({ values }) => values).filter(known);
+  const range = rest.every((value) => value === first) ? [0, 2 * first] : undefined; // of a size that stays
   Plotly.newPlot(
     box,
     lines.map(({ name, values, color, dash }) => ({
@@ -150,7 +152,7 @@ function drawCurve(box, { lines, format }, epochs) {
         title: { text: "epoch", standoff: 6, font: { ...FONT, size: 11.5 } },
         tickformat: "d",
       },
-      yaxis: { ...axis, tickformat: format },
+      yaxis: { ...axis, tickformat: format, range },
     },
     CONFIG,
   );
