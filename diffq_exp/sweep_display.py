@@ -56,7 +56,7 @@ class SweepDisplay:
     def ended(self, words: str, status: str, result: dict[str, Any], reason: str, ran: bool = True) -> None:
         self.running -= ran
         self.done += 1
-        self.failed += status != "finished"
+        self.failed += status not in ("finished", "interrupted")
         parts = [f"[{self.done:>{len(str(self.jobs))}}/{self.jobs}]", f"{status:<8}", words]
         if status == "finished":
             parts += [_marks(result), duration(result["seconds"])]

@@ -7,6 +7,7 @@ goes to the end of the queue, until that process lets go of it: so two sweeps si
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
 import time
@@ -25,6 +26,7 @@ from omegaconf import DictConfig
 
 from .worker import work
 
+log = logging.getLogger("diffq_exp")
 LOOK_SECONDS = 0.5  # between two looks at locks
 PRELOAD = [
     "diffq_exp.job",
@@ -75,6 +77,8 @@ class ProcessLauncher(Launcher):
                 for slot in free if stop.signal is None else []:
                     if (waiting := _first_free(queue)) is not None and (job := self._job(waiting)) is not None:
                         running[self._start(job, slot)] = _Running(waiting, job, slot)
+                if stop.signal is not None:
+                    stop.pass_on()
                 for future in _first_ended(running):
                     one = running.pop(future)
                     queue.extend(self._end(future, one.waiting, one.job, stopping=stop.signal is not None))
@@ -195,6 +199,7 @@ class _Signals:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._told: set[int | None] = set()
 
     def __enter__(self) -> _Signals:
         try:
@@ -209,6 +214,16 @@ class _Signals:
             signal.signal(number, handler)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
-        again, self.signal = self.signal is not None, number
+        if self.signal is not None:
+            for process in multiprocessing.active_children():
+                process.kill()
+        self.signal = number
+
+    def pass_on(self) -> None:
+        """Tell each process once that it has to stop: those too that were just being started."""
+        if not self._told:
+            log.warning("stopping: the jobs that run save and end; the same signal again kills them")
         for process in multiprocessing.active_children():
-            process.kill() if again else process.terminate()
+            if process.pid not in self._told:
+                self._told.add(process.pid)
+                process.terminate()

@@ -194,9 +194,9 @@ def test_nothing_finished(tmp_path, made):
     written(report, tmp_path)
 
 
-def test_numbers_have_five_digits_and_no_nan(tmp_path):
+def test_numbers_have_six_digits_and_no_nan(tmp_path):
     data = {"runs": [], "values": [0.123456789, float("nan"), float("inf"), 12, None, True]}
-    assert json.loads(data_within(data, 1000))["values"] == [0.12346, None, None, 12, None, True]
+    assert json.loads(data_within(data, 1000))["values"] == [0.123457, None, None, 12, None, True]
 
 
 # ---- bounds -----------------------------------------------------------------------------------------------------
