@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from .compose import Job, compose_words, job, select
 from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, shown
-from .together import out_of_range, sweep_faults, together, unused_warnings
+from .together import grid_faults, out_of_range, sweep_faults, together, unused_warnings
 from .words import grid_words, jobs_of, merged, parse_all
+from .words import values as words_of
 
 
 @dataclass
@@ -57,7 +58,7 @@ def check(argv: Sequence[str]) -> Checked:
             faults: list[str] = []
             cfg = _try(compose, words, faults)
             if cfg is not None:
-                faults += together(cfg, multirun)
+                faults += together(cfg, multirun) + grid_faults(cfg, base)
                 silent.append(unused_warnings(cfg, typed))
             if cfg is not None and not faults:
                 found.jobs.append(job(words, cfg, len(found.jobs), multirun))
@@ -94,7 +95,7 @@ def _check_grid(
     values = [one for one in both if one.key_or_group not in GROUPS]
     good = [one for one in choices if _keep(_choice_faults(one, multirun, known), faults)]
     nodes = _try(compose, next(iter(together(good)), ()), [])
-    good += [one for one in values if _keep(_value_faults(one, multirun, nodes), faults)]
+    good += [one for one in values if _keep(_value_faults(one, multirun, nodes, known), faults)]
     return together(good)
 
 
@@ -107,7 +108,9 @@ def _try(compose: Compose, words: Sequence[str], faults: list[str]) -> DictConfi
 
 
 def _shared_folders(jobs: list[Job]) -> list[str]:
-    """Different runs that would go to the same folder."""
+    """Different runs that would go to the same folder, or one sweep to several."""
+    if len({job.cfg.hydra.sweep.dir for job in jobs}) > 1:
+        return ["hydra.sweep.dir: one for all jobs is allowed; hydra.sweep.subdir names each job's own"]
     owner: dict[Path, str] = {}
     for one in jobs:
         if owner.setdefault(one.folder, one.signature) != one.signature:
@@ -120,11 +123,16 @@ def _keep(new: list[str], faults: list[str]) -> bool:
     return not new
 
 
-def _values(override: Override, multirun: bool) -> tuple[list[Any], list[str]]:
+def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[Any], list[str]]:
     """The values that an override gives to its key, and what is wrong with giving several."""
     if override.is_sweep_override():
         if not multirun:
             return [], [f"{override.input_line}: several values are given; a sweep needs -m"]
+        try:
+            if not override.is_interval_sweep() and not words_of(override, choices):
+                return [], [f"{override.input_line}: there is no such value"]
+        except ValueError as fault:
+            return [], [f"{override.input_line}: {fault}"]
         if isinstance(override.value(), Glob):
             return [], []  # Hydra finds the choices that it stands for
         if override.is_choice_sweep() or override.is_range_sweep():
@@ -135,7 +143,7 @@ def _values(override: Override, multirun: bool) -> tuple[list[Any], list[str]]:
 
 def _choice_faults(override: Override, multirun: bool, choices: Choices) -> list[str]:
     group = override.key_or_group
-    values, faults = _values(override, multirun)
+    values, faults = _values(override, multirun, choices)
     known = choices(group)
     for value in values:
         if str(value) not in known:
@@ -143,13 +151,13 @@ def _choice_faults(override: Override, multirun: bool, choices: Choices) -> list
     return faults
 
 
-def _value_faults(override: Override, multirun: bool, nodes: DictConfig | None) -> list[str]:
+def _value_faults(override: Override, multirun: bool, nodes: DictConfig | None, choices: Choices) -> list[str]:
     name = override.key_or_group
     if name.partition(".")[0] == "hydra" or name.startswith("hydra/"):
         return []
     if override.is_delete():
         return [] if "." in name else [f"{override.input_line}: a key can be set, not taken out"]
-    values, faults = _values(override, multirun)
+    values, faults = _values(override, multirun, choices)
     given, _, _ = name.partition(".")
     if name in PLAIN:
         allowed: Range | None = PLAIN[name]

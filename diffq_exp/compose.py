@@ -39,20 +39,23 @@ class Job:
 def compose_words(config_name: str, words: Sequence[str], search: tuple[Path, ...] = ()) -> DictConfig:
     """What the words of one job give, Hydra's own config included. Raises: ValueError in one line."""
     parsed = [parse(word) for word in words]
-    values = [one for one in parsed if _plain(one)]
+    values = _apart(parsed)
     try:
-        cfg = copy.deepcopy(
-            _composed(config_name, tuple(o.input_line or "" for o in parsed if not _plain(o)), search)
-        )
+        chosen = tuple(one.input_line or "" for one in parsed if one not in values)
+        cfg = copy.deepcopy(_composed(config_name, chosen, search))
         ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     except (HydraException, OmegaConfBaseException, ValueError) as fault:
         raise ValueError(" ".join(str(fault).split())) from fault
     return cfg
 
 
-def _plain(one: Override) -> bool:
-    """Whether an override sets a plain key, and nothing else."""
-    return one.key_or_group in PLAIN and one.get_key_element() == one.key_or_group
+def _apart(words: Sequence[Override]) -> list[Override]:
+    """Those that set a plain key and nothing else, and may so be set in a copy of what the others give."""
+    if any("${hydra." in (one.input_line or "") for one in words):  # a folder named after all the words, say
+        return []
+    plain = [one for one in words if one.key_or_group in PLAIN]
+    signed = {one.key_or_group for one in plain if one.get_key_element() != one.key_or_group}  # ++lr=1, say
+    return [one for one in plain if one.key_or_group not in signed]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ class RunFolder:
         self.drop_earlier()
         (self.path / EARLIER).mkdir()
         for name in LEFT_BY_A_RUN:
-            if (self.path / name).exists():
+            if name == LOG and (self.path / LOG).exists():  # a job of a sweep has it open already
+                shutil.copy2(self.path / LOG, self.path / EARLIER / LOG)
+                os.truncate(self.path / LOG, 0)
+            elif (self.path / name).exists():
                 (self.path / name).rename(self.path / EARLIER / name)
 
     def drop_earlier(self) -> None:

@@ -65,8 +65,10 @@ class Sweep:
 
 
 def status(job: Job) -> str:
-    """The status of a job's run: "missing" where there is none, or where its network is gone."""
+    """The status of a job's run: "missing" where there is none, or another's, or where its network is gone."""
     try:
+        if read_json(job.folder / RESULT).get("signature", job.signature) != job.signature:
+            return "missing"
         found = status_of(job.folder) or "missing"
     except (ValueError, OSError):
         return "unreadable"
@@ -119,7 +121,7 @@ def _conclude(sweep: Sweep, seconds: float, code: int) -> int:
 
 def _reason(folder: Path) -> str:
     try:
-        return str(read_json(folder / RESULT).get("reason", "no reason is recorded"))
+        return str(read_json(folder / RESULT).get("reason", "no reason is recorded; its line above may say more"))
     except (ValueError, OSError) as fault:
         return str(fault)
 

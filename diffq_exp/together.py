@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .config import NODES, PLAIN, Range, shown
 from .results.records import status_of
 from .signature import only_afterwards, unused_keys
+from .words import grid_words, parse_all
 
 
 def together(cfg: DictConfig, multirun: bool = False) -> list[str]:
@@ -82,22 +83,36 @@ def _folder_faults(key: str, cfg: DictConfig) -> list[str]:
 
 def sweep_faults(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
     """Faults of how a sweep is asked for; only for our own sweeper and launcher."""
-    faults = []
+    faults: list[str | None] = [
+        f"{one.input_line}: Hydra's own keys take one value"
+        for one in typed
+        if one.is_hydra_override() and one.is_sweep_override()
+    ]
     if str(cfg.hydra.launcher.get("_target_")).endswith(".ProcessLauncher"):
         n_jobs = Range(int, low=1, optional=True)
         faults += [out_of_range("hydra.launcher.n_jobs", cfg.hydra.launcher.n_jobs, n_jobs)]
     if str(cfg.hydra.sweeper.get("_target_")).endswith(".GridSweeper"):
+        grids, by = _plain(cfg.hydra.sweeper.grids), _plain(cfg.hydra.sweeper.by)
+        if not isinstance(by, list):
+            faults.append(f"hydra.sweeper.by={shown(by)}: a list of keys is allowed")
+        if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+            return [f"hydra.sweeper.grids={shown(grids)}: a list of {{key: [values]}} is allowed"]
         faults += [
             f"{one.input_line}: intervals need another sweeper (hydra/sweeper=optuna, say); this one takes values"
-            for one in typed
+            for one in [*typed, *(one for grid in grids for one in parse_all(grid_words(grid), []))]
             if one.is_interval_sweep()
         ]
-        grids = OmegaConf.to_container(cfg.hydra.sweeper.grids)
-        if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
-            faults.append(f"hydra.sweeper.grids={grids}: a list of {{key: [values]}} is allowed")
-        elif grids and any(one.key_or_group == "experiment" and one.is_sweep_override() for one in typed):
+        if grids and any(one.key_or_group == "experiment" and one.is_sweep_override() for one in typed):
             faults.append("experiment: one that brings its own sweep stands alone")
     return [fault for fault in faults if fault]
+
+
+def grid_faults(cfg: DictConfig, base: DictConfig | None) -> list[str]:
+    """A job whose experiment brings a sweep, which would not be carried out; base: what the whole command gives."""
+    grids = cfg.hydra.sweeper.get("grids")
+    if base is None or not grids or grids == base.hydra.sweeper.get("grids"):
+        return []
+    return ["experiment: one that brings its own sweep stands alone"]
 
 
 def _target_faults(cfg: DictConfig) -> list[str]:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from .config import shown
@@ -40,12 +40,15 @@ def parse_all(words: Sequence[str], faults: list[str]) -> Iterator[Override]:
 def grid_words(grid: Mapping[str, Any]) -> list[str]:
     """The words that say the same as a grid of a YAML: {"bits": [2, 3]} -> ["bits=2,3"].
 
-    A text stands as it would be typed: {"seed": "range(3)"} -> ["seed=range(3)"].
+    A text stands as it would be typed: {"seed": "range(3)"} -> ["seed=range(3)"]; in a list it is a value.
     """
-    return [
-        f"{key}={','.join(map(_element, value)) if isinstance(value, list) else _element(value)}"
-        for key, value in grid.items()
-    ]
+    return [f"{key}={_values(value)}" for key, value in grid.items()]
+
+
+def _values(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_element, value))
+    return value if isinstance(value, str) else _element(value)
 
 
 def _element(value: Any) -> str:
@@ -53,18 +56,23 @@ def _element(value: Any) -> str:
         return "[" + ",".join(map(_element, value)) + "]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_element(item)}" for key, item in value.items()) + "}"
-    return shown(value)
+    return _text(value) if isinstance(value, str) else shown(value)
+
+
+def _text(value: str) -> str:
+    """In quotes where it would be read as something else."""
+    try:
+        bare = value != "" and parse(f"key={value}").value() == value
+    except ValueError:
+        bare = False
+    return value if bare else QuotedString(value, Quote.single).with_quotes()
 
 
 def merged(typed: Sequence[Override], grid: Sequence[Override]) -> list[Override]:
     """The overrides of one grid: its own, and what was typed, which replaces them key by key."""
     named = {one.key_or_group for one in grid}
     ours = [one for one in typed if not (one.key_or_group == "experiment" and "experiment" in named)]
-    return list({_key(one): one for one in (*grid, *ours)}.values())
-
-
-def _key(one: Override) -> str:
-    return one.input_line or "" if one.is_delete() else one.get_key_element()
+    return list({(one.key_or_group, one.package): one for one in (*grid, *ours)}.values())
 
 
 def jobs_of(overrides: Sequence[Override], choices: Callable[[str], list[str]]) -> list[tuple[str, ...]]:

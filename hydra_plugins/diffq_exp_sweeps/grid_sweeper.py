@@ -51,10 +51,11 @@ class GridSweeper(Sweeper):
         assert self.config is not None
         hydra = self.config.hydra
         search = tuple(Path(one.path) for one in hydra.runtime.config_sources if one.provider == "command-line")
+        ours: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)  # ${seed} is each job's own
         typed, known = [parse(word) for word in arguments], partial(group_choices, search=search)
         grids = [[parse(word) for word in grid_words(grid)] for grid in self.grids or [{}]]
         jobs: list[Any] = []
         for words in [words for grid in grids for words in jobs_of(merged(typed, grid), known)]:
-            cfg = compose_words(hydra.job.config_name, [*hydra.overrides.hydra, *words], search)
+            cfg = compose_words(hydra.job.config_name, [*ours, *words], search)
             jobs.append(job(words, cfg, len(jobs), multirun=True))
         return jobs

@@ -50,6 +50,8 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
         )
     except SystemExit as stop:  # by a signal
         return int(stop.code or 0), last.text
+    finally:
+        sys.stdout.flush()  # as soon as the result is there, the process is ended
     return int(returned.return_value), last.text
 
 
