@@ -19,9 +19,9 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from .compose import Job, compose_words, job, select
+from .compose import Job, compose_words, job
 from .config import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, shown
-from .together import grid_faults, out_of_range, sweep_faults, together, unused_warnings
+from .together import grid_faults, grids_of, out_of_range, sweep_faults, together, unused_warnings
 from .words import grid_words, jobs_of, merged, parse_all
 from .words import values as words_of
 
@@ -48,11 +48,12 @@ def check(argv: Sequence[str]) -> Checked:
     structure = [one for one in typed if one.key_or_group in GROUPS or one.is_hydra_override()]
     base = _try(compose, next(iter(jobs_of(structure, known)), ()), [])
     multirun = args.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
-    broken = sweep_faults(base, typed) if base is not None and multirun else []
-    if broken:
-        return Checked(found.faults + broken)
+    grids: list[Any] = [{}]
+    if base is not None and multirun:
+        found.faults += sweep_faults(base, typed)
+        grids = grids_of(base) or [{}]
     silent: list[dict[str, str]] = []  # for each job, the typed words without effect, and what to say of them
-    for grid in (select(base, "hydra.sweeper.grids") if multirun and base is not None else None) or [{}]:
+    for grid in grids:
         given = list(parse_all(grid_words(grid), found.faults))
         for words in _check_grid(typed, given, multirun, found.faults, compose, known):
             faults: list[str] = []
@@ -87,16 +88,16 @@ def _check_grid(
 ) -> list[tuple[str, ...]]:
     """The faults of each override by itself; -> the words of the jobs that those without faults give."""
 
-    def together(good: list[Override]) -> list[tuple[str, ...]]:
+    def words_from(good: list[Override]) -> list[tuple[str, ...]]:
         return jobs_of(merged([o for o in typed if o in good], [o for o in grid if o in good]), known)
 
     both = [*grid, *typed]
     choices = [one for one in both if one.key_or_group in GROUPS]
     values = [one for one in both if one.key_or_group not in GROUPS]
     good = [one for one in choices if _keep(_choice_faults(one, multirun, known), faults)]
-    nodes = _try(compose, next(iter(together(good)), ()), [])
+    nodes = _try(compose, next(iter(words_from(good)), ()), [])
     good += [one for one in values if _keep(_value_faults(one, multirun, nodes, known), faults)]
-    return together(good)
+    return words_from(good)
 
 
 def _try(compose: Compose, words: Sequence[str], faults: list[str]) -> DictConfig | None:

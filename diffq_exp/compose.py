@@ -28,7 +28,7 @@ from .words import parse
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a command line asks for."""
+    """One run that a command line asks for; `words` leave out Hydra's own keys, which hold for all jobs."""
 
     words: tuple[str, ...]
     cfg: DictConfig  # with hydra
@@ -74,9 +74,10 @@ def job(words: tuple[str, ...], cfg: DictConfig, number: int, multirun: bool) ->
     """The job of a composed config: its folder is where Hydra puts it. Raises: ValueError in one line."""
     with open_dict(cfg):
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
+    own = tuple(word for word in words if not parse(word).is_hydra_override())
     try:
         folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir if multirun else Path(cfg.hydra.run.dir)
-        return Job(words, cfg, folder, signature(cfg))
+        return Job(own, cfg, folder, signature(cfg))
     except OmegaConfBaseException as fault:
         raise ValueError(" ".join(str(fault).split())) from fault
 

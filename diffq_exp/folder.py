@@ -10,12 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from .results.records import LOCK, METRICS, RESULT, read_json, write_json
-
-EARLIER = ".earlier"  # where restart=true puts what a run left, until it is done again
-LOG = "train.log"
-MODEL = "model.safetensors"
-LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, "checkpoint.pt", ".hydra", "wandb")
+from .results.records import EARLIER, LEFT_BY_A_RUN, LOCK, LOG, RESULT, read_json, write_json
 
 
 class FolderError(RuntimeError):

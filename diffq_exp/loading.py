@@ -21,9 +21,8 @@ from . import storage
 from .build import accepted, model_keys
 from .config import conf_dir
 from .data import Data
-from .folder import MODEL
 from .quant.state import StoredModel, write_into
-from .results.records import status_of
+from .results.records import MODEL, status_of
 from .training.checkpoint import load_checkpoint
 from .training.trainer import CHECKPOINT
 

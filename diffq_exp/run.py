@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from .build import pick_device
 from .config import conf_dir
 from .display import FileLog, show_result
-from .folder import LOG, MODEL, FolderBusy, FolderError, RunFolder
+from .folder import FolderBusy, FolderError, RunFolder
 from .machine import describe_machine, prepare_torch
-from .results.records import RESULT, read_json
+from .results.records import LOG, MODEL, RESULT, read_json
 from .session import Session
 from .signature import only_afterwards, record_of, run_name, signature, unused_keys, without
 from .training.stopping import Diverged, Interrupted, StopFlag
@@ -44,7 +44,8 @@ def run(
     if_busy: where another process is at work on the run, "refuse", "wait" for it, or "raise" FolderBusy.
     """
     asked = asked or {}
-    name, record = signature(cfg), record_of(cfg, choices, asked.get("overrides", []))
+    own = asked["hydra"].hydra if "hydra" in asked else None
+    name, record = signature(cfg), record_of(cfg, choices, asked.get("overrides", []), own)
     try:
         fault = None
         if only_afterwards(cfg) and cfg.init_from is None:

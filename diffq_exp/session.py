@@ -22,10 +22,10 @@ from .build import (
 )
 from .data import Data
 from .display import Display
-from .folder import MODEL, RunFolder
+from .folder import RunFolder
 from .loading import load_weights, stored_config
 from .quant.state import StoredModel, write_into
-from .results.records import METRICS, read_rows
+from .results.records import METRICS, MODEL, read_rows
 from .signature import only_afterwards
 from .training.measure import evaluate
 from .training.sizes import MB, float32_mb, size_row

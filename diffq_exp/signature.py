@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -82,8 +83,8 @@ def identity(source: Path) -> str:
     return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
 
 
-def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str]) -> dict[str, Any]:
-    """What a run was asked to do, as its result.json says it whether it finishes or not.
+def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> dict[str, Any]:
+    """What a run was asked to do, as its result.json says it whether it finishes or not. hydra: Hydra's own config.
 
     In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
     differ in one key, the seed say, differ in that one entry only. Nulls are left out.
@@ -93,10 +94,13 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str]) -> dict[s
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in CONSUMED_NODES}
     if cfg.init_from is not None:
         values["init_from"] = identity(Path(cfg.init_from).expanduser())
+    sources = hydra.runtime.config_sources if hydra is not None else []
+    searched = [os.path.relpath(one.path) for one in sources if one.provider == "command-line"]
     return {
         "seed": cfg.seed,
         "choices": labels(cfg, choices),
         "overrides": without(overrides, {"restart", "dry_run", "hydra"}),
+        **({"config_dir": searched[0]} if searched else {}),
         "config": _without_nulls(values),
     }
 

@@ -9,48 +9,59 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .compose import Job
+from .compose import Job, select
 from .cores import jobs_at_once
 from .display import log_to_console
-from .folder import MODEL
-from .results.records import RESULT, read_json, status_of, write_json
-from .results.runs import SWEEPS, find_runs
+from .report import report_sweep
+from .results.records import MODEL, RESULT, read_json, status_of, write_json
+from .results.runs import SWEEPS, Run, find_runs
 from .sweep_display import duration
 
 log = logging.getLogger("diffq_exp")
 DONE = ("finished", "diverged")  # to do it again would give the same
+STOPPED = ("missing", "interrupted", "running", "killed")  # by the signal that stopped the sweep
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of one command, each signature once."""
+    """The jobs of one command, each signature once; `words`: what was typed after `python -m diffq_exp.train`."""
 
-    name: str
-    command: str
-    by: list[str]
-    outputs: Path
+    words: list[str]
     jobs: list[Job]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], words: Sequence[str], by: Sequence[str], outputs: Path) -> Sweep:
+    def of(cls, jobs: Sequence[Job], words: Sequence[str]) -> Sweep:
+        return cls(list(words), list({job.signature: job for job in jobs}.values()))
+
+    @property
+    def name(self) -> str:
         """The same jobs have the same name, in whatever order and by whatever words they are asked for."""
-        once = list({job.signature: job for job in jobs}.values())
-        experiment = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-        digits = hashlib.sha256(" ".join(sorted(job.signature for job in once)).encode()).hexdigest()[:8]
-        command = shlex.join(["python", "-m", "diffq_exp.train", "-m", *words])
-        return cls("-".join([*(experiment or ["sweep"]), digits]), command, list(by), outputs, once)
+        typed = [word.partition("=")[2] for word in self.words if word.startswith("experiment=")]
+        label = typed[-1] if typed and re.fullmatch(r"[\w.-]+", typed[-1]) else "sweep"
+        signatures = " ".join(sorted(job.signature for job in self.jobs))
+        return f"{label}-{hashlib.sha256(signatures.encode()).hexdigest()[:8]}"
+
+    @property
+    def outputs(self) -> Path:
+        return Path(self.jobs[0].cfg.hydra.sweep.dir)
+
+    @property
+    def todo(self) -> list[Job]:
+        """The jobs that are left to do, or that restart=true asks for again."""
+        return [job for job in self.jobs if job.cfg.restart or status(job) not in DONE]
 
     def record(self) -> None:
-        """Leave what the sweep consists of where the report finds it."""
+        """Leave what the sweep consists of where the report finds it. Raises: OSError."""
         jobs = [
             {
                 "folder": os.path.relpath(job.folder, self.outputs),
@@ -59,9 +70,14 @@ class Sweep:
             }
             for job in self.jobs
         ]
+        command = shlex.join(["python", "-m", "diffq_exp.train", *self.words])
+        by = select(self.jobs[0].cfg, "hydra.sweeper.by")
         (self.outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
-        values = {"name": self.name, "command": self.command, "by": self.by, "jobs": jobs}
+        values = {"name": self.name, "command": command, "by": by, "jobs": jobs}
         write_json(self.outputs / SWEEPS / f"{self.name}.json", values)
+
+
+planned: list[Sweep] = []  # what the check of this process's command line found, for Hydra's sweeper to carry out
 
 
 def status(job: Job) -> str:
@@ -76,12 +92,19 @@ def status(job: Job) -> str:
 
 
 def carry_out(sweep: Sweep, launcher: Any) -> int:
-    """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 128+n a signal."""
+    """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 2 a disk, 128+n a signal.
+
+    launcher: its `reasons`, if it has any, say of folders why a run failed that could not say so itself.
+    """
     log_to_console()
-    sweep.record()
+    try:
+        sweep.record()
+    except OSError as fault:
+        log.error(f"hydra.sweep.dir={sweep.outputs}: {fault}")
+        return 2
     os.environ.setdefault("WANDB_RUN_GROUP", sweep.name)
     os.environ.setdefault("WANDB_TAGS", sweep.name.rpartition("-")[0])
-    todo = [job for job in sweep.jobs if job.cfg.restart or status(job) not in DONE]
+    todo = sweep.todo
     log.info(f"sweep {sweep.name}: {len(sweep.jobs)} jobs, {len(sweep.jobs) - len(todo)} done already")
     started, code = time.monotonic(), 0
     if todo:
@@ -93,17 +116,11 @@ def carry_out(sweep: Sweep, launcher: Any) -> int:
             log.error(f"the launcher gave up: {' '.join(str(fault).split())}")
             log.debug("where:", exc_info=fault)
             code = 1
-    _report(sweep)
-    return _conclude(sweep, time.monotonic() - started, code)
-
-
-def _report(sweep: Sweep) -> None:
-    from .report import report_sweep
-
     report_sweep(sweep.outputs, sweep.name)
+    return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
 
 
-def _conclude(sweep: Sweep, seconds: float, code: int) -> int:
+def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, str]) -> int:
     """The last lines: how many finished, and which did not."""
     statuses = {job.signature: status(job) for job in sweep.jobs}
     counts = Counter(statuses.values())
@@ -111,17 +128,18 @@ def _conclude(sweep: Sweep, seconds: float, code: int) -> int:
     log.info(f"sweep {sweep.name}: {told}; {duration(seconds)}")
     for job in sweep.jobs:
         ended = statuses[job.signature]
-        if ended != "finished" and not (code and ended in ("missing", "interrupted")):
-            log.error(f"{ended}: {' '.join(job.words)} ({job.folder}): {_reason(job.folder)}")
+        if ended != "finished" and not (code > 128 and ended in STOPPED):
+            reason = _reason(job.folder) or reasons.get(job.folder) or "no reason is recorded"
+            log.error(f"{ended}: {' '.join(job.words)} ({job.folder}): {reason}")
     if code:
         log.warning("stopped; the same command goes on with what is missing")
         return code
     return 0 if counts["finished"] == len(sweep.jobs) else 1
 
 
-def _reason(folder: Path) -> str:
+def _reason(folder: Path) -> str | None:
     try:
-        return str(read_json(folder / RESULT).get("reason", "no reason is recorded; its line above may say more"))
+        return read_json(folder / RESULT).get("reason")
     except (ValueError, OSError) as fault:
         return str(fault)
 
@@ -129,34 +147,33 @@ def _reason(folder: Path) -> str:
 # ---- before it runs ---------------------------------------------------------------------------------------------
 
 
-def show_plan(jobs: Sequence[Job]) -> None:
+def show_plan(sweep: Sweep) -> None:
     """What dry_run=true tells: the jobs, which are done already, and the time to expect."""
     log_to_console()
-    once = list({job.signature: job for job in jobs}.values())
-    statuses = [status(job) for job in once]
-    for number, (job, found) in enumerate(zip(once, statuses, strict=True), start=1):
-        words = " ".join(word for word in job.words if not word.startswith(("dry_run=", "hydra.")))
+    for number, job in enumerate(sweep.jobs, start=1):
+        words = " ".join(word for word in job.words if not word.startswith("dry_run="))
+        found = status(job)
         log.info(f"{number:>4}  {'to do' if found == 'missing' else found:<11}  {job.folder.name}  {words}")
-    todo = [job for job, found in zip(once, statuses, strict=True) if job.cfg.restart or found not in DONE]
-    log.info(f"{len(once)} runs: {len(once) - len(todo)} done already, {len(todo)} to do")
+    todo = sweep.todo
+    log.info(f"{len(sweep.jobs)} runs: {len(sweep.jobs) - len(todo)} done already, {len(todo)} to do")
     if todo:
-        roots = [folder for folder in {job.folder.parent for job in once} if folder.is_dir()]
-        runs = [run.result for run in find_runs(roots) if run.status == "finished"]
-        log.info(expected_time(todo, runs))
+        roots = [folder for folder in {job.folder.parent for job in sweep.jobs} if folder.is_dir()]
+        log.info(expected_time(todo, [run for run in find_runs(roots) if run.status == "finished"]))
 
 
-def expected_time(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> str:
+def expected_time(jobs: Sequence[Job], runs: Sequence[Run]) -> str:
     """A sentence on how long the jobs will take, by the finished runs of the same data, network and epochs."""
     known: dict[tuple[Any, ...], list[float]] = {}
-    for result in results:
-        choices = result["choices"]
-        key = (choices["dataset"], choices["model"], result["config"].get("epochs"))
-        known.setdefault(key, []).append(result["seconds"])
+    for run in runs:
+        if isinstance(seconds := run.result.get("seconds"), (int, float)):
+            known.setdefault((*map(run.choices.get, ("dataset", "model")), run.value("epochs")), []).append(seconds)
     chosen = [(job.cfg, job.cfg.hydra.runtime.choices) for job in jobs]
     keys = [(choices.dataset, choices.model, cfg.epochs) for cfg, choices in chosen]
     seconds = [median(known[key]) for key in keys if key in known]
-    if len(seconds) < len(keys):
-        return f"time to expect: unknown; {len(keys) - len(seconds)} have no finished run of their kind to go by"
+    unlike = len(keys) - len(seconds)
+    if not seconds:
+        return f"time to expect: unknown; {unlike} have no finished run of their kind to go by"
     cfg = jobs[0].cfg
     n_jobs = min(len(jobs), jobs_at_once(cfg.hydra.launcher.get("n_jobs"), cfg.device, cfg.threads))
-    return f"time to expect: {duration(sum(seconds) / n_jobs)}, {n_jobs} at a time"
+    rest = f", and that of {unlike} without a finished run of their kind to go by" if unlike else ""
+    return f"time to expect: {duration(sum(seconds) / n_jobs)}, {n_jobs} at a time{rest}"

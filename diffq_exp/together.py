@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -91,20 +92,48 @@ def sweep_faults(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
     if str(cfg.hydra.launcher.get("_target_")).endswith(".ProcessLauncher"):
         n_jobs = Range(int, low=1, optional=True)
         faults += [out_of_range("hydra.launcher.n_jobs", cfg.hydra.launcher.n_jobs, n_jobs)]
-    if str(cfg.hydra.sweeper.get("_target_")).endswith(".GridSweeper"):
-        grids, by = _plain(cfg.hydra.sweeper.grids), _plain(cfg.hydra.sweeper.by)
-        if not isinstance(by, list):
-            faults.append(f"hydra.sweeper.by={shown(by)}: a list of keys is allowed")
-        if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
-            return [f"hydra.sweeper.grids={shown(grids)}: a list of {{key: [values]}} is allowed"]
-        faults += [
-            f"{one.input_line}: intervals need another sweeper (hydra/sweeper=optuna, say); this one takes values"
-            for one in [*typed, *(one for grid in grids for one in parse_all(grid_words(grid), []))]
-            if one.is_interval_sweep()
-        ]
-        if grids and any(one.key_or_group == "experiment" and one.is_sweep_override() for one in typed):
-            faults.append("experiment: one that brings its own sweep stands alone")
+    if not _is_ours(cfg):
+        return [fault for fault in faults if fault]
+    faults += [
+        f"hydra.sweeper.{key}: unknown; grids and by are allowed"
+        for key in cfg.hydra.sweeper
+        if key not in ("_target_", "grids", "by")
+    ]
+    faults += _by_faults(_plain(cfg.hydra.sweeper.by))
+    grids = _plain(cfg.hydra.sweeper.grids)
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+        faults.append(f"hydra.sweeper.grids={shown(grids)}: a list of {{key: [values]}} is allowed")
+    given = [one for grid in grids_of(cfg) for one in parse_all(grid_words(grid), [])]
+    faults += [f"{one.input_line}: Hydra's own keys are not for grids" for one in given if one.is_hydra_override()]
+    faults += [
+        f"{one.input_line}: intervals need another sweeper (hydra/sweeper=optuna, say); this one takes values"
+        for one in [*typed, *given]
+        if one.is_interval_sweep()
+    ]
+    if given and any(one.key_or_group == "experiment" and one.is_sweep_override() for one in typed):
+        faults.append("experiment: one that brings its own sweep stands alone")
     return [fault for fault in faults if fault]
+
+
+def grids_of(cfg: DictConfig) -> list[dict[str, Any]]:
+    """The grids of a sweep with our sweeper, as far as they are any."""
+    grids = _plain(cfg.hydra.sweeper.get("grids")) if _is_ours(cfg) else None
+    return [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []
+
+
+def _is_ours(cfg: DictConfig) -> bool:
+    return str(cfg.hydra.sweeper.get("_target_")).endswith(".GridSweeper")
+
+
+def _by_faults(by: Any) -> list[str]:
+    if not isinstance(by, list):
+        return [f"hydra.sweeper.by={shown(by)}: a list of keys is allowed"]
+    known = [*NODES, *PLAIN]
+    return [
+        f"hydra.sweeper.by: {key!r} is unknown; the nearest is {get_close_matches(str(key), known, 1, 0.0)[0]}"
+        for key in by
+        if str(key) not in known and str(key).partition(".")[0] not in NODES
+    ]
 
 
 def grid_faults(cfg: DictConfig, base: DictConfig | None) -> list[str]:

@@ -18,37 +18,50 @@ PASSED_ON = ("--hydra-help", "--version", "--shell-completion", "-sc", "--info",
 
 
 def main() -> int:
-    """Check, then run; -> exit code. 0 finished, 1 failed or diverged, 2 a mistake in what was asked."""
-    words = sys.argv[1:]
+    """Check, then run; -> exit code. 0 finished, 1 failed or diverged, 2 a mistake, 128+n stopped by a signal."""
+    try:
+        return _main(sys.argv[1:])
+    except KeyboardInterrupt:  # before the run had its own way of stopping
+        print("interrupted before the run began", file=sys.stderr)
+        return 130
+
+
+def _main(words: list[str]) -> int:
     if "--help" in words or "-h" in words:
         from .help import help_text
 
         print(help_text())
         return 0
     if not any(word.split("=")[0] in PASSED_ON for word in words):
-        from .checks import check
-
-        found = check(words)
-        for line in found.faults:
-            print(f"error: {line}", file=sys.stderr)
-        if found.faults:
-            return 2
-        for line in found.warnings:
-            print(f"warning: {line}", file=sys.stderr)
-        if any(one.cfg.dry_run for one in found.jobs):
-            from .sweep import show_plan
-
-            show_plan(found.jobs)
-            return 0
+        code = _checked(words)
+        if code is not None:
+            return code
     register()
     register_resolver()
     sys.argv[1:] = overrides_last(words)
-    try:
-        hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
-    except KeyboardInterrupt:  # before the run had its own way of stopping
-        print("interrupted before the run began", file=sys.stderr)
-        return 130
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
     return max(codes, default=0)
+
+
+def _checked(words: list[str]) -> int | None:
+    """Say what is wrong with a command line, or what it would do; -> exit code, None to go on."""
+    from .checks import check
+
+    found = check(words)
+    for line in found.faults:
+        print(f"error: {line}", file=sys.stderr)
+    if found.faults:
+        return 2
+    for line in found.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    from .sweep import Sweep, planned, show_plan
+
+    sweep = Sweep.of(found.jobs, words)
+    if any(one.cfg.dry_run for one in sweep.jobs):
+        show_plan(sweep)
+        return 0
+    planned[:] = [sweep]
+    return None
 
 
 def overrides_last(words: list[str]) -> list[str]:

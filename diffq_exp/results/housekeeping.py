@@ -15,11 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .records import LOCK, METRICS, RESULT, read_json
+from .records import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT, read_json
 from .runs import MISSING, SWEEPS, Run, read_sweep
 from .tables import NONE, Table, counts, megabytes
 
-OF_A_RUN = {RESULT, METRICS, LOCK, ".hydra", ".earlier", "checkpoint.pt", "model.safetensors", "train.log", "wandb"}
+OF_A_RUN = {*LEFT_BY_A_RUN, LOCK, EARLIER}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 

@@ -20,6 +20,7 @@ from .summary import FLOAT32, MethodSummary, Problem, Report
 
 PANELS = 12
 SIZE_LABEL = {"file": "size of model.safetensors, MB", "true": "size by the paper's formula, MB"}
+_MOST_BARS = 12  # of a method's points behind its front
 _LEAST_SPAN = 0.02  # of accuracy, below the best
 _APART = 0.06  # of the axis: room for a value written at the lower edge
 _TICKS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
@@ -131,11 +132,12 @@ def _draw_method(axes: Any, method: MethodSummary, look: Style) -> None:
     behind = [point for point in method.points if point not in method.front]
     for points, line, alpha, size in ((behind, "none", 0.35, 0.7 * big), (method.front, "-", 1.0, big)):
         if points:
+            bars = line == "-" or len(points) <= _MOST_BARS  # of a crowd they would hide the fronts
             axes.errorbar(
                 [point.size for point in points],
                 [100 * point.accuracy for point in points],
-                xerr=[point.size_std or 0 for point in points],
-                yerr=[100 * (point.accuracy_std or 0) for point in points],
+                xerr=[point.size_std or 0 for point in points] if bars else None,
+                yerr=[100 * (point.accuracy_std or 0) for point in points] if bars else None,
                 color=look.colour, marker=look.marker, markersize=size, alpha=alpha, linestyle=line, linewidth=1.3,
                 elinewidth=0.8, capsize=1.5, markeredgecolor="white", markeredgewidth=0.5,
                 zorder=3 if line == "-" else 2,

@@ -14,6 +14,10 @@ from filelock import FileLock, Timeout
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+LOG = "train.log"
+MODEL = "model.safetensors"
+EARLIER = ".earlier"  # where restart=true puts what a run left, until it is done again
+LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, "checkpoint.pt", ".hydra", "wandb")
 
 
 @contextmanager
@@ -67,6 +71,8 @@ def is_locked(path: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # a disk that is only read: nobody works there
+        return False
     lock.release()
     return False
 

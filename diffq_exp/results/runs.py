@@ -8,6 +8,7 @@ less than half a second.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import shlex
@@ -23,6 +24,12 @@ SWEEPS = ".sweeps"
 MISSING = "missing"  # status of a job that was planned and left no result
 UNREADABLE = "unreadable"
 _NOT_ENTERED = ("wandb", "report")
+_KINDS: dict[str, Any] = {  # of what a result.json may hold
+    **dict.fromkeys(("choices", "config", "data", "test", "val", "size_mb", "bits", "hardware", "versions"), dict),
+    **dict.fromkeys(("status", "signature", "run_id", "git_commit", "device", "reason", "config_dir"), str),
+    **dict.fromkeys(("seconds", "epoch", "epochs", "step"), (int, float)),
+    "overrides": list,
+}
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -74,7 +81,9 @@ class Run:
     @property
     def command(self) -> str:
         """What to type to do this run, or to go on with it."""
-        return shlex.join(["python", "-m", "diffq_exp.train", *self.overrides])
+        place = self.result.get("config_dir")
+        options = ["--config-dir", str(place)] if place else []
+        return shlex.join(["python", "-m", "diffq_exp.train", *options, *self.overrides])
 
     def size(self, kind: str) -> float | None:
         """MB. kind: "file", "true" (the paper's formula), "float32"."""
@@ -82,7 +91,9 @@ class Run:
 
     def number(self, group: str, name: str) -> float | None:
         value = _mapping(self.result.get(group)).get(name)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return None
+        return float(value)
 
     @cached_property
     def own(self) -> dict[str, Any]:
@@ -174,8 +185,21 @@ def _read_run(folder: Path) -> Run:
         result = read_json(folder / RESULT)
     except (ValueError, OSError) as fault:
         return Run(folder, {"reason": " ".join(str(fault).split())}, UNREADABLE)
+    if (odd := _odd(result)) is not None:
+        return Run(folder, {"reason": f"{folder / RESULT}: {odd}"}, UNREADABLE)
     status = str(result.get("status"))
     return Run(folder, result, "killed" if status == "running" and not is_locked(folder) else status)
+
+
+def _odd(result: Mapping[str, Any]) -> str | None:
+    """What in a record is not of the kind that all readers take it for; None if nothing."""
+    for key, kind in _KINDS.items():
+        if result.get(key) is not None and not isinstance(result[key], kind):
+            return f"{key} is {result[key]!r}"
+    layers = (result.get("bits") or {}).get("layers")
+    if layers is not None and not isinstance(layers, dict):
+        return f"bits.layers is {layers!r}"
+    return None
 
 
 def _worth(run: Run) -> tuple[bool, float]:

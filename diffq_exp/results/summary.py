@@ -130,9 +130,13 @@ def _fault(run: Run, size: str) -> str | None:
         return "its result.json has no config, as those of older versions"
     if run.accuracy is None:
         return "its result.json has no test accuracy"
-    if not (run.size(size) and run.size("float32")):
+    if not all((run.size(kind) or 0) > 0 for kind in (size, "float32")):
         return f"its result.json has no size_mb.{size} or no size_mb.float32"
-    return None if run.number("data", "classes") else "its result.json does not say how many classes there are"
+    return (
+        None
+        if (run.number("data", "classes") or 0) >= 1
+        else "its result.json does not say how many classes there are"
+    )
 
 
 def _problem(

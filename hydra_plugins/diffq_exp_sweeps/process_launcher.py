@@ -55,6 +55,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
+        self.reasons: dict[Path, str] = {}  # of folders, why their run failed: for those that could not record it
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -65,6 +66,7 @@ class ProcessLauncher(Launcher):
         from diffq_exp.sweep_display import SweepDisplay
 
         setup_globals()
+        _start_server()
         queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, initial_job_idx))
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, queue[0].words)
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
@@ -98,7 +100,8 @@ class ProcessLauncher(Launcher):
             waiting.number,
             multirun=True,
         )
-        if (waiting.behind is None and composed.cfg.restart) or (found := status(composed)) not in DONE:
+        elsewhere = waiting.behind is not None and waiting.behind.resolve() == composed.folder.resolve()
+        if (composed.cfg.restart and not elsewhere) or (found := status(composed)) not in DONE:
             return composed
         self._note(waiting, composed, found, "", ran=False)
         return None
@@ -119,6 +122,7 @@ class ProcessLauncher(Launcher):
         from pebble import ProcessExpired
 
         from diffq_exp.folder import FolderBusy, FolderError, record_death
+        from diffq_exp.job import codes
         from diffq_exp.signature import record_of
         from diffq_exp.sweep import status
 
@@ -126,14 +130,16 @@ class ProcessLauncher(Launcher):
         try:
             code, reason = future.result()
             self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, code)
+            codes.append(code)
         except FolderBusy as busy:
             self._display.returned()
             return [waiting._replace(behind=busy.path)]
         except ProcessExpired as death:
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, death)
             reason = _cause(death.exitcode)
+            codes.append(1)
             if not stopping:
-                record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.words)
+                record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.words, job.cfg.hydra)
                 try:
                     record_death(job.folder, job.signature, record, reason)
                 except (FolderError, ValueError, OSError) as fault:
@@ -141,6 +147,7 @@ class ProcessLauncher(Launcher):
         except Exception as fault:  # of Hydra or pebble, before or after the run
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, fault)
             reason = f"{type(fault).__name__}: {fault}"
+            codes.append(1)
         self._note(waiting, job, status(job), reason)
         return []
 
@@ -148,6 +155,7 @@ class ProcessLauncher(Launcher):
         from diffq_exp.results.records import RESULT, read_json
 
         result = read_json(job.folder / RESULT) if status != "unreadable" else {}
+        self.reasons[job.folder] = reason
         words = " ".join(waiting.words) or "the defaults"
         self._display.ended(words, status, result, result.get("reason") or reason, ran)
 
@@ -170,6 +178,22 @@ def _first_ended(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
         return wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
     time.sleep(LOOK_SECONDS)  # all that is left is behind other processes
     return []
+
+
+def _start_server() -> None:
+    """Start the server of processes deaf to Ctrl-C, which would break its imports; its children stay deaf to it."""
+    if _context().get_start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread
+        return
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _context() -> Any:
@@ -204,7 +228,8 @@ class _Signals:
     def __enter__(self) -> _Signals:
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._set)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
+                    self._before[number] = signal.signal(number, self._set)
         except ValueError:  # not in the main thread
             pass
         return self

@@ -28,7 +28,9 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
     hydra: pickled, since its resolvers are functions made in functions: (state, context, task function, config).
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run takes it, where nobody else has
-    _write_to(folder / "train.log")
+    from diffq_exp.results.records import LOG
+
+    _write_to(folder / LOG)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA begins
     import torch

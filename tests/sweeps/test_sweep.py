@@ -19,7 +19,7 @@ SEEDS = ("finished", "diverged", "failed", "interrupted", "running", "missing") 
 def sweep_of(*words):
     found = check(["-m", *words])
     assert not found.faults
-    return Sweep.of(found.jobs, words, ["quantizer"], Path("outputs"))
+    return Sweep.of(found.jobs, ["-m", *words])
 
 
 def leave(job, status, **more):
@@ -53,7 +53,7 @@ def elsewhere(tmp_path, monkeypatch):
     for name in ("WANDB_RUN_GROUP", "WANDB_TAGS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(report, "report_sweep", lambda outputs, name: None)
+    monkeypatch.setattr("diffq_exp.sweep.report_sweep", lambda outputs, name: None)
 
 
 def carried_out(sweep, launcher):
@@ -81,7 +81,7 @@ def test_what_is_finished_or_diverged_is_not_launched_again(half_done):
 
 def test_a_sweep_that_is_done_launches_nothing_and_reports(monkeypatch):
     reported = []
-    monkeypatch.setattr(report, "report_sweep", lambda outputs, name: reported.append((outputs, name)))
+    monkeypatch.setattr("diffq_exp.sweep.report_sweep", lambda outputs, name: reported.append((outputs, name)))
     sweep = sweep_of("seed=0,1")
     for job in sweep.jobs:
         leave(job, "finished")
@@ -142,7 +142,7 @@ def test_a_report_that_breaks_does_not_change_the_exit_code(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(report, "report_sweep", REPORT)
+    monkeypatch.setattr("diffq_exp.sweep.report_sweep", REPORT)
     monkeypatch.setattr(report, "make_report", broken)
     sweep = sweep_of("seed=0")
     code, lines = carried_out(sweep, Launcher(sweep))
