@@ -62,7 +62,7 @@ def _element(value: Any) -> str:
 def _text(value: str) -> str:
     """In quotes where it would be read as something else."""
     try:
-        bare = value != "" and parse(f"key={value}").value() == value
+        bare = value != "" and "\\" not in value and parse(f"key={value}").value() == value
     except ValueError:
         bare = False
     return value if bare else QuotedString(value, Quote.single).with_quotes()
