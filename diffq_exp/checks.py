@@ -56,17 +56,23 @@ def check(argv: Sequence[str]) -> Checked:
     for grid in grids:
         given = list(parse_all(grid_words(grid), found.faults))
         for words in _check_grid(typed, given, multirun, found.faults, compose, known):
-            faults: list[str] = []
-            cfg = _try(compose, words, faults)
+            cfg = _try(compose, words, found.faults)
             if cfg is not None:
-                faults += together(cfg, multirun) + grid_faults(cfg, base)
                 silent.append(unused_warnings(cfg, typed))
-            if cfg is not None and not faults:
-                found.jobs.append(job(words, cfg, len(found.jobs), multirun))
-            found.faults += faults
+                _check_job(words, cfg, base, multirun, found)
     found.faults = list(dict.fromkeys(found.faults)) or _shared_folders(found.jobs)
     found.warnings = [text for word, text in (silent or [{}])[0].items() if all(word in one for one in silent)]
     return found
+
+
+def _check_job(
+    words: tuple[str, ...], cfg: DictConfig, base: DictConfig | None, multirun: bool, found: Checked
+) -> None:
+    """Add a job to what was found, or its faults."""
+    faults = together(cfg, multirun) + grid_faults(cfg, base)
+    found.faults += faults
+    if not faults:
+        found.jobs.append(job(words, cfg, len(found.jobs), multirun))
 
 
 Compose = Callable[[Sequence[str]], DictConfig]

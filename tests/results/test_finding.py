@@ -153,3 +153,48 @@ def test_a_damaged_record_of_a_sweep(tmp_path, record):
 )
 def test_typed_values(text, value):
     assert read_value(text) == value and type(read_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"overrides": 3}, {"bits": "abc"}, {"bits": {"layers": 1}}, {"git_commit": 5}, {"seconds": "x"}, {"test": []}],
+)
+def test_a_record_of_another_shape_is_left_out_and_named(odd, tmp_path):
+    good, bad = made_run(tmp_path, ["bits=2"]), made_run(tmp_path, ["bits=3"])
+    result = json.loads((bad / "result.json").read_text())
+    (bad / "result.json").write_text(json.dumps({**result, **odd}))
+    report = make_report(find_runs([tmp_path]))
+    assert [run.folder for run in report.runs] == [good]
+    (line,) = report.problems_with_reading
+    assert str(bad / "result.json") in line and next(iter(odd)) in line
+
+
+@pytest.mark.parametrize(("group", "name"), [("test", "accuracy"), ("size_mb", "file"), ("data", "classes")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1])
+def test_a_number_that_is_none_is_not_reported(group, name, value, tmp_path):
+    if (name, value) == ("accuracy", -1):
+        pytest.skip("a task may score as it likes")
+    folder = made_run(tmp_path)
+    result = json.loads((folder / "result.json").read_text())
+    result[group][name] = value
+    (folder / "result.json").write_text(json.dumps(result))
+    report = make_report(find_runs([tmp_path]))
+    assert report.problems == [] and len(report.problems_with_reading) == 1
+
+
+def test_on_a_disk_that_is_only_read_nobody_is_at_work(tmp_path, monkeypatch):
+    folder = made_run(tmp_path, status="running")
+    (folder / ".lock").touch()
+
+    def refuse(*_args, **_more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("diffq_exp.results.records.FileLock.acquire", refuse)
+    assert find_runs([tmp_path])[0].status == "killed"
+
+
+def test_the_command_of_a_run_names_the_config_folder(tmp_path):
+    folder = made_run(tmp_path, ["bits=3"])
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "config_dir": "my conf"}))
+    assert find_runs([tmp_path])[0].command == "python -m diffq_exp.train --config-dir 'my conf' bits=3"

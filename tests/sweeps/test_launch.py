@@ -230,3 +230,13 @@ def test_a_quantized_run_names_the_float32_network_that_diverged(tmp_path):
     (source,) = (tmp_path / "outputs").glob("*-none-*")
     assert outcome.code == 1 and statuses(tmp_path) == ["diverged", "failed"]
     assert outcome.result["reason"] == f"its float32 network, {source}, did not finish"
+
+
+def test_restart_does_a_job_again_that_waited_for_another_one_of_the_same_sweep(tmp_path):
+    """The PTQ finds its float32 network at work; that the network is finished then does not finish the PTQ."""
+    words = [*TINY, "quantizer=none,ptq", "seed=0", "min_size=0", "hydra.launcher.n_jobs=2"]
+    assert swept(tmp_path, *words)[0] == 0
+    before = written(tmp_path, "finished")
+    assert swept(tmp_path, *words, "restart=true")[0] == 0
+    after = written(tmp_path, "finished")
+    assert before.keys() == after.keys() and all(after[name] > before[name] for name in before)

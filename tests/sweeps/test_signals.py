@@ -69,3 +69,12 @@ def test_a_second_signal_kills(tmp_path):
         for number in (signal.SIGINT, signal.SIGTERM):  # two of the same may come as one
             os.kill(started.process.pid, number)
         assert started.end() in (130, 143)
+
+
+def test_ctrl_c_while_the_server_of_processes_imports_is_no_traceback(tmp_path):
+    """It goes to all processes of the terminal, the server too, which would break off its imports."""
+    with sweep(tmp_path, *NO_END) as started:
+        wait_until(lambda: "0 done already" in started.text)
+        os.killpg(started.process.pid, signal.SIGINT)
+        assert started.end() == 130
+        assert "Traceback" not in started.text and "gave up" not in started.text

@@ -189,3 +189,25 @@ def test_runs_are_grouped_in_wandb_by_sweep_unless_the_user_says_otherwise(monke
     monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
     carried_out(sweep, again := Launcher(sweep_of("experiment=digits", "seed=0", "restart=true")))
     assert again.launched is None and os.environ["WANDB_RUN_GROUP"] == "mine"
+
+
+def test_a_disk_that_takes_no_record_is_one_line(monkeypatch):
+    sweep = sweep_of("seed=0,1")
+
+    def refuse(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diffq_exp.sweep.write_json", refuse)
+    launcher = Launcher(sweep)
+    code, lines = carried_out(sweep, launcher)
+    assert code == 2 and launcher.launched is None
+    assert lines[-1] == "hydra.sweep.dir=outputs: [Errno 28] No space left on device"
+
+
+def test_a_reason_that_a_folder_could_not_take_is_told_all_the_same():
+    sweep = sweep_of("seed=0")
+    launcher = Launcher(sweep, becomes="killed")
+    launcher.launch = lambda *_args, **_more: None
+    launcher.reasons = {sweep.jobs[0].folder: "its process was killed by SIGKILL"}
+    code, lines = carried_out(sweep, launcher)
+    assert code == 1 and lines[-1].startswith("missing: seed=0") and lines[-1].endswith("killed by SIGKILL")
