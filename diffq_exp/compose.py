@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import PLAIN, conf_dir, register
@@ -80,9 +79,3 @@ def job(words: tuple[str, ...], cfg: DictConfig, number: int, multirun: bool) ->
         return Job(own, cfg, folder, signature(cfg))
     except OmegaConfBaseException as fault:
         raise ValueError(" ".join(str(fault).split())) from fault
-
-
-def select(cfg: DictConfig, key: str) -> Any:
-    """A part of a config as plain Python, None where there is none."""
-    value = OmegaConf.select(cfg, key)
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .compose import Job, select
+from .compose import Job
 from .cores import jobs_at_once
 from .display import log_to_console
 from .report import report_sweep
@@ -60,8 +60,8 @@ class Sweep:
         """The jobs that are left to do, or that restart=true asks for again."""
         return [job for job in self.jobs if job.cfg.restart or status(job) not in DONE]
 
-    def record(self) -> None:
-        """Leave what the sweep consists of where the report finds it. Raises: OSError."""
+    def record(self, by: Sequence[str]) -> None:
+        """Leave what the sweep consists of, and its methods' keys, where the report finds it. Raises: OSError."""
         jobs = [
             {
                 "folder": os.path.relpath(job.folder, self.outputs),
@@ -71,9 +71,8 @@ class Sweep:
             for job in self.jobs
         ]
         command = shlex.join(["python", "-m", "diffq_exp.train", *self.words])
-        by = select(self.jobs[0].cfg, "hydra.sweeper.by")
         (self.outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
-        values = {"name": self.name, "command": command, "by": by, "jobs": jobs}
+        values = {"name": self.name, "command": command, "by": [*by], "jobs": jobs}
         write_json(self.outputs / SWEEPS / f"{self.name}.json", values)
 
 
@@ -91,14 +90,15 @@ def status(job: Job) -> str:
     return "missing" if found == "finished" and not (job.folder / MODEL).is_file() else found
 
 
-def carry_out(sweep: Sweep, launcher: Any) -> int:
+def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -> int:
     """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 2 a disk, 128+n a signal.
 
-    launcher: its `reasons`, if it has any, say of folders why a run failed that could not say so itself.
+    by: the keys that tell methods apart in the report. launcher: its `reasons`, if it has any, say of folders why
+    a run failed that could not say so itself.
     """
     log_to_console()
     try:
-        sweep.record()
+        sweep.record(by)
     except OSError as fault:
         log.error(f"hydra.sweep.dir={sweep.outputs}: {fault}")
         return 2

@@ -132,7 +132,8 @@ def _draw_method(axes: Any, method: MethodSummary, look: Style) -> None:
     behind = [point for point in method.points if point not in method.front]
     for points, line, alpha, size in ((behind, "none", 0.35, 0.7 * big), (method.front, "-", 1.0, big)):
         if points:
-            bars = line == "-" or len(points) <= _MOST_BARS  # of a crowd they would hide the fronts
+            spread = any(point.accuracy_std or point.size_std for point in points)
+            bars = spread and (line == "-" or len(points) <= _MOST_BARS)  # of a crowd they would hide the fronts
             axes.errorbar(
                 [point.size for point in points],
                 [100 * point.accuracy for point in points],

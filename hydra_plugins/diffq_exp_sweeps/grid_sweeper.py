@@ -32,5 +32,5 @@ class GridSweeper(Sweeper):
         from diffq_exp.job import codes
         from diffq_exp.sweep import carry_out, planned
 
-        codes[:] = [carry_out(planned[0], self.launcher)]
+        codes[:] = [carry_out(planned[0], self.launcher, self.by)]
         return []

@@ -52,7 +52,12 @@ def five_jobs(folder):
         {**made, "epochs": LONG, "seed": 2},
         {"dataset": "image_folder", "dataset.root": "set", "dataset.cache_dir": None, "epochs": 2},
     ]
-    lines = ["# @package _global_", "hydra:", "  mode: MULTIRUN", f"  sweeper: {{grids: {json.dumps(grids)}}}"]
+    lines = [
+        "# @package _global_",
+        "hydra:",
+        "  mode: MULTIRUN",
+        f"  sweeper: {{by: [lr], grids: {json.dumps(grids)}}}",
+    ]
     (folder / "conf" / "experiment").mkdir(parents=True)
     (folder / "conf" / "experiment" / "five.yaml").write_text("\n".join(lines))
     return ["--config-dir", "conf", "experiment=five", *PLAIN, "hydra.launcher.n_jobs=2"]
@@ -107,6 +112,12 @@ def test_the_same_command_does_the_killed_and_the_failed_again_and_nothing_else(
     (killed,) = [name for name, result in before.items() if result["status"] == "killed"]
     saved = rows[killed][:-1]  # the last row may be ahead of the checkpoint
     assert saved and len(rows_now[killed]) == LONG and rows_now[killed][: len(saved)] == saved
+
+
+def test_the_methods_of_the_report_are_told_apart_as_the_experiment_says(failures):
+    folder, _ = failures
+    (record,) = (folder / "outputs" / ".sweeps").glob("five-*.json")
+    assert json.loads(record.read_text())["by"] == ["lr"]
 
 
 def test_a_jobs_own_log_says_what_happened(failures):
