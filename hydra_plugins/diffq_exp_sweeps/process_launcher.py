@@ -66,13 +66,13 @@ class ProcessLauncher(Launcher):
         from diffq_exp.sweep_display import SweepDisplay
 
         setup_globals()
-        _start_server()
         queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, initial_job_idx))
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, queue[0].words)
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
         self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
         self._returns: dict[int, JobReturn] = {}
         with _Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
+            _start_server()
             running: dict[Future[Any], _Running] = {}
             while running or (queue and stop.signal is None):
                 free = sorted(set(range(n_jobs)) - {one.slot for one in running.values()})
@@ -181,19 +181,20 @@ def _first_ended(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
 
 
 def _start_server() -> None:
-    """Start the server of processes deaf to Ctrl-C, which would break its imports; its children stay deaf to it."""
+    """Start the server of processes deaf to Ctrl-C, which would break its imports; its children stay deaf to it.
+
+    Ours is only kept waiting meanwhile. The resource tracker comes first: as it starts it unblocks SIGINT again.
+    """
     if _context().get_start_method() != "forkserver":
         return
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread
-        return
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _context() -> Any:
