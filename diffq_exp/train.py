@@ -6,6 +6,7 @@ The command line is checked before Hydra sees it (checks.py), and torch is impor
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -30,7 +31,8 @@ def _main(words: list[str]) -> int:
     if "--help" in words or "-h" in words:
         from .help import help_text
 
-        print(help_text())
+        with suppress(BrokenPipeError):  # of --help | head
+            print(help_text(), flush=True)
         return 0
     if not any(word.split("=")[0] in PASSED_ON for word in words):
         code = _checked(words)

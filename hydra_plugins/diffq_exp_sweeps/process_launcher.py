@@ -7,7 +7,6 @@ goes to the end of the queue, until that process lets go of it: so two sweeps si
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import signal
 import time
@@ -15,7 +14,6 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from hydra.core.singleton import Singleton
@@ -24,9 +22,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from .signals import Signals
 from .worker import work
 
-log = logging.getLogger("diffq_exp")
 LOOK_SECONDS = 0.5  # between two looks at locks
 PRELOAD = [
     "diffq_exp.job",
@@ -71,7 +69,7 @@ class ProcessLauncher(Launcher):
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
         self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
         self._returns: dict[int, JobReturn] = {}
-        with _Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
+        with Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
             _start_server()
             running: dict[Future[Any], _Running] = {}
             while running or (queue and stop.signal is None):
@@ -216,40 +214,3 @@ def _cause(exitcode: int | None) -> str:
     name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else f"signal {-exitcode}"
     hint = " (out of memory?)" if name == "SIGKILL" else ""
     return f"its process was killed by {name}{hint}"
-
-
-class _Signals:
-    """Inside its `with`, SIGINT and SIGTERM ask the jobs that run to save and end; a second one kills them."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-        self._told: set[int | None] = set()
-
-    def __enter__(self) -> _Signals:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
-                    self._before[number] = signal.signal(number, self._set)
-        except ValueError:  # not in the main thread
-            pass
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            for process in multiprocessing.active_children():
-                process.kill()
-        self.signal = number
-
-    def pass_on(self) -> None:
-        """Tell each process once that it has to stop: those too that were just being started."""
-        if not self._told:
-            log.warning("stopping: the jobs that run save and end; the same signal again kills them")
-        for process in multiprocessing.active_children():
-            if process.pid not in self._told:
-                self._told.add(process.pid)
-                process.terminate()
