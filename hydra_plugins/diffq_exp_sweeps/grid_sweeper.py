@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 
 
 class GridSweeper(Sweeper):
-    """grids: mappings of keys to lists of values. by: the keys that make a method in the report."""
+    """grids: mappings of keys to lists of values, read by the check. by: the keys that make a method in the report."""
 
     def __init__(self, grids: Sequence[Mapping[str, Any]] = (), by: Sequence[str] = ("quantizer",)) -> None:
         super().__init__()
-        self.grids, self.by = grids, by
+        self.by = by
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.launcher = Plugins.instance().instantiate_launcher(

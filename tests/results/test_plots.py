@@ -36,7 +36,8 @@ def test_one_run_alone(tmp_path):
 
 def test_names_may_hold_mathematics_and_markup(tmp_path):
     made_run(tmp_path, ["quantizer=a$_{b$<&>"], accuracy=0.9, mb=0.1)
-    draw(report_of(tmp_path), tmp_path)
+    svg = draw(report_of(tmp_path), tmp_path)[1].read_text()
+    assert "<!-- a$_{b$&lt;&amp;&gt; -->" in svg or "<!-- a$_{b$<&> -->" in svg  # as it is, and not typeset
 
 
 def test_many_problems_are_cut(tmp_path):
