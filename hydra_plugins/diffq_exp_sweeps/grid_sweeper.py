@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 
 class GridSweeper(Sweeper):
-    """grids: mappings of keys to lists of values, read by the check. by: the keys that make a method in the report."""
+    """grids: keys with lists of values, read by the check. by: the keys that make a method in the report."""
 
     def __init__(self, grids: Sequence[Mapping[str, Any]] = (), by: Sequence[str] = ("quantizer",)) -> None:
         super().__init__()
