@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-NODES = ("model", "dataset", "quantizer", "optimizer", "scheduler", "task", "tracking")
+NODES = ("model", "dataset", "quantizer", "optimizer", "scheduler", "task", "storage", "tracking")
 GROUPS = (*NODES, "experiment")
 
 
@@ -103,6 +103,7 @@ class Config:
     optimizer: dict[str, Any] = node()
     scheduler: dict[str, Any] = node()
     task: dict[str, Any] = node()
+    storage: dict[str, Any] = node()
     tracking: dict[str, Any] = node()
 
     # the quantizer
@@ -158,6 +159,8 @@ NODE_RANGES: dict[str, Range] = {
     "dataset.crop": Range(int, low=0),
     "dataset.image_size": Range(int, low=1, optional=True),
     "dataset.num_classes": Range(int, low=2),
+    "storage.coding": Range(str, choices=("auto", "packed")),
+    "storage.float": Range(str, choices=("float32", "float16")),
     "tracking.mode": Range(str, choices=("offline", "online", "disabled"), optional=True),
 }
 

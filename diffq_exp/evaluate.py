@@ -1,4 +1,4 @@
-"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR]
+"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR] [--ledger]
 
 Says again what a run said: the accuracy and size of its stored model, built and measured from the file alone.
 """
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
     args = _parser().parse_args(argv)
     try:
-        _evaluate(args)
+        _show_ledger(args) if args.ledger else _evaluate(args)
     except (ValueError, OSError) as fault:
         print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
         return 2
@@ -27,8 +27,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument("--allow", action="append", default=[], metavar="package.Class", help="may be built too")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--ledger", action="store_true", help="only tell where the bytes of the file go")
     parser.add_argument("--root", help="where the images are now, for data sets with a root")
     return parser
+
+
+def _show_ledger(args: argparse.Namespace) -> None:
+    from .loading import stored_file
+    from .storage.ledger import ledger, table
+
+    print(table(ledger(stored_file(args.source))))
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from . import storage
 from .build import accepted, model_keys
 from .config import conf_dir
 from .data import Data
-from .quant.state import StoredModel, write_into
+from .quant.state import StoredModel, check_fit, write_into
 from .results.records import MODEL, status_of
 from .training.checkpoint import load_checkpoint
 from .training.trainer import CHECKPOINT
@@ -79,11 +79,23 @@ def load_model(source: Path | str, allow: Collection[str] = ()) -> nn.Module:
 
 def build_stored_model(stored: StoredModel, config: dict[str, Any], allow: Collection[str] = ()) -> nn.Module:
     """A network made as `config` says, with the weights of `stored`."""
+    _check_sketch(stored, config, allow)
     model = build_stored(config, "model", allow)
     if not isinstance(model, nn.Module):
         raise ValueError(f"its config builds a {type(model).__name__}, not an nn.Module")
     write_into(model, stored)
     return model.eval()
+
+
+def _check_sketch(stored: StoredModel, config: dict[str, Any], allow: Collection[str]) -> None:
+    """See that the network that `config` describes has the tensors stored, before any memory goes to it."""
+    try:
+        with torch.device("meta"):
+            sketch = build_stored(config, "model", allow)
+    except (ValueError, NotImplementedError):
+        return  # not every network can be made without memory; one that cannot be made at all fails for real
+    if isinstance(sketch, nn.Module):
+        check_fit(sketch.state_dict(), stored.shapes())
 
 
 def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **runtime: Any) -> Any:

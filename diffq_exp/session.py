@@ -126,8 +126,9 @@ class Session:
     def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Any, epochs: int) -> dict[str, Any]:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
-        stored = storage.stored_model_of(quantizer if quantizer is not None else model)
-        size = storage.save(stored, path, stored_config(self.cfg, self.choices, data))
+        options = self.cfg.storage
+        stored = storage.stored_model_of(quantizer if quantizer is not None else model, options.float)
+        size = storage.save(stored, path, stored_config(self.cfg, self.choices, data), coding=options.coding)
         learned = set(quantizer.learned()) if quantizer is not None else set()
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
@@ -140,7 +141,8 @@ class Session:
         if data.val is not None:
             result["val"] = evaluate(fresh, data.val, task)
         result |= size_row(model, quantizer)
-        result["size_mb"] |= {"float32": float32_mb(model, learned), "file": size / MB}
+        sizes = {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        result["size_mb"] |= {"float32": float32_mb(model, learned), **sizes}
         return result
 
     def _fresh_model(self, data: Data) -> nn.Module:

@@ -149,7 +149,7 @@ def _target_faults(cfg: DictConfig) -> list[str]:
     faults = []
     for name in NODES:
         target = cfg[name].get("_target_")
-        if target is None and name == "quantizer":
+        if target is None and name in ("quantizer", "storage"):  # nothing, and plain options
             continue
         if not isinstance(target, str) or "." not in target:
             faults.append(f"{name}._target_={shown(target)}: package.Class is allowed")

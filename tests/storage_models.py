@@ -2,14 +2,16 @@
 
 import json
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
@@ -30,15 +32,19 @@ from quant_models import (  # noqa: E402
     set_bits,
     snapshot,
 )
-from quant_reference import Setting, named_logits, stored_bits  # noqa: E402
+from quant_reference import Setting, logits_for, named_logits, stored_bits  # noqa: E402
 
-from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer  # noqa: E402
+from diffq_exp import storage  # noqa: E402
+from diffq_exp.quant import LSQ, DiffQuantizer, StoredModel, UniformQuantizer  # noqa: E402
 
 __all__ = [
-    "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "assert_same", "attached", "checksum",
-    "diffq", "images", "named_logits", "network", "parts_of", "put_together", "same_bits", "snapshot",
-    "stored_bits",
+    "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "as_seen", "assert_same", "attached",
+    "changed", "checksum", "diffq", "good_file", "images", "named_logits", "network", "parts_of", "put_together",
+    "refusal", "refused_or_loaded", "same_bits", "same_content", "same_stored", "scramble", "snapshot",
+    "stored_bits", "weights_of", "wide",
 ]  # fmt: skip
+
+PATIENCE = 2.0  # seconds of CPU for one file
 
 
 class Mixed(Net):
@@ -102,6 +108,64 @@ def network(build: Callable[[], nn.Module] = Net, seed: int = 0) -> nn.Module:
     return scramble(build(), seed).eval()
 
 
+def wide(seed: int = 0) -> nn.Module:
+    """Large enough that entropy coding is worth its models."""
+    return network(lambda: Net(width=64), seed)
+
+
+def good_file(coding: str) -> bytes:
+    """`wide` with most groups of 4 bits; rows conv.weight, norm.weight, head.weight, the biases are float.
+
+    coding "auto": conv.weight is entropy-coded, its levels and its bits, norm.weight is not.
+    """
+    model, setting = wide(), Setting(group_size=8, min_bits=1)
+    quantizer = DiffQuantizer(model, exclude=("*.bias",), **setting.kwargs())
+    source = np.random.default_rng(0)
+    with torch.no_grad():
+        for logits in named_logits(model).values():
+            bits = source.choice([1, 3, 4, 5, 15], len(logits), p=[0.02, 0.05, 0.86, 0.05, 0.02])
+            logits.copy_(logits_for(torch.from_numpy(bits).double(), setting))
+    return storage.serialize(quantizer, {"model": {"name": "net"}, "batch_size": 4}, coding=coding)
+
+
+# ---- what a stored network should be --------------------------------------------------------------------------
+
+
+def same_stored(one: StoredModel, other: StoredModel) -> None:
+    """Two stored networks are the same to the last bit, and their parts in the same order."""
+    assert one.method == other.method and one.tied == other.tied
+    assert list(one.tensors) == list(other.tensors)
+    for name, a in one.tensors.items():
+        b = other.tensors[name]
+        for field in ("grid", "shape", "dtype", "group_size", "top"):
+            assert getattr(a, field) == getattr(b, field), (name, field)
+        assert torch.equal(a.levels.int(), b.levels.int()), name  # a file gives bytes where the widths allow it
+        for field in ("bits", "scales"):
+            assert same_bits(getattr(a, field), getattr(b, field)), (name, field)
+    assert_same(one.floats, other.floats)
+    assert_same(one.buffers, other.buffers)
+
+
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a model without what a quantizer added to it."""
+    state = snapshot(model)
+    return {name: value for name, value in state.items() if not name.endswith(("_diffq", "_lsq"))}
+
+
+def as_seen(source: Any, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of the model with the values that are stored."""
+    values = storage.stored_model_of(source).values()
+    return {name: value.to(model.state_dict()[name]) for name, value in values.items()}
+
+
+def same_content(one: bytes, other: bytes) -> None:
+    """Two files say the same, whatever the order of their headers."""
+    a, b = parts_of(one), parts_of(other)
+    assert (a.index, a.plain, list(a.entries)) == (b.index, b.plain, list(b.entries))
+    for name in a.entries:
+        assert a.entries[name].tobytes() == b.entries[name].tobytes(), name
+
+
 # ---- files that lie -------------------------------------------------------------------------------------------
 
 
@@ -118,17 +182,17 @@ class Parts:
 def parts_of(data: bytes) -> Parts:
     """The content of a file."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    plain = {key: value for key, value in sorted(header["__metadata__"].items()) if key != "sha256"}
+    plain = {key: value for key, value in sorted(header["__metadata__"].items()) if key != "checksum"}
     entries = dict(sorted(parse_safetensors(data).items()))
     index = json.loads(zlib.decompress(entries.pop("index").tobytes()))
     return Parts(entries, index, plain)
 
 
 def checksum(entries: dict[str, np.ndarray], plain: dict[str, str]) -> str:
-    """SHA-256 over the plain metadata and, in the order of their names, the entries."""
+    """BLAKE2b over the plain metadata and, in the order of their names, the entries."""
     content = json.dumps(plain, sort_keys=True).encode()
     content += b"".join(name.encode() + entries[name].tobytes() for name in sorted(entries))
-    return sha256(content).hexdigest()
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def put_together(parts: Parts) -> bytes:
@@ -137,4 +201,39 @@ def put_together(parts: Parts) -> bytes:
     if index is None:
         index = zlib.compress(json.dumps(parts.index).encode())
     entries = {"index": np.frombuffer(index, np.uint8), **parts.entries}
-    return dump_safetensors(entries, {**parts.plain, "sha256": checksum(entries, parts.plain)})
+    return dump_safetensors(entries, {**parts.plain, "checksum": checksum(entries, parts.plain)})
+
+
+def changed(data: bytes, change: Callable[[Parts], object]) -> bytes:
+    """A file with a change in its parts, and a right checksum."""
+    parts = parts_of(data)
+    change(parts)
+    return put_together(parts)
+
+
+def refusal(path: Path, data: bytes | None = None, model: nn.Module | None = None) -> str:
+    """What `load` says to a file; it takes no time, and the model stays as it was."""
+    if data is not None:
+        path.write_bytes(data)
+    model = wide(seed=1) if model is None else model
+    before, started = snapshot(model), time.process_time()
+    with pytest.raises(ValueError) as caught:
+        storage.load(path, model)
+    assert time.process_time() - started < PATIENCE
+    assert_same(snapshot(model), before)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text
+    return text
+
+
+def refused_or_loaded(path: Path, data: bytes, model: nn.Module) -> str | None:
+    """What `load` says, if it refuses; it must not raise anything else."""
+    path.write_bytes(data)
+    before = snapshot(model)
+    try:
+        storage.load(path, model)
+    except ValueError as fault:
+        assert_same(snapshot(model), before)
+        assert str(path) in str(fault) and "\n" not in str(fault)
+        return str(fault)
+    return None

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ class Attached(ABC):
         self._shared = len(set(params)) < len(params)  # one parameter with several sets of bits
         self._holding = False  # inside noisy()
         self._held = Held()  # the float weights, inside quantize()
-        self._cache: tuple[Any, dict[str, Stored], list[Tensor]] | None = None
+        self._cache: tuple[Any, dict[str, Stored], list[Tensor] | None] | None = None
         self._prepare()
         model.register_forward_pre_hook(self._before)
         model.register_forward_hook(self._after, always_call=True)
@@ -121,16 +121,33 @@ class Attached(ABC):
     def _stored(self) -> tuple[dict[str, Stored], list[Tensor]]:
         """Quantized tensors by name, and the values that `_items()` have in evaluation."""
         key = None if torch.compiler.is_compiling() else self._versions()
-        if self._cache is not None and key is not None and self._cache[0] == key:
-            return self._cache[1:]
-        with torch.inference_mode(False), torch.no_grad():
-            stored = {item.name: self._store(item, self._held.weight(item)) for item in self.selection.quantized}
-            values = [tensor.values() for tensor in stored.values()]
-            if self.float16:
-                values += [item.param.half().to(item.param.dtype) for item in self.selection.floats]
-        if key is not None:
+        if self._cache is None or key is None or self._cache[0] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                items = self.selection.quantized
+                stored = {item.name: self._store(item, self._held.weight(item)) for item in items}
+                values = self._values(stored)
+            if key is None:
+                return stored, values
             self._cache = (key, stored, values)
-        return stored, values
+        _, stored, kept = self._cache
+        if kept is None:  # a state was just restored
+            with torch.inference_mode(False), torch.no_grad():
+                kept = self._values(stored)
+            self._cache = (key, stored, kept)
+        return stored, kept
+
+    def _values(self, stored: dict[str, Stored]) -> list[Tensor]:
+        values = [tensor.values() for tensor in stored.values()]
+        if self.float16:
+            values += [item.param.half().to(item.param.dtype) for item in self.selection.floats]
+        return values
+
+    def _stored_one(self, item: Tensors) -> Stored:
+        """One quantized tensor: that of the last evaluation while nothing has changed, else a new one."""
+        if self._cache is not None and self._cache[0] == self._versions():
+            return self._cache[1][item.name]
+        with torch.no_grad():
+            return self._store(item, self._held.weight(item))
 
     def _versions(self) -> list[tuple[int, int]] | None:
         """Changes whenever a weight or a learned parameter does (`.data` written in place excepted)."""
@@ -182,3 +199,20 @@ def attached_to(model: nn.Module) -> Attached | None:
         if isinstance(owner, Attached):
             return owner
     return None
+
+
+class StoredTensors(Mapping[str, Stored]):
+    """The quantized tensors as they would be stored, by name, each computed when it is asked for."""
+
+    def __init__(self, owner: Attached) -> None:
+        self._owner = owner
+        self._quantized = {item.name: item for item in owner.selection.quantized}
+
+    def __getitem__(self, name: str) -> Stored:
+        return self._owner._stored_one(self._quantized[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._quantized)
+
+    def __len__(self) -> int:
+        return len(self._quantized)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attach import Attached, attached_to
+from .attach import Attached, StoredTensors, attached_to
 from .select import Tensors
 from .size import BITS_PER_MB
 from .state import StoredModel, describe, pack_state, unpack_state, write_into
@@ -32,19 +32,22 @@ class Quantizer(Attached):
     method = ""  # the name of the method in states and files
 
     @abstractmethod
-    def _size_bits(self, item: Tensors, exact: bool) -> Tensor | float:
-        """Size of one quantized tensor, in bits."""
+    def _quantized_bits(self, exact: bool) -> Tensor | float:
+        """Size of all quantized tensors, in bits."""
 
     def _adopt(self, item: Tensors, stored: Stored) -> None:
         """Set what is learned beside the weight to what `stored` was made with."""
 
     # ---- states ---------------------------------------------------------------------------------------------
 
-    def stored_model(self) -> StoredModel:
-        """The network as it would be stored now; its tensors are shared with the model where they are equal."""
-        return describe(
-            self.model, self.selection, self._stored()[0], self.method, self.float16, self.learned().keys()
-        )
+    def stored_model(self, at_once: bool = True) -> StoredModel:
+        """The network as it would be stored now; its tensors are shared with the model where they are equal.
+
+        at_once: False computes each quantized tensor when it is looked at, and keeps none: less memory, but not
+        a picture of this moment if the model is trained on.
+        """
+        tensors = self._stored()[0] if at_once else StoredTensors(self)
+        return describe(self.model, self.selection, tensors, self.method, self.float16, self.learned().keys())
 
     def get_quantized_state(self, packed: bool = True) -> dict[str, Any]:
         """The stored network as dicts of CPU tensors and plain values, for torch.save; see state.py.
@@ -73,8 +76,7 @@ class Quantizer(Attached):
         for item in self.selection.quantized:
             tensors[item.name] = stored.tensors[item.name].to(item.param.device)
             self._adopt(item, tensors[item.name])
-        values = [item.param.detach().clone() for item in self._items()]
-        self._cache = (self._versions(), tensors, values)
+        self._cache = (self._versions(), tensors, None)
 
     # ---- sizes ----------------------------------------------------------------------------------------------
 
@@ -85,8 +87,8 @@ class Quantizer(Attached):
         """
         per_float = 16 if self.float16 else 32
         bits: Tensor | float = sum(per_float * item.entries for item in self.selection.floats)
-        for item in self.selection.quantized:
-            bits = bits + self._size_bits(item, exact)
+        if self.selection.quantized:
+            bits = bits + self._quantized_bits(exact)
         if not isinstance(bits, Tensor):
             bits = torch.tensor(bits, dtype=torch.float64 if exact else None)
         return (bits.cpu().double() if exact else bits) / BITS_PER_MB

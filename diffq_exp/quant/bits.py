@@ -6,8 +6,8 @@ step of b bits, in units of the tensor's range, the two parameterisations (arXiv
     "bits":   b = min_bits + (max_bits - min_bits) sigma(l)                the width is linear in sigma
     "noise":  ln s = sigma(l) ln s(max_bits) + (1 - sigma(l)) ln s(min_bits)   the log of the step is
 
-Plain functions of tensors. `step_and_slope` also returns d ln s / d l, which is all that the closed-form
-gradient of the noisy weights needs (see noise.py), so that neither parameterisation costs an autograd graph.
+Plain functions of tensors. The rises are all that the closed-form gradients of the noisy weights (noise.py) and of
+the size (size.py) need, so that neither parameterisation costs an autograd graph.
 """
 
 from __future__ import annotations
@@ -43,13 +43,25 @@ class BitsParam:
         """Real-valued widths, (G,) -> (G,), differentiable."""
         return self.min_bits + (self.max_bits - self.min_bits) * torch.sigmoid(logits)
 
-    def step_and_slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Step s and d ln s / d l, both (G,)."""
+    def step(self, logits: Tensor) -> Tensor:
+        """Step s, (G,), not differentiable."""
+        return self._step(torch.sigmoid(logits))
+
+    def step_and_rise(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Step s and d s / d l, (G,) each: d s / d b = -ln 2 (s + s^2)."""
         sigma = torch.sigmoid(logits)
-        span = self.max_bits - self.min_bits
-        step = torch.exp2(self.min_bits + span * sigma).sub_(1).reciprocal_()
-        slope = (1 + step) * (sigma * (1 - sigma)) * (-LN2 * span)  # d ln s / d b = -ln 2 (1 + s)
-        return step, slope
+        bell = torch.addcmul(sigma, sigma, sigma, value=-1)  # sigma (1 - sigma)
+        step = self._step(sigma)
+        return step, bell.mul_(torch.addcmul(step, step, step)).mul_(-LN2 * (self.max_bits - self.min_bits))
+
+    def bits_rise(self, logits: Tensor) -> Tensor:
+        """d b / d l, (G,)."""
+        sigma = torch.sigmoid(logits)
+        return torch.addcmul(sigma, sigma, sigma, value=-1).mul_(self.max_bits - self.min_bits)
+
+    def _step(self, sigma: Tensor) -> Tensor:
+        """Overwrites sigma."""
+        return sigma.mul_(self.max_bits - self.min_bits).add_(self.min_bits).exp2_().sub_(1).reciprocal_()
 
     def sigma_of(self, bits: Tensor) -> Tensor:
         """Inverse of `bits`, before the logit: sigma that gives these widths."""
@@ -68,19 +80,32 @@ class NoiseParam:
         """ln s of the narrowest and of the widest group."""
         return math.log(step_of(self.min_bits)), math.log(step_of(self.max_bits))
 
-    def _step(self, sigma: Tensor) -> Tensor:
-        narrow, wide = self._log_steps
-        return torch.exp(narrow + (wide - narrow) * sigma)
-
     def bits(self, logits: Tensor) -> Tensor:
         """Real-valued widths log2(1 + 1/s), (G,) -> (G,), differentiable."""
-        return torch.log2(1 + 1 / self._step(torch.sigmoid(logits)))
+        narrow, wide = self._log_steps
+        return torch.log2(1 + torch.exp(-narrow - (wide - narrow) * torch.sigmoid(logits)))
 
-    def step_and_slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Step s and d ln s / d l, both (G,)."""
+    def step(self, logits: Tensor) -> Tensor:
+        """Step s, (G,), not differentiable."""
+        return self._step(torch.sigmoid(logits))
+
+    def step_and_rise(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Step s and d s / d l, (G,) each."""
         narrow, wide = self._log_steps
         sigma = torch.sigmoid(logits)
-        return self._step(sigma), sigma * (1 - sigma) * (wide - narrow)
+        bell = torch.addcmul(sigma, sigma, sigma, value=-1)  # sigma (1 - sigma)
+        step = self._step(sigma)
+        return step, bell.mul_(step).mul_(wide - narrow)
+
+    def bits_rise(self, logits: Tensor) -> Tensor:
+        """d b / d l, (G,): d b / d s = -1 / (ln 2 (s + s^2))."""
+        step, rise = self.step_and_rise(logits)
+        return rise.div_(torch.addcmul(step, step, step).mul_(-LN2))
+
+    def _step(self, sigma: Tensor) -> Tensor:
+        """Overwrites sigma."""
+        narrow, wide = self._log_steps
+        return sigma.mul_(wide - narrow).add_(narrow).exp_()
 
     def sigma_of(self, bits: Tensor) -> Tensor:
         """Inverse of `bits`, before the logit: sigma that gives these widths."""

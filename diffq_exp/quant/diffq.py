@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
+from .draw import NOISES
 from .groups import group_count, sum_entries
 from .learned import LearnedQuantizer
-from .noise import NOISES, add_noise
+from .noise import add_noise
 from .select import Tensors
 from .size import check_number, exact_bits, soft_bits
-from .uniform import Stored, store_minmax
+from .uniform import Stored, store_minmax, widest_of
 
 
 class DiffQuantizer(LearnedQuantizer):
@@ -71,13 +72,16 @@ class DiffQuantizer(LearnedQuantizer):
         return stored_bits(self._param.bits(self._learned(item).detach()), self.extra_bits)
 
     def _store(self, item: Tensors, weight: Tensor) -> Stored:
-        return store_minmax(weight, self._stored_bits(item), self.group_size)
+        bits = self._stored_bits(item)
+        return store_minmax(weight, bits, self.group_size, widest_of(bits))
 
-    def _size_bits(self, item: Tensors, exact: bool) -> Tensor:
-        if exact:
-            return exact_bits(self._stored_bits(item), item.entries, self.group_size, self.min_bits)
-        bits = self._param.bits(self._learned(item)) + self.extra_bits
-        return soft_bits(bits, item.entries, self.group_size, self.min_bits)
+    def _quantized_bits(self, exact: bool) -> Tensor:
+        items = self.selection.quantized
+        if not exact:
+            logits, entries = [self._learned(item) for item in items], [item.entries for item in items]
+            return soft_bits(logits, entries, self.group_size, self._param, self.extra_bits, self.min_bits)
+        sizes = (exact_bits(self._stored_bits(one), one.entries, self.group_size, self.min_bits) for one in items)
+        return torch.stack(list(sizes)).sum()
 
     def _adopt(self, item: Tensors, stored: Stored) -> None:
         logits = self._learned(item)

@@ -51,11 +51,12 @@ class UniformQuantizer(Quantizer):
         return weight + offset  # the offset is a constant: the gradient passes straight through
 
     def _store(self, item: Tensors, weight: Tensor) -> Stored:
-        bits = torch.full((1,), self.top.bit_length(), dtype=torch.uint8, device=weight.device)
-        return store_minmax(weight, bits, 0, None if self.width.is_integer() else self.top)
+        width = self.top.bit_length()
+        bits = torch.full((1,), width, dtype=torch.uint8, device=weight.device)
+        return store_minmax(weight, bits, 0, width, None if self.width.is_integer() else self.top)
 
-    def _size_bits(self, item: Tensors, exact: bool) -> float:
-        return self.width * item.entries + EXTREMES_BITS
+    def _quantized_bits(self, exact: bool) -> float:
+        return sum(self.width * item.entries + EXTREMES_BITS for item in self.selection.quantized)
 
     def bits(self) -> dict[str, Tensor]:
         return {item.name: torch.tensor([self.width]) for item in self.selection.quantized}

@@ -6,8 +6,12 @@ without an index per entry: the full groups are a (full, group_size) view, the t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
+
+PIECE = 2**16  # entries of a piece: as float32 a quarter of a MB
 
 
 def group_count(entries: int, group_size: int) -> int:
@@ -22,13 +26,34 @@ def _split(flat: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     return flat[: full * size].view(full, size), flat[full * size :]
 
 
-def mul_groups_(flat: Tensor, factors: Tensor, group_size: int) -> Tensor:
-    """Multiply the entries of each group by its factor, in place; (N,), (G,) -> (N,)."""
-    groups, tail = _split(flat, group_size)
-    groups.mul_(factors[: len(groups), None])
-    if tail.numel():
-        tail.mul_(factors[-1])
-    return flat
+def pieces_of(flat: Tensor, group_size: int) -> Iterator[tuple[slice, slice]]:
+    """Cut (N,) entries between groups: (entries, their groups), as slices; group_size 0 has its one group in all.
+
+    For chains of operations on a CPU, where a piece then stays in the cache; what is elsewhere is one piece.
+    """
+    entries, size = flat.numel(), group_size or 1
+    in_one = flat.device.type != "cpu" or torch.compiler.is_compiling()
+    step = entries if in_one else max(PIECE // size, 1) * size
+    for start in range(0, entries, step):
+        stop = min(start + step, entries)
+        groups = slice(start // group_size, group_count(stop, group_size)) if group_size else slice(0, 1)
+        yield slice(start, stop), groups
+
+
+def _each_group_(operation: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """An in-place arithmetic of the entries of each group with their group's number; (N,), (G,) -> (N,)."""
+
+    def apply(flat: Tensor, per_group: Tensor, group_size: int) -> Tensor:
+        groups, tail = _split(flat, group_size)
+        getattr(groups, operation)(per_group[: len(groups), None])
+        if tail.numel():
+            getattr(tail, operation)(per_group[-1])
+        return flat
+
+    return apply
+
+
+add_groups_, mul_groups_, div_groups_ = (_each_group_(name) for name in ("add_", "mul_", "div_"))
 
 
 def sum_groups(flat: Tensor, group_size: int) -> Tensor:

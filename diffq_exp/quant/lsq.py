@@ -65,8 +65,8 @@ class LSQ(LearnedQuantizer):
     def _store(self, item: Tensors, weight: Tensor) -> Stored:
         return store_step(weight, self._step(item), self.width)
 
-    def _size_bits(self, item: Tensors, exact: bool) -> float:
-        return self.width * item.entries + STEP_BITS
+    def _quantized_bits(self, exact: bool) -> float:
+        return sum(self.width * item.entries + STEP_BITS for item in self.selection.quantized)
 
     def _adopt(self, item: Tensors, stored: Stored) -> None:
         with torch.no_grad():

@@ -7,7 +7,7 @@ default carry it. Restoring checks every name, shape and length before the first
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +32,29 @@ class StoredModel:
     """
 
     method: str
-    tensors: dict[str, Stored]
+    tensors: Mapping[str, Stored]
     floats: dict[str, Tensor]
     buffers: dict[str, Tensor]
     tied: dict[str, str] = field(default_factory=dict)
 
+    def plain(self) -> dict[str, Tensor]:
+        """What is not quantized, by the name it is stored under."""
+        return {**self.floats, **self.buffers}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor by every name."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        shapes |= {name: tuple(tensor.shape) for name, tensor in self.plain().items()}
+        return shapes | {other: shapes[name] for other, name in self.tied.items()}
+
+    def value(self, name: str) -> Tensor:
+        """One tensor by any name it has in a state_dict, a quantized one as its values."""
+        name = self.tied.get(name, name)
+        return self.tensors[name].values() if name in self.tensors else self.plain()[name]
+
     def values(self) -> dict[str, Tensor]:
         """Every tensor by every name it has in a state_dict, quantized ones as their values."""
-        values = {name: stored.values() for name, stored in self.tensors.items()}
-        values.update(self.floats)
-        values.update(self.buffers)
+        values = {name: stored.values() for name, stored in self.tensors.items()} | self.plain()
         return values | {other: values[name] for other, name in self.tied.items()}
 
     def packed_bytes(self) -> int:
@@ -60,7 +73,7 @@ def _packed_bytes(stored: Stored) -> int:
 def describe(
     model: nn.Module,
     selection: Selection,
-    tensors: dict[str, Stored],
+    tensors: Mapping[str, Stored],
     method: str,
     float16: bool = False,
     learned: Collection[str] = (),
@@ -143,28 +156,38 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
     is then untouched.
     """
     targets = {name: value for name, value in model.state_dict().items() if name not in learned}
-    values = stored.values()
-    if missing := sorted(set(targets) - set(values)):
-        raise ValueError(f"the stored model lacks {_names(missing)}, which the network has")
-    if extra := sorted(set(values) - set(targets)):
-        raise ValueError(f"the network has no {_names(extra)}, which the stored model holds")
-    for name, value in values.items():
-        if value.shape != targets[name].shape:
-            raise ValueError(
-                f"{name!r} is stored with shape {tuple(value.shape)}, the network has {tuple(targets[name].shape)}"
-            )
-    _check_ties(targets, values)
+    check_fit(targets, stored.shapes())
+    _check_ties(targets, stored)
     with torch.no_grad():
-        for name, value in values.items():
+        for name, value in stored.plain().items():
             targets[name].copy_(value)
+        for name, tensor in stored.tensors.items():
+            tensor.write(targets[name])
+        for other, name in stored.tied.items():
+            if targets[other].data_ptr() != targets[name].data_ptr():
+                targets[other].copy_(stored.value(other))
 
 
-def _check_ties(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def check_fit(targets: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises: ValueError naming tensors that only one of the two has, or that have another shape there."""
+    if missing := sorted(set(targets) - set(shapes)):
+        raise ValueError(f"the stored model lacks {_names(missing)}, which the network has")
+    if extra := sorted(set(shapes) - set(targets)):
+        raise ValueError(f"the network has no {_names(extra)}, which the stored model holds")
+    for name, shape in shapes.items():
+        if tuple(shape) != tuple(targets[name].shape):
+            raise ValueError(
+                f"{name!r} is stored with shape {tuple(shape)}, the network has {tuple(targets[name].shape)}"
+            )
+
+
+def _check_ties(targets: Mapping[str, Tensor], stored: StoredModel) -> None:
     """One tensor of the model cannot take two values (which detect_bound=False can store). Raises: ValueError."""
     first: dict[tuple[int, torch.Size], str] = {}
     for name, target in targets.items():
         other = first.setdefault((target.data_ptr(), target.shape), name)
-        if target.numel() and values[other] is not values[name] and not torch.equal(values[other], values[name]):
+        one_value = stored.tied.get(other, other) == stored.tied.get(name, name) or not target.numel()
+        if not one_value and not torch.equal(stored.value(other), stored.value(name)):
             raise ValueError(
                 f"{other!r} and {name!r} are one tensor in the network, and stored with different values"
             )

@@ -13,16 +13,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .groups import group_count, spread_groups
+from .bits import MAX_STORED_BITS
+from .groups import add_groups_, div_groups_, group_count, mul_groups_, pieces_of
 
 
 @dataclass(frozen=True)
 class Stored:
     """One quantized tensor of N entries in G groups.
 
-    levels: int16 (N,), >= 0, row-major.          bits: uint8 (G,), 1..15, the width of each group's levels.
+    levels: int16 or uint8 (N,), >= 0, row-major.   bits: uint8 (G,), 0..15, the width of each group's levels.
     scales: float32, (low, high) for "minmax", (step,) for "step".
     top: the highest level where it is not 2^bits - 1 (fractional widths of "minmax"), else None.
+
+    A group of 0 bits has levels 0 and one value for all its entries: 0, or the end of the range that is nearest.
     """
 
     grid: str
@@ -36,7 +39,22 @@ class Stored:
 
     def values(self) -> Tensor:
         """The weights that a network with this tensor computes with: `shape`, `dtype`, contiguous."""
-        return GRIDS[self.grid](self).view(self.shape).to(self.dtype)
+        flat = torch.empty(self.levels.shape, device=self.levels.device)
+        return self.values_into(flat).view(self.shape).to(self.dtype)
+
+    def write(self, target: Tensor) -> None:
+        """Put the values into a tensor of the same shape; into contiguous float32 without a copy in between."""
+        if target.is_contiguous() and target.dtype == torch.float32 == self.dtype:
+            self.to(target.device).values_into(target.view(-1))
+        else:
+            target.copy_(self.values())
+
+    def values_into(self, flat: Tensor) -> Tensor:
+        """Compute the values in the memory of `flat`, float32 (N,); -> `flat`."""
+        for entries, groups in pieces_of(flat, self.group_size):
+            piece = replace(self, levels=self.levels[entries], bits=self.bits[groups])
+            GRIDS[self.grid](piece, flat[entries].copy_(piece.levels))
+        return flat
 
     def to(self, device: torch.device | str) -> Stored:
         """The same with its tensors on `device`."""
@@ -44,34 +62,46 @@ class Stored:
         return replace(self, **parts)
 
 
-def tops(bits: Tensor, top: int | None, entries: int, group_size: int) -> Tensor:
-    """The highest level of each entry's group, float32: a scalar where it is the same for all, else (N,)."""
+def tops(bits: Tensor, top: int | None) -> Tensor:
+    """The highest level of each group, float32 (G,)."""
     if top is not None:
-        return torch.tensor(float(top), device=bits.device)
-    per_group = (2.0 ** bits.float()).sub_(1)
-    return per_group[0] if len(bits) == 1 else spread_groups(per_group, entries, group_size)
+        return torch.where(bits == 0, 0.0, float(top))
+    return (2.0 ** bits.float()).sub_(1)
 
 
-def store_minmax(weight: Tensor, bits: Tensor, group_size: int, top: int | None = None) -> Stored:
-    """Round a tensor of at least one entry to the grid over its range; `bits` uint8 (G,).
+def widest_of(bits: Tensor) -> int:
+    """The widest of `bits`, or what it may be at most where looking would mean waiting for a device."""
+    seen = bits.device.type == "cpu" and not torch.compiler.is_compiling()
+    return int(bits.max()) if seen else MAX_STORED_BITS
+
+
+def _empty_levels(flat: Tensor, widest: int) -> Tensor:
+    return torch.empty(flat.shape, dtype=torch.uint8 if widest <= 8 else torch.int16, device=flat.device)
+
+
+def store_minmax(weight: Tensor, bits: Tensor, group_size: int, widest: int, top: int | None = None) -> Stored:
+    """Round a tensor of at least one entry to the grid over its range; `bits` uint8 (G,), none above `widest`.
 
     A constant tensor has levels 0 and comes back exactly. Halves round to even.
     """
     flat = weight.detach().float().reshape(-1)
     low, high = torch.aminmax(flat)
     scale = high - low
-    unit = (flat - low) / torch.where(scale == 0, torch.ones_like(scale), scale)
-    levels = unit.mul_(tops(bits, top, flat.numel(), group_size)).round_().to(torch.int16)
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    levels, highest = _empty_levels(flat, widest), tops(bits, top)
+    for entries, groups in pieces_of(flat, group_size):
+        unit = (flat[entries] - low).div_(scale)
+        levels[entries] = mul_groups_(unit, highest[groups], group_size).round_()
     return Stored(
         "minmax", tuple(weight.shape), weight.dtype, group_size, levels, bits, torch.stack([low, high]), top
     )
 
 
-def _minmax_values(stored: Stored) -> Tensor:
+def _minmax_values(stored: Stored, flat: Tensor) -> None:
     low, high = stored.scales
-    entries = stored.levels.numel()
-    unit = stored.levels.float().div_(tops(stored.bits, stored.top, entries, stored.group_size))
-    return unit.mul_(high - low).add_(low)
+    div_groups_(flat, tops(stored.bits, stored.top).clamp_(min=1), stored.group_size).mul_(high - low)
+    empty = torch.zeros_like(low).clamp(low, high)
+    add_groups_(flat, torch.where(stored.bits == 0, empty, low), stored.group_size)
 
 
 def store_step(weight: Tensor, step: Tensor, bits: int) -> Stored:
@@ -79,15 +109,17 @@ def store_step(weight: Tensor, step: Tensor, bits: int) -> Stored:
     half = 2 ** (bits - 1)
     step = step.detach().float().reshape(1)
     flat = weight.detach().float().reshape(-1)
-    levels = (flat / step).clamp_(-half, half - 1).round_().add_(half).to(torch.int16)
-    step = torch.where(torch.isfinite(flat).all(), step, torch.nan)  # what is not finite must not pass for levels
     widths = torch.full((1,), bits, dtype=torch.uint8, device=weight.device)
+    levels = _empty_levels(flat, bits)
+    for entries, _ in pieces_of(flat, 0):
+        levels[entries] = (flat[entries] / step).clamp_(-half, half - 1).round_().add_(half)
+    step = torch.where(torch.isfinite(flat).all(), step, torch.nan)  # what is not finite must not pass for levels
     return Stored("step", tuple(weight.shape), weight.dtype, 0, levels, widths, step)
 
 
-def _step_values(stored: Stored) -> Tensor:
-    half = 2.0 ** (stored.bits.float() - 1)
-    return stored.levels.float().sub_(half).mul_(stored.scales)
+def _step_values(stored: Stored, flat: Tensor) -> None:
+    half = torch.where(stored.bits == 0, 0.0, 2.0 ** (stored.bits.float() - 1))
+    flat.sub_(half).mul_(stored.scales)
 
 
 GRIDS = {"minmax": _minmax_values, "step": _step_values}

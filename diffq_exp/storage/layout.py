@@ -1,35 +1,82 @@
 """The file of a stored network: a safetensors file of few entries, one payload per kind, in the order of the index.
 
-    levels   uint8   bit-packed levels of all quantized tensors, each padded to whole bytes
-    widths   uint8   bit-packed tables of bits
     scales   float32 range or step of each quantized tensor
+    levels   uint8   levels of the quantized tensors, bit-packed or entropy-coded, whole bytes for each
+    bits     uint8   their tables of bits, likewise
+    models   uint8   what the entropy-coded ones take for the distribution of their levels (entropy.py)
     floats   uint8   raw bytes of what is not quantized: parameters, then buffers
-    index    uint8   zlib-compressed JSON: names, shapes, group sizes, lengths; and the configuration
+    index    uint8   zlib-compressed JSON: names, shapes, group sizes, codings, lengths; and the configuration
 
 The header's metadata has format, method and the checksum of all of it in plain text. A header entry costs about
-85 bytes, which is why tensors do not have one each. Reading checks every length against the bytes that are there
+75 bytes, which is why tensors do not have one each. Reading checks every length against the bytes that are there
 before it allocates anything after them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from hashlib import sha256
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import torch
 
-FORMAT = "diffq_exp.model/1"
+from ..quant.pack import Bytes
+
+VERSION = 2
+FORMAT = f"diffq_exp.model/{VERSION}"
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )}  # fmt: skip
+KINDS = {"scales": "F32", "levels": "U8", "bits": "U8", "models": "U8", "floats": "U8", "index": "U8"}
+CODINGS = ("auto", "packed")
+FLOATS = ("float32", "float16")
+
+# A file may claim that its tensors have this many entries, so that what is decoded stays in proportion to the bytes
+# that were read. Coding gets below a 64th of a byte for an entry only where next to all entries are equal.
+FREE_ENTRIES, ENTRIES_PER_BYTE = 2**20, 64
 
 
-def checksum(entries: Mapping[str, np.ndarray], plain: Mapping[str, str]) -> str:
-    """SHA-256 over the plain metadata and, in the order of their names, the entries."""
-    digest = sha256(json.dumps(plain, sort_keys=True).encode())
-    for name in sorted(entries):
-        digest.update(name.encode() + entries[name].tobytes())
+def most_entries(file_bytes: int) -> int:
+    """Entries of quantized tensors that a file of this size may hold."""
+    return FREE_ENTRIES + ENTRIES_PER_BYTE * file_bytes
+
+
+def fewest_bytes(entries: int, at_least: int) -> int:
+    """Bytes that a file of so many entries needs in order to be believed."""
+    return max(at_least, -(-(entries - FREE_ENTRIES) // ENTRIES_PER_BYTE))
+
+
+def check_format(given: object) -> None:
+    """Raises: ValueError for a file of another format or version."""
+    match = re.fullmatch(r"diffq_exp\.model/(\d{1,9})", str(given))
+    if match is None:
+        raise ValueError(f"not a stored model of this package (format {given!r}, not {FORMAT!r})")
+    if int(match[1]) != VERSION:
+        mend = "a newer diffq_exp reads it" if int(match[1]) > VERSION else "store the network again"
+        raise ValueError(f"format {given!r}, this release reads {FORMAT!r}: {mend}")
+
+
+def checksum(payloads: Mapping[str, Sequence[Bytes]], plain: Mapping[str, str]) -> str:
+    """BLAKE2b of 16 bytes over the plain metadata and, in the order of their names, the payloads."""
+    digest = blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(payloads):
+        digest.update(name.encode())
+        for part in payloads[name]:
+            digest.update(part.data)
     return digest.hexdigest()
+
+
+def header(sizes: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
+    """The length and the JSON that a safetensors file of these payloads, bytes by name, begins with."""
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, kind in KINDS.items():
+        length = sizes[name] // np.dtype({"F32": "f4", "U8": "u1"}[kind]).itemsize
+        entries[name] = {"dtype": kind, "shape": [length], "data_offsets": [at, at + sizes[name]]}
+        at += sizes[name]
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # payloads begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text

@@ -1,49 +1,109 @@
-"""A network in memory -> the bytes of its file; see layout.py."""
+"""A network in memory -> its file; see layout.py.
+
+Tensors are stored one at a time and their bytes written part by part, so that writing takes little more memory than
+the largest tensor and the file.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save as dump_safetensors
 from torch import Tensor, nn
 
 from ..quant import Quantizer, Stored, StoredModel, quantizer_of
-from ..quant.pack import pack_bits, pack_levels
+from ..quant.pack import Bytes
 from ..quant.select import select
 from ..quant.state import describe
 from ..quant.uniform import check_stored
 from ..results.records import replacing
-from .layout import DTYPES, FORMAT, checksum
+from .layout import CODINGS, DTYPES, FLOATS, FORMAT, KINDS, checksum, fewest_bytes, header
+from .tensor import Coded, encode_tensor
+
+Source = Quantizer | nn.Module | StoredModel
 
 
-def stored_model_of(source: Quantizer | nn.Module | StoredModel) -> StoredModel:
-    """The stored network of a quantizer, of the model it is attached to, or of a model without one."""
+def stored_model_of(source: Source, float: str = "float32", at_once: bool = True) -> StoredModel:
+    """The stored network of a quantizer, of the model it is attached to, or of a model without one.
+
+    float: "float16" rounds what is not quantized, parameters and buffers, to float16 where it stays finite;
+    "float32" leaves it as it is. at_once: see Quantizer.stored_model.
+    Raises: ValueError for another `float`.
+    """
+    if float not in FLOATS:
+        raise ValueError(f"float={float!r}: one of {', '.join(FLOATS)} is allowed")
     if isinstance(source, nn.Module):
         quantizer = quantizer_of(source)
         if quantizer is None:
-            return describe(source, select(source, 0, ["*"], detect_bound=True), {}, "none")
-        source = quantizer
-    return source.stored_model() if isinstance(source, Quantizer) else source
+            stored = describe(source, select(source, 0, ["*"], detect_bound=True), {}, "none")
+        else:
+            stored = quantizer.stored_model(at_once)
+    else:
+        stored = source.stored_model(at_once) if isinstance(source, Quantizer) else source
+    if float == "float32":
+        return stored
+    return replace(stored, floats=_halved(stored.floats), buffers=_halved(stored.buffers))
 
 
-def serialize(source: Quantizer | nn.Module | StoredModel, config: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes of the file; `config` is kept as JSON. Raises: ValueError when quantized weights are not finite."""
-    stored = stored_model_of(source)
-    levels, widths, scales, rows = [], [], [], []
+def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {
+        name: half if torch.equal(half.isfinite(), tensors[name].isfinite()) else tensors[name]
+        for name, half in halves.items()
+    }
+
+
+def save(
+    source: Source,
+    path: Path | str,
+    config: Mapping[str, Any] | None = None,
+    *,
+    coding: str = "auto",
+    float: str = "float32",
+) -> int:
+    """Write a stored network; -> bytes of the file. A failure leaves an older file whole.
+
+    config: kept in the file as JSON. coding: "auto" codes each tensor by its entropy where that is smaller than
+    bit-packing, "packed" never. float: see `stored_model_of`.
+    Raises: ValueError when quantized weights are not finite or an option is unknown, OSError from the disk.
+    """
+    parts = _parts(source, config, coding, float)
+    with replacing(Path(path)) as file:
+        for part in parts:
+            file.write(part)
+    return sum(len(part) for part in parts)
+
+
+def serialize(
+    source: Source, config: Mapping[str, Any] | None = None, *, coding: str = "auto", float: str = "float32"
+) -> bytes:
+    """The bytes that `save` writes."""
+    return b"".join(_parts(source, config, coding, float))
+
+
+def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float: str) -> list[Any]:
+    """The file, as pieces of memory in their order."""
+    if coding not in CODINGS:
+        raise ValueError(f"coding={coding!r}: one of {', '.join(CODINGS)} is allowed")
+    stored = stored_model_of(source, float, at_once=False)
+    rows, payloads, entries = [], {name: list[Bytes]() for name in KINDS}, 0
     for name, tensor in stored.tensors.items():
         cpu = tensor.to("cpu")
         check_stored(name, cpu)
-        bits = cpu.bits.numpy()
-        levels.append(pack_levels(cpu.levels.numpy(), bits, cpu.group_size))
-        widths.append(pack_bits(bits))
-        scales.append(cpu.scales.numpy())
-        rows.append(_tensor_row(name, cpu, len(levels[-1]), len(widths[-1])))
+        coded = _encoded(name, cpu, coding == "packed")
+        payloads["scales"].append(cpu.scales.numpy().view(np.uint8))
+        for kind in ("levels", "bits", "models"):
+            payloads[kind].append(getattr(coded, kind))
+        rows.append(_row(name, cpu, coded))
+        entries += len(cpu.levels)
+    others = [*stored.floats.values(), *stored.buffers.values()]
+    payloads["floats"] = [_raw(tensor) for tensor in others]
     index = {
         "tensors": rows,
         "floats": [[name, *_kind(tensor)] for name, tensor in stored.floats.items()],
@@ -51,65 +111,53 @@ def serialize(source: Quantizer | nn.Module | StoredModel, config: Mapping[str, 
         "tied": stored.tied,
         "config": dict(config or {}),
     }
-    floats = [_raw(tensor) for tensor in (*stored.floats.values(), *stored.buffers.values())]
-    text = json.dumps(index, separators=(",", ":")).encode()
-    entries = {
-        "levels": _joined(levels, np.uint8),
-        "widths": _joined(widths, np.uint8),
-        "scales": _joined(scales, np.float32),
-        "floats": _joined(floats, np.uint8),
-        "index": np.frombuffer(zlib.compress(text, 9), np.uint8),
-    }
+    payloads["index"] = [np.frombuffer(_compressed(index), np.uint8)]
+    bytes_now = sum(len(part) for parts in payloads.values() for part in parts)
+    payloads["index"].append(np.zeros(fewest_bytes(entries, bytes_now) - bytes_now, np.uint8))
+    sizes = {name: sum(len(part) for part in parts) for name, parts in payloads.items()}
     plain = {"format": FORMAT, "method": stored.method}
-    return _ordered(dump_safetensors(entries, {**plain, "sha256": checksum(entries, plain)}))
+    head = header(sizes, {**plain, "checksum": checksum(payloads, plain)})
+    return [head, *(part.data for parts in payloads.values() for part in parts)]
 
 
-def _ordered(data: bytes) -> bytes:
-    """The same file with its metadata sorted: safetensors writes them in random order, and equal networks shall
-    give equal bytes."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return data[:8] + text.ljust(end - 8) + data[end:]
+def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
+    try:
+        return encode_tensor(tensor.levels.numpy(), tensor.bits.numpy(), tensor.group_size, tensor.top, packed)
+    except ValueError as fault:
+        raise ValueError(f"tensor {name!r}: {fault}") from fault
 
 
-def check_storable(source: Quantizer | nn.Module | StoredModel) -> None:
+def _compressed(index: Mapping[str, Any]) -> bytes:
+    try:
+        return zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
+    except TypeError as fault:
+        raise ValueError(f"the configuration cannot be kept as JSON: {fault}") from fault
+
+
+def _row(name: str, tensor: Stored, coded: Coded) -> list[Any]:
+    lengths = [len(coded.levels), len(coded.bits), len(coded.models)]
+    return [name, *_shape(tensor), tensor.grid, tensor.group_size, tensor.top, *coded.coding, *lengths]
+
+
+def check_storable(source: Source) -> None:
     """See that a network can be stored, whatever its weights become. Raises: ValueError naming what cannot be."""
-    stored = stored_model_of(source)
+    stored = stored_model_of(source, at_once=False)
     for tensor in (*stored.floats.values(), *stored.buffers.values()):
         _kind(tensor)
 
 
-def _tensor_row(name: str, tensor: Stored, levels: int, widths: int) -> list[Any]:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return [name, list(tensor.shape), dtype, tensor.grid, tensor.group_size, tensor.top, levels, widths]
+def _shape(tensor: Stored | Tensor) -> tuple[list[int], str]:
+    return list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
 def _kind(tensor: Tensor) -> tuple[list[int], str]:
-    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape, dtype = _shape(tensor)
     if dtype not in DTYPES:
         raise ValueError(f"tensors of type {dtype} cannot be stored; possible are {', '.join(DTYPES)}")
-    return list(tensor.shape), dtype
+    return shape, dtype
 
 
-def _raw(tensor: Tensor) -> np.ndarray:
+def _raw(tensor: Tensor) -> Bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy()
-
-
-def _joined(parts: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
-    return np.concatenate([*parts, np.empty(0, dtype)])
-
-
-def save(
-    source: Quantizer | nn.Module | StoredModel, path: Path | str, config: Mapping[str, Any] | None = None
-) -> int:
-    """Write a stored network; -> bytes of the file. A failure leaves an older file whole.
-
-    Raises: ValueError when quantized weights are not finite, OSError from the disk.
-    """
-    data = serialize(source, config)
-    with replacing(Path(path)) as file:
-        file.write(data)
-    return len(data)
+    raw: Bytes = flat.view(torch.uint8).numpy()
+    return raw

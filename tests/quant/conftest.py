@@ -14,3 +14,9 @@ if HERE not in sys.path:
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["torch", "numpy"])
+def each_way(request, monkeypatch):
+    """Noise and extremes by torch, and as numpy finds them for large tensors, whatever the size of the tensors."""
+    monkeypatch.setattr("diffq_exp.quant.draw.LARGE", 0 if request.param == "numpy" else 2**62)

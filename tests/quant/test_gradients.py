@@ -18,6 +18,7 @@ from torch import nn
 
 from diffq_exp.quant import DiffQuantizer
 
+pytestmark = pytest.mark.usefixtures("each_way")
 PAIRS = list(itertools.product(["bits", "noise"], ["uniform", "gaussian"]))
 TIGHT = {"rtol": 1e-8, "atol": 1e-11}
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from diffq_exp.quant import DiffQuantizer
 
+pytestmark = pytest.mark.usefixtures("each_way")
 N = 60_000
 MOMENTS = {"uniform": (1 / 12, 1 / 80), "gaussian": (1 / 4, 3 / 16)}  # of eps: variance, fourth moment
 

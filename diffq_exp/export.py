@@ -1,0 +1,144 @@
+"""Entry point: python -m diffq_exp.export <run folder or file> --to onnx|state_dict [--out PATH]
+
+Writes a stored network for others to run: as ONNX of standard operators with the weights kept as integers, or as
+a state_dict in float. The ONNX graph is run against torch first; where its outputs differ by more than 1e-4 of the
+largest one (or of 1, if that is smaller) there is no file. A state_dict has every name of the network: tied weights
+stand there under each of theirs, so that `load_state_dict(load_file(path))` is all it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .results.records import replacing
+
+if TYPE_CHECKING:
+    from .quant.state import StoredModel
+    from .storage.onnx_graph import Graph
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        _export(args)
+    except (ValueError, OSError) as fault:
+        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m diffq_exp.export", description=__doc__.split("\n")[2])
+    parser.add_argument("source", help="a run folder, or a stored model")
+    parser.add_argument("--to", required=True, choices=tuple(FORMS))
+    parser.add_argument("--out", type=Path, metavar="PATH", help="the file to write; by default beside the model")
+    parser.add_argument("--allow", action="append", default=[], metavar="package.Class", help="may be built too")
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="of ONNX; by default the oldest with the types needed"
+    )
+    return parser
+
+
+def _export(args: argparse.Namespace) -> None:
+    from . import storage
+    from .loading import stored_file
+
+    default, write = FORMS[args.to]
+    if args.to == "onnx":
+        _check_packages()
+    elif args.opset is not None:
+        raise ValueError(f"--opset is of ONNX, not of --to {args.to}")
+    path = stored_file(args.source)
+    out = path.with_name(default) if args.out is None else args.out
+    if out.is_dir():
+        out = out / default
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"--out {out} is the stored model itself")
+    stored, config = storage.read(path)
+    try:
+        data, lines = write(args, stored, config)
+    except ValueError as fault:
+        raise ValueError(f"{path}: {fault}") from fault
+    with replacing(out) as file:
+        file.write(data)
+    _show([("file", str(out)), ("bytes", _count(len(data))), *lines])
+
+
+def _check_packages() -> None:
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"--to onnx needs {', '.join(missing)}: pip install diffq_exp[onnx]")
+
+
+# ---- the forms ------------------------------------------------------------------------------------------------
+
+Lines = list[tuple[str, str]]
+
+
+def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
+    """Every tensor by every name; float16 parts stay so. The network is not built: nothing has to be allowed."""
+    from safetensors.torch import save
+
+    values = {name: value.contiguous().clone() for name, value in stored.values().items()}
+    lines = [("tensors", f"{len(values):,}, tied ones under each name: {len(stored.tied):,}")]
+    return save(values, metadata={"format": "pt"}), lines
+
+
+def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
+    from .loading import build_stored_model
+    from .storage.onnx_graph import onnx_graph
+
+    model = build_stored_model(stored, config, args.allow)
+    try:
+        described = dict(config["input"])
+        shape = [int(size) for size in described["shape"]]
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ValueError("its config does not say the shape of its input") from fault
+    # whoever runs the file has to know: images are (x / 255 - mean) / std, outputs are in the order of the classes
+    notes = {f"input.{key}": json.dumps(value) for key, value in described.items()}
+    graph = onnx_graph(model, stored, shape, args.opset, notes)
+    return graph.data, _onnx_lines(graph, stored)
+
+
+def _onnx_lines(graph: Graph, stored: StoredModel) -> Lines:
+    by_kind: dict[str, int] = {}
+    for part in graph.parts:
+        for kind, nbytes in part.level_bytes.items():
+            by_kind[kind.name] = by_kind.get(kind.name, 0) + nbytes
+    levels, tables = sum(by_kind.values()), sum(part.table_bytes for part in graph.parts)
+    packed = sum(part.packed_bytes for part in graph.parts)
+    kinds = ", ".join(f"{name} {_count(by_kind[name])}" for name in by_kind) or "none"
+    lines = [
+        ("integers", f"{_count(levels + tables)}  (levels: {kinds}; widths of groups: {_count(tables)})"),
+        ("bit_packed", f"{_count(packed)}  (the same levels in as many bits as they have)"),
+        ("widening", f"{_count(levels - packed)}  (what whole types cost)"),
+        ("opset", f"{graph.opset}  (written by {graph.exporter})"),
+        (
+            "difference",
+            f"{graph.difference:.3g}  (the largest of onnxruntime from torch, of the largest output or 1)",
+        ),
+    ]
+    return lines + [("left_out", f"{name}  (the network computes nothing with it)") for name in graph.unused]
+
+
+def _count(nbytes: int) -> str:
+    return f"{nbytes:,} bytes"
+
+
+def _show(lines: Lines) -> None:
+    for name, text in lines:
+        print(f"{name:<12} {text}")
+
+
+FORMS = {"onnx": ("model.onnx", _onnx), "state_dict": ("state_dict.safetensors", _state_dict)}
+
+if __name__ == "__main__":
+    sys.exit(main())

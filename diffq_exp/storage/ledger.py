@@ -1,0 +1,75 @@
+"""Where the bytes of a stored network go: a row per tensor, one for the rest; they add up to the file's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from .read import StoredFile, open_stored
+
+
+@dataclass(frozen=True)
+class Row:
+    """Bytes of one tensor, or of the file's own. metadata: header and index. padding: after the header or index."""
+
+    name: str
+    levels: int = 0
+    bits: int = 0
+    scales: int = 0
+    models: int = 0
+    floats: int = 0
+    buffers: int = 0
+    metadata: int = 0
+    padding: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, kind) for kind in COLUMNS)
+
+
+COLUMNS = tuple(field.name for field in fields(Row) if field.name != "name")
+
+
+def ledger(path: Path | str) -> list[Row]:
+    """The rows of a stored model; the last is their sum, and its total the size of the file.
+
+    Raises: as `diffq_exp.storage.read`.
+    """
+    file = open_stored(path)
+    rows = [_quantized(file, name) for name in file.contents.tensors]
+    rows += [Row(name, floats=tensor.nbytes) for name, tensor in file.contents.floats.items()]
+    rows += [Row(name, buffers=tensor.nbytes) for name, tensor in file.contents.buffers.items()]
+    padding = _spaces(path, file.header) + file.contents.padding
+    rows.append(Row("(header and index)", metadata=file.header + file.index - padding, padding=padding))
+    return [*rows, Row("total", *(sum(getattr(row, kind) for row in rows) for kind in COLUMNS))]
+
+
+def _quantized(file: StoredFile, name: str) -> Row:
+    tensor = file.contents.tensors[name]
+    coded = tensor.coded
+    return Row(name, len(coded.levels), len(coded.bits), len(tensor.scales), len(coded.models))
+
+
+def _spaces(path: Path | str, header: int) -> int:
+    """Spaces at the end of the header's JSON."""
+    with open(path, "rb") as file:
+        text = file.read(header)[8:]
+    return len(text) - len(text.rstrip(b" "))
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text in columns, zeros as dots."""
+    head = ["", *COLUMNS, "bytes"]
+    lines = [[row.name, *(_shown(getattr(row, kind)) for kind in COLUMNS), _shown(row.total)] for row in rows]
+    widths = [max(len(line[place]) for line in [head, *lines]) for place in range(len(head))]
+
+    def joined(line: list[str]) -> str:
+        numbers = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
+        return "  ".join([line[0].ljust(widths[0]), *numbers])
+
+    rule = "-" * len(joined(head))
+    return "\n".join([joined(head), rule, *map(joined, lines[:-1]), rule, joined(lines[-1])])
+
+
+def _shown(number: int) -> str:
+    return f"{number:,}" if number else "."

@@ -1,0 +1,195 @@
+"""The entries of a file -> what it says of each tensor, and its bytes; nothing is decoded, nothing believed.
+
+Every length is checked against the bytes that are there before anything is allocated after it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..quant import Stored
+from ..quant.pack import Bytes
+from ..quant.uniform import GRIDS, SCALES, check_stored
+from .layout import DTYPES, KINDS
+from .tensor import ANS, PACKED, Coded, decode_tensor
+
+LARGEST_RATIO = 64  # of an index to its compressed bytes; those of real networks shrink to a tenth
+LARGEST_TENSOR = 2**40  # entries
+FEW_VALUES = 20_000  # that an index may have in the smallest file; and one more for each byte
+
+
+@dataclass(frozen=True)
+class CodedTensor:
+    """What a file says of one quantized tensor, and its bytes; nothing is decoded yet."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    grid: str
+    group_size: int
+    top: int | None
+    coded: Coded
+    scales: Bytes
+
+    def decode(self) -> Stored:
+        """Raises: ValueError naming the tensor and what is wrong with it."""
+        try:
+            entries = torch.Size(self.shape).numel()
+            levels, bits = decode_tensor(self.coded, entries, self.group_size, self.top)
+        except ValueError as fault:
+            raise ValueError(f"tensor {self.name!r}: {fault}") from fault
+        scales = torch.from_numpy(self.scales.view(np.float32))
+        numbers = torch.from_numpy(levels), torch.from_numpy(bits)
+        stored = Stored(self.grid, self.shape, self.dtype, self.group_size, *numbers, scales, self.top)
+        check_stored(self.name, stored)
+        return stored
+
+
+def payloads_of(file: Any) -> dict[str, Bytes]:
+    """The entries of a safetensors file, as bytes. Raises: ValueError when they are not those of a stored model."""
+    for name in sorted(set(file.keys()) ^ KINDS.keys()):
+        raise ValueError(f"it {'lacks the' if name in KINDS else 'has an unknown'} entry {name!r}")
+    payloads = {}
+    for name, kind in KINDS.items():
+        entry = file.get_slice(name)
+        if len(entry.get_shape()) != 1 or entry.get_dtype() != kind:
+            raise ValueError(
+                f"its entry {name!r} is {len(entry.get_shape())}-dimensional {entry.get_dtype()}, not flat {kind}"
+            )
+        payloads[name] = file.get_tensor(name).view(np.uint8)
+    return payloads
+
+
+class _Payload:
+    """Takes one payload apart from the front, and sees that nothing is taken twice or left over."""
+
+    def __init__(self, name: str, data: Bytes) -> None:
+        self.name, self.data, self.at = name, data, 0
+
+    def take(self, count: int, what: str) -> Bytes:
+        if not 0 <= count <= len(self.data) - self.at:
+            left = len(self.data) - self.at
+            raise ValueError(f"{what}: {count} bytes of {self.name} are wanted, {left} are left")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def finish(self) -> None:
+        if self.at != len(self.data):
+            raise ValueError(f"{len(self.data) - self.at} bytes of {self.name} belong to nothing")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the index lists: quantized tensors, other parameters, buffers, ties, and the configuration."""
+
+    tensors: dict[str, CodedTensor]
+    floats: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    tied: dict[str, str]
+    config: dict[str, Any]
+    padding: int  # bytes after the index
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor by every name it has."""
+        quantized = {name: tensor.shape for name, tensor in self.tensors.items()}
+        shapes = quantized | {name: tuple(value.shape) for name, value in (self.floats | self.buffers).items()}
+        return shapes | {other: shapes[name] for other, name in self.tied.items()}
+
+
+def contents_of(data: Mapping[str, Bytes]) -> Contents:
+    """Take the payloads apart as the index says. Raises: ValueError naming what it says that cannot be."""
+    try:
+        return _contents(data)
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as fault:
+        raise ValueError(f"its index is malformed ({fault!r})") from fault
+
+
+def _contents(data: Mapping[str, Bytes]) -> Contents:
+    payloads = {name: _Payload(name, part) for name, part in data.items() if name != "index"}
+    index, padding = _index(data["index"].tobytes(), FEW_VALUES + sum(len(part) for part in data.values()))
+    names = [row[0] for part in ("tensors", "floats", "buffers") for row in index[part]] + list(index["tied"])
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError("its index names a tensor twice, or by something else than text")
+    tensors = {row[0]: _tensor(row, payloads) for row in index["tensors"]}
+    floats = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["floats"]}
+    buffers = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["buffers"]}
+    for payload in payloads.values():
+        payload.finish()
+    for other, name in index["tied"].items():
+        if name not in {*tensors, *floats, *buffers}:
+            raise ValueError(f"its index ties {other!r} to {name!r}, which is not stored")
+    if not isinstance(index["config"], dict):
+        raise ValueError("its configuration is no JSON object")
+    return Contents(tensors, floats, buffers, index["tied"], index["config"], padding)
+
+
+def _index(data: bytes, most: int) -> tuple[dict[str, Any], int]:
+    """The index, of at most so many values, and the bytes of zeros that follow it."""
+    expand = zlib.decompressobj()
+    limit = 2**16 + LARGEST_RATIO * len(data)
+    try:
+        text = expand.decompress(data, limit)
+        if expand.unconsumed_tail:
+            raise ValueError(f"it expands to more than {limit:,} bytes")
+        if sum(text.count(sign) for sign in (b",", b"[", b"{")) > most:  # a value takes far more memory than text
+            raise ValueError(f"it has more than {most:,} values, too many for the size of the file")
+        if expand.unused_data.strip(b"\0"):
+            raise ValueError("it is followed by something else")
+        index = json.loads(text)
+    except (zlib.error, ValueError, RecursionError) as fault:
+        raise ValueError(f"its index cannot be read ({fault})") from fault
+    if not isinstance(index, dict):
+        raise ValueError("its index is no JSON object")
+    return index, len(expand.unused_data)
+
+
+def _entries(name: str, shape: Any) -> int:
+    """Entries of a shape, of which nothing is believed."""
+    entries = 1
+    for size in shape:
+        if type(size) is not int or not 0 <= size <= LARGEST_TENSOR:
+            raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
+        entries *= max(size, 1)
+    if entries > LARGEST_TENSOR:
+        raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
+    return 0 if 0 in shape else entries
+
+
+def _tensor(row: Sequence[Any], payloads: Mapping[str, _Payload]) -> CodedTensor:
+    name, shape, kind, grid, group_size, top, levels_coding, bits_coding, levels, bits, models = row
+    what = f"tensor {name!r}"
+    if grid not in GRIDS or kind not in DTYPES:
+        raise ValueError(f"{what}: unknown grid {grid!r} or type {kind!r}")
+    if not {levels_coding, bits_coding} <= {PACKED, ANS}:
+        raise ValueError(f"{what}: unknown coding {levels_coding!r} or {bits_coding!r}")
+    if _entries(name, shape) == 0:
+        raise ValueError(f"{what}: quantized, but without entries")
+    if not (
+        type(group_size) is int
+        and 0 <= group_size <= LARGEST_TENSOR
+        and (top is None or (type(top) is int and 0 < top < 2**15))
+    ):
+        raise ValueError(f"{what}: group size {group_size} or top level {top} is impossible")
+    sizes = {"levels": levels, "bits": bits, "models": models, "scales": 4 * SCALES[grid]}
+    taken = {kind: payloads[kind].take(count, what).copy() for kind, count in sizes.items()}
+    scales = taken.pop("scales")
+    coded = Coded(**taken, coding=(levels_coding, bits_coding))
+    return CodedTensor(name, tuple(shape), DTYPES[kind], grid, group_size, top, coded, scales)
+
+
+def _float(name: str, shape: Any, kind: str, payloads: Mapping[str, _Payload]) -> Tensor:
+    if kind not in DTYPES:
+        raise ValueError(f"tensor {name!r}: unknown type {kind!r}")
+    entries = _entries(name, shape)
+    raw = payloads["floats"].take(entries * DTYPES[kind].itemsize, f"tensor {name!r}")
+    if entries == 0:
+        return torch.empty(shape, dtype=DTYPES[kind])
+    return torch.from_numpy(raw.copy()).view(DTYPES[kind]).reshape(shape)

@@ -1,0 +1,1 @@
+"""The parts of scripts/benchmark.py: each gives rows for the table and data for the JSON."""

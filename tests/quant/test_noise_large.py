@@ -1,0 +1,122 @@
+"""The noise of large weights on a CPU: the same on any number of threads, resumable, each rank's its own."""
+
+import itertools
+
+import pytest
+import torch
+from quant_models import Bag, same_bits
+
+from diffq_exp.quant import DiffQuantizer, draw
+from diffq_exp.quant.groups import PIECE, pieces_of
+
+LARGE = 5 * draw.PIECE // 2 + 5  # entries: three pieces, a tail of groups of 8
+
+
+def large(**options):
+    """One weight of several pieces, and its noise in a forward."""
+    model = Bag((LARGE,))
+    DiffQuantizer(model, min_size=0, **{"group_size": 8, "init_bits": 4, **options}).no_optimizer()
+    return model
+
+
+def noise_of(model):
+    return (model()[0] - model.w0).detach()
+
+
+@pytest.fixture
+def on_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("group_size", [0, 1, 7, 8, PIECE + 1])
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+def test_noise_does_not_depend_on_the_threads(kind, group_size, on_threads):
+    model = large(noise=kind, group_size=group_size)
+    found = []
+    for number in (1, 2, 3):
+        on_threads(number)
+        torch.manual_seed(4)
+        found.append(noise_of(model))
+    assert all(same_bits(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("group_size", [0, 1, 5, 8, 1000])
+def test_gradients_are_those_of_the_formula(group_size):
+    """The noise that was drawn, put into the formula for autograd in float64."""
+    model = large(group_size=group_size).double()
+    value, grad = model()[0], torch.randn(LARGE, dtype=torch.float64)
+    value.backward(grad)
+    given = model.w0.grad.clone(), model.w0_diffq.grad.clone()
+    spread = model.w0.max() - model.w0.min()
+    bits = 2 + 13 * torch.sigmoid(model.w0_diffq.detach())
+    step = spread.detach() / (2**bits - 1)
+    size = group_size or LARGE
+    eps = (value - model.w0).detach() / step.repeat_interleave(size)[:LARGE]
+    model.zero_grad()
+    step = (model.w0.max() - model.w0.min()) / (2 ** (2 + 13 * torch.sigmoid(model.w0_diffq)) - 1)
+    (model.w0 + step.repeat_interleave(size)[:LARGE] * eps).backward(grad)
+    assert torch.allclose(given[0], model.w0.grad, rtol=1e-7, atol=1e-8)
+    assert torch.allclose(given[1], model.w0_diffq.grad, rtol=1e-7, atol=1e-8 * model.w0_diffq.grad.abs().max())
+
+
+def test_pieces_cover_each_entry_once():
+    for entries in (1, 7, PIECE, LARGE):
+        for group_size in (0, 1, 2, 7, 8, PIECE + 1):
+            covered = [(where.start, where.stop) for where, _ in pieces_of(torch.empty(entries), group_size)]
+            assert covered[0][0] == 0 and covered[-1][1] == entries
+            assert all(one[1] == two[0] for one, two in itertools.pairwise(covered))
+            assert all(start % (group_size or 1) == 0 for start, _ in covered)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+def test_no_piece_repeats_another(kind):
+    eps = noise_of(large(group_size=0, noise=kind))
+    one, two = eps[: LARGE - draw.PIECE], eps[draw.PIECE :]
+    assert abs(torch.corrcoef(torch.stack([one, two]))[0, 1]) < 5 / len(one) ** 0.5
+
+
+def test_torchs_generator_resumes_it():
+    model = large()
+    noise_of(model)
+    state = torch.get_rng_state()
+    expected = [noise_of(model) for _ in range(2)]
+    torch.set_rng_state(state)
+    assert all(same_bits(noise_of(model), each) for each in expected)
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+def test_each_rank_has_noise_of_its_own(kind, small, monkeypatch):
+    if small:
+        monkeypatch.setattr(draw, "LARGE", 2**62)
+    model = large(noise=kind)
+    found = []
+    for rank in (0, 1, 2, 1):
+        monkeypatch.setattr(draw, "rank", lambda rank=rank: rank)
+        torch.manual_seed(1)
+        found.append(noise_of(model))
+    assert same_bits(found[1], found[3])
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert abs(torch.corrcoef(torch.stack([found[a], found[b]]))[0, 1]) < 5 / LARGE**0.5
+
+
+def test_cells_of_the_gaussian_are_those_of_the_distribution():
+    """Equal probability: their borders' distribution function is even; moments up to the sixth."""
+    cells = torch.from_numpy(draw.gaussian_cells()) * 2
+    assert len(cells) == 2**16 and (cells.diff() > 0).all()
+    below = torch.special.ndtr(cells)
+    even = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    assert (below - even).abs().max() < 2.0**-17
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3), (6, 15)):
+        assert abs(cells.pow(power).mean() - moment) < 0.005 * max(moment, 1e-6), power
+
+
+def test_a_weight_that_is_not_a_number_is_seen_in_the_loss():
+    model = large()
+    with torch.no_grad():
+        model.w0[3] = float("nan")
+    value = model()[0].sum()
+    value.backward()
+    assert value.isnan() and model.w0.grad is not None
