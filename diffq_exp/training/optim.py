@@ -93,7 +93,7 @@ def make_optimizers(
         return Optimizers([weights]), None
     optimizers = [weights]
     if isinstance(weights, SGD) and options:
-        bits: Optimizer = Adam([{"params": []}])
+        bits: Optimizer = Adam([{"params": []}], fused=True)  # with a bit per weight it is most of what they cost
         optimizers.append(bits)
     learned = list(quantizer.learned().values())
     quantizer.setup_optimizer(optimizers[-1], **options)
