@@ -39,7 +39,7 @@ def test_any_one_byte_of_the_models(good, path):
             said.append(refused_or_loaded(path, put_together(parts), model))
         models[place] = right
     refused = [text for text in said if text is not None]
-    assert all("tensor '" in text for text in refused) and len(refused) >= 0.9 * len(said)
+    assert all("tensor '" in text for text in refused) and len(refused) >= 0.75 * len(said)
 
 
 @pytest.mark.parametrize("name", ["levels", "bits"])
