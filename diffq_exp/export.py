@@ -63,6 +63,8 @@ def _export(args: argparse.Namespace) -> None:
         out = out / default
     if out.exists() and out.samefile(path):
         raise ValueError(f"--out {out} is the stored model itself")
+    if out.is_file() and out.suffix not in (".onnx", ".safetensors"):
+        raise ValueError(f"--out {out} is there already; only .onnx and .safetensors are written over")
     stored, config = storage.read(path)
     try:
         data, lines = write(args, stored, config)

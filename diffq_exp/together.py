@@ -29,6 +29,9 @@ def together(cfg: DictConfig, multirun: bool = False) -> list[str]:
         faults += [fault] if fault else []
     missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     faults += [f"{name}: has no default; give {name}=..." for name in missing]
+    faults += [
+        f"storage.{key}: unknown; coding and float are allowed" for key in set(cfg.storage) - {"coding", "float"}
+    ]
     faults += _bits_faults(cfg) + _path_faults(cfg) + _target_faults(cfg) + _device_faults(cfg.device)
     return faults or _folder_faults(
         "hydra.sweep.dir" if multirun else "hydra.run.dir", cfg

@@ -38,6 +38,9 @@ class Quantizer(Attached):
     def _adopt(self, item: Tensors, stored: Stored) -> None:
         """Set what is learned beside the weight to what `stored` was made with."""
 
+    def _check_groups(self, name: str, stored: Stored) -> None:
+        """Raises: ValueError when `_adopt` could not take up the groups of what is stored."""
+
     # ---- states ---------------------------------------------------------------------------------------------
 
     def stored_model(self, at_once: bool = True) -> StoredModel:
@@ -70,6 +73,8 @@ class Quantizer(Attached):
         if (names := set(stored.tensors)) != set(self.quantized_names):
             odd = sorted(names ^ set(self.quantized_names))
             raise ValueError(f"{odd[0]!r} is quantized in only one of the state and this quantizer")
+        for item in self.selection.quantized:
+            self._check_groups(item.name, stored.tensors[item.name])
         self.unquantize()
         write_into(self.model, stored, self.learned().keys())
         tensors = {}

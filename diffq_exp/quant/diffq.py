@@ -83,6 +83,13 @@ class DiffQuantizer(LearnedQuantizer):
         sizes = (exact_bits(self._stored_bits(one), one.entries, self.group_size, self.min_bits) for one in items)
         return torch.stack(list(sizes)).sum()
 
+    def _check_groups(self, name: str, stored: Stored) -> None:
+        if stored.group_size != self.group_size:
+            groups = (
+                f"groups of {stored.group_size}, the quantizer has groups of {self.group_size} (0: whole tensors)"
+            )
+            raise ValueError(f"{name!r} is stored with {groups}")
+
     def _adopt(self, item: Tensors, stored: Stored) -> None:
         logits = self._learned(item)
         bits = (stored.bits.double() - self.extra_bits).clamp(self.min_bits, self.max_bits)

@@ -1,4 +1,4 @@
-"""What eps is: U(-1/2, 1/2) or N(0, 1)/2, of the shape of a weight, row-major.
+"""The noise eps of a weight before its size: U(-1/2, 1/2) or N(0, 1)/2, of the weight's shape, row-major.
 
 In a CPU's memory, large ones take one of 65,536 equally likely values, which 16 bits of numpy's fastest generator
 choose: cells of equal probability of the distribution. Its function is met within 2^-16 everywhere, its moments to

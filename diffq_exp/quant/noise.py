@@ -8,7 +8,7 @@ gradients that are not the identity follow, since p is proportional to the step 
     d/d logit = r / step * d step / d logit          d/d scale = sum(r) / scale
 
 and the latter goes to the entries that are the tensor's extremes, shared equally between equal ones. So the
-backward is one product and one reduction, and the only tensor kept besides the noisy weights is p.
+backward is one product and one reduction, and of the size of w only p is kept besides the noisy weights.
 """
 
 from __future__ import annotations

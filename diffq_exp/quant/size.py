@@ -8,7 +8,7 @@ reads a tensor back from the device. What a file really takes is another figure 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,19 +32,21 @@ def table_bits(widest: Tensor, min_bits: float, groups: Sequence[int]) -> Tensor
     The logarithm is taken by comparing with the powers of two: exact, on the device, and 0 where a fractional
     `min_bits` leaves less than one value.
     """
-    powers = constant(POWERS, widest.device)
+    powers = _constant(POWERS, widest.device, torch.float32)
     logarithms = (1 + widest.float()[:, None] - min_bits > powers).sum(1)
-    return WIDTH_BITS + constant(tuple(groups), widest.device) * logarithms
+    return WIDTH_BITS + _constant(tuple(groups), widest.device, torch.int64) * logarithms
 
 
-def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers on a device, kept there: copying them at every step would wait for it."""
-    return torch.tensor(values, device=device) if torch.compiler.is_compiling() else _kept(values, device)
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Numbers on a device; kept on a GPU, since copying them there at every step would wait for it."""
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return torch.tensor(values, device=device, dtype=dtype)
+    return _kept(values, device, dtype)
 
 
-@cache
-def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device)
+@lru_cache(maxsize=64)
+def _kept(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 def soft_bits(

@@ -24,8 +24,11 @@ LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, "checkpoint.pt", ".hydra", "wandb"
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write beside `path`, then rename: the old file stays whole until the new one is, on the disk too.
 
-    Of a failed write nothing is left.
+    Of a failed write nothing is left. A link is followed. Raises: OSError for what is there and no regular file.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is a folder or a device, not a file that can be replaced")
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(beside, "wb") as file:

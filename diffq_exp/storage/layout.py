@@ -37,6 +37,9 @@ FLOATS = ("float32", "float16")
 # A file may claim that its tensors have this many entries, so that what is decoded stays in proportion to the bytes
 # that were read. Coding gets below a 64th of a byte for an entry only where next to all entries are equal.
 FREE_ENTRIES, ENTRIES_PER_BYTE = 2**20, 64
+# The same of the text of the index, and of the values in it.
+FREE_TEXT, TEXT_PER_BYTE = 2**16, 64
+FREE_VALUES = 20_000  # and one for each byte
 
 
 def most_entries(file_bytes: int) -> int:
@@ -44,9 +47,16 @@ def most_entries(file_bytes: int) -> int:
     return FREE_ENTRIES + ENTRIES_PER_BYTE * file_bytes
 
 
-def fewest_bytes(entries: int, at_least: int) -> int:
-    """Bytes that a file of so many entries needs in order to be believed."""
-    return max(at_least, -(-(entries - FREE_ENTRIES) // ENTRIES_PER_BYTE))
+def fewest_bytes(entries: int, index: bytes, at_least: int) -> int:
+    """Bytes of payloads that a file of so many entries, with such an index, needs in order to be believed."""
+    for_entries = -(-(entries - FREE_ENTRIES) // ENTRIES_PER_BYTE)
+    for_text = -(-(len(index) - FREE_TEXT) // TEXT_PER_BYTE)
+    return max(at_least, for_entries, for_text, values_in(index) - FREE_VALUES)
+
+
+def values_in(text: bytes) -> int:
+    """About how many values a JSON text has."""
+    return sum(text.count(sign) for sign in (b",", b"[", b"{"))
 
 
 def check_format(given: object) -> None:

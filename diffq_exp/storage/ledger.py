@@ -60,7 +60,14 @@ def _spaces(path: Path | str, header: int) -> int:
 def table(rows: list[Row]) -> str:
     """The rows as text in columns, zeros as dots."""
     head = ["", *COLUMNS, "bytes"]
-    lines = [[row.name, *(_shown(getattr(row, kind)) for kind in COLUMNS), _shown(row.total)] for row in rows]
+    lines = [
+        [
+            row.name if row.name.isprintable() else repr(row.name),
+            *(_shown(getattr(row, kind)) for kind in COLUMNS),
+            _shown(row.total),
+        ]
+        for row in rows
+    ]
     widths = [max(len(line[place]) for line in [head, *lines]) for place in range(len(head))]
 
     def joined(line: list[str]) -> str:

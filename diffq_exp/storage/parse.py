@@ -18,12 +18,10 @@ from torch import Tensor
 from ..quant import Stored
 from ..quant.pack import Bytes
 from ..quant.uniform import GRIDS, SCALES, check_stored
-from .layout import DTYPES, KINDS
+from .layout import DTYPES, FREE_TEXT, FREE_VALUES, KINDS, TEXT_PER_BYTE, values_in
 from .tensor import ANS, PACKED, Coded, decode_tensor
 
-LARGEST_RATIO = 64  # of an index to its compressed bytes; those of real networks shrink to a tenth
 LARGEST_TENSOR = 2**40  # entries
-FEW_VALUES = 20_000  # that an index may have in the smallest file; and one more for each byte
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def contents_of(data: Mapping[str, Bytes]) -> Contents:
 
 def _contents(data: Mapping[str, Bytes]) -> Contents:
     payloads = {name: _Payload(name, part) for name, part in data.items() if name != "index"}
-    index, padding = _index(data["index"].tobytes(), FEW_VALUES + sum(len(part) for part in data.values()))
+    index, padding = _index(data["index"].tobytes(), sum(len(part) for part in data.values()))
     names = [row[0] for part in ("tensors", "floats", "buffers") for row in index[part]] + list(index["tied"])
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError("its index names a tensor twice, or by something else than text")
@@ -131,15 +129,15 @@ def _contents(data: Mapping[str, Bytes]) -> Contents:
     return Contents(tensors, floats, buffers, index["tied"], index["config"], padding)
 
 
-def _index(data: bytes, most: int) -> tuple[dict[str, Any], int]:
-    """The index, of at most so many values, and the bytes of zeros that follow it."""
+def _index(data: bytes, file_bytes: int) -> tuple[dict[str, Any], int]:
+    """The index of a file, and the bytes of zeros that follow it."""
     expand = zlib.decompressobj()
-    limit = 2**16 + LARGEST_RATIO * len(data)
+    limit, most = FREE_TEXT + TEXT_PER_BYTE * file_bytes, FREE_VALUES + file_bytes
     try:
         text = expand.decompress(data, limit)
         if expand.unconsumed_tail:
             raise ValueError(f"it expands to more than {limit:,} bytes")
-        if sum(text.count(sign) for sign in (b",", b"[", b"{")) > most:  # a value takes far more memory than text
+        if values_in(text) > most:  # a value takes far more memory than its text
             raise ValueError(f"it has more than {most:,} values, too many for the size of the file")
         if expand.unused_data.strip(b"\0"):
             raise ValueError("it is followed by something else")

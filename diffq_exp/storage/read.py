@@ -63,7 +63,9 @@ def load(path: Path | str, model: nn.Module) -> None:
 
     Raises: as `read`, and ValueError naming tensors that do not fit; the model is then untouched.
     """
-    file = open_stored(path, claims=False)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a network is loaded into an nn.Module, not into a {type(model).__name__}")
+    file = open_stored(path, check_claims=False)
     with _named(path):
         file.check_fit(model)
         stored, quantizer = file.decode(), quantizer_of(model)
@@ -82,9 +84,9 @@ def _named(path: Path | str) -> Iterator[None]:
         raise ValueError(f"{path}: {' '.join(str(fault).split())}") from fault
 
 
-def open_stored(path: Path | str, claims: bool = True) -> StoredFile:
-    """Read a file and check all of it but what decoding finds. claims: refuse more entries than the file's size
-    makes likely; False where the caller compares them with a network before decoding.
+def open_stored(path: Path | str, check_claims: bool = True) -> StoredFile:
+    """Read a file and check all of it but what decoding finds. check_claims: refuse more entries than the file's
+    size makes likely; False where the caller compares them with a network before decoding.
 
     Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
     """
@@ -106,6 +108,6 @@ def open_stored(path: Path | str, claims: bool = True) -> StoredFile:
             raise ValueError("its checksum is wrong: the file is damaged")
         contents = contents_of(payloads)
         entries, most = sum(torch.Size(one.shape).numel() for one in contents.tensors.values()), most_entries(size)
-        if claims and entries > most:
+        if check_claims and entries > most:
             raise ValueError(f"{entries:,} entries in {size:,} bytes: more than {most:,} are not believed")
         return StoredFile(metadata.get("method", ""), contents, 8 + length, len(payloads["index"]))

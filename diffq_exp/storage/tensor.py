@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..quant.bits import MAX_STORED_BITS
 from ..quant.groups import group_count
 from ..quant.pack import (
     Bytes,
@@ -27,7 +28,6 @@ from ..quant.pack import (
 from . import entropy
 
 PACKED, ANS = "packed", "ans"
-MOST_BITS = 15
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def encode_tensor(levels: Levels, bits: Bytes, group_size: int, top: int | None,
 
     Raises: ValueError for levels that their groups' bits do not hold.
     """
-    if bits.max() > MOST_BITS:
-        raise ValueError(f"a group of {bits.max()} bits; at most {MOST_BITS} can be stored")
+    if bits.max() > MAX_STORED_BITS:
+        raise ValueError(f"a group of {bits.max()} bits; at most {MAX_STORED_BITS} can be stored")
     table, table_model, table_coding = _encode_bits(bits, packed)
     runs = list(split_widths(levels, bits, group_size))
     for width, run in runs:

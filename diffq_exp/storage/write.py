@@ -44,8 +44,12 @@ def stored_model_of(source: Source, float: str = "float32", at_once: bool = True
             stored = describe(source, select(source, 0, ["*"], detect_bound=True), {}, "none")
         else:
             stored = quantizer.stored_model(at_once)
+    elif isinstance(source, Quantizer):
+        stored = source.stored_model(at_once)
+    elif isinstance(source, StoredModel):
+        stored = source
     else:
-        stored = source.stored_model(at_once) if isinstance(source, Quantizer) else source
+        raise TypeError(f"a quantizer, an nn.Module or a StoredModel can be stored, not a {type(source).__name__}")
     if float == "float32":
         return stored
     return replace(stored, floats=_halved(stored.floats), buffers=_halved(stored.buffers))
@@ -109,11 +113,12 @@ def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float:
         "floats": [[name, *_kind(tensor)] for name, tensor in stored.floats.items()],
         "buffers": [[name, *_kind(tensor)] for name, tensor in stored.buffers.items()],
         "tied": stored.tied,
-        "config": dict(config or {}),
+        "config": _plain_dict(config),
     }
-    payloads["index"] = [np.frombuffer(_compressed(index), np.uint8)]
+    text = _json(index)
+    payloads["index"] = [np.frombuffer(zlib.compress(text, 9), np.uint8)]
     bytes_now = sum(len(part) for parts in payloads.values() for part in parts)
-    payloads["index"].append(np.zeros(fewest_bytes(entries, bytes_now) - bytes_now, np.uint8))
+    payloads["index"].append(np.zeros(fewest_bytes(entries, text, bytes_now) - bytes_now, np.uint8))
     sizes = {name: sum(len(part) for part in parts) for name, parts in payloads.items()}
     plain = {"format": FORMAT, "method": stored.method}
     head = header(sizes, {**plain, "checksum": checksum(payloads, plain)})
@@ -127,10 +132,16 @@ def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
         raise ValueError(f"tensor {name!r}: {fault}") from fault
 
 
-def _compressed(index: Mapping[str, Any]) -> bytes:
+def _plain_dict(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f"the configuration must be a dict, not a {type(config).__name__}")
+    return dict(config or {})
+
+
+def _json(index: Mapping[str, Any]) -> bytes:
     try:
-        return zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
-    except TypeError as fault:
+        return json.dumps(index, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as fault:
         raise ValueError(f"the configuration cannot be kept as JSON: {fault}") from fault
 
 
