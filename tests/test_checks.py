@@ -32,6 +32,8 @@ SHOWN = {
     "min_bits=9": ["below", "init_bits", "8"],
     "max_bits=99": ["number", "<= 15"],
     "epochs=0": ["whole number", ">= 1"],
+    "storage.coding=zip": ["one of", "auto", "packed"],
+    "storage.float=float8": ["one of", "float32", "float16"],
     "penalty=-1": ["number", ">= 0"],
     "penalty=nan": ["number", ">= 0"],
     "model=nope": ["unknown", "nearest", "digits_cnn", "resnet20"],
@@ -411,3 +413,9 @@ def test_faults_of_targets_and_bounds(word, part):
 def test_options_may_follow_overrides():
     words = ["lr=1", "-m", "seed=1,2", "--config-dir", "mine", "model=net"]
     assert overrides_last(words) == ["-m", "--config-dir", "mine", "lr=1", "seed=1,2", "model=net"]
+
+
+@pytest.mark.parametrize("line", ["storage.flaot=float16", "+storage.flaot=float16"])
+def test_storage_has_no_other_options(line, capsys, monkeypatch, tmp_path):
+    told = refused(capsys, monkeypatch, tmp_path, line)
+    assert "storage.flaot: unknown" in told and "float" in told.replace("storage.flaot", "")

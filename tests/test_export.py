@@ -163,7 +163,9 @@ def test_wrong_files(form, tmp_path, capsys):
     assert "no model.safetensors" in refusal(capsys, tmp_path, "--to", form)
     assert "itself" in refusal(capsys, path, "--to", form, "--out", path)
     assert "absent" in refusal(capsys, path, "--to", form, "--out", tmp_path / "absent" / "file")
-    assert path.read_bytes() == whole
+    (tmp_path / "result.json").write_text("{}")
+    assert "there already" in refusal(capsys, path, "--to", form, "--out", tmp_path / "result.json")
+    assert (tmp_path / "result.json").read_text() == "{}" and path.read_bytes() == whole
     path.write_bytes(whole[: len(whole) // 2])
     assert str(path) in refusal(capsys, path, "--to", form)
     assert files(tmp_path / "run") == {"model.safetensors"}

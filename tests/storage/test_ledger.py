@@ -1,0 +1,73 @@
+"""Every byte of a file is told, once."""
+
+import pytest
+import torch
+from storage_models import WAYS, Mixed, attached, diffq, network, wide
+from torch import nn
+
+from diffq_exp import storage
+from diffq_exp.evaluate import main
+from diffq_exp.quant import UniformQuantizer
+from diffq_exp.storage.ledger import COLUMNS, ledger, table
+
+
+@pytest.mark.parametrize("coding", ["auto", "packed"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("build", [Mixed, wide])
+def test_the_sum_is_the_size_of_the_file(build, way, coding, tmp_path):
+    model = build() if build is wide else network(build)
+    path = tmp_path / "model.safetensors"
+    size = storage.save(attached(way, model), path, {"note": "x" * 50}, coding=coding)
+    *rows, total = ledger(path)
+    assert total.total == size == path.stat().st_size
+    for kind in COLUMNS:
+        assert getattr(total, kind) == sum(getattr(row, kind) for row in rows), kind
+    assert {row.name for row in rows[:-1]} == set(storage.read(path)[0].values()) - set(storage.read(path)[0].tied)
+
+
+def test_each_kind_stands_in_its_column(tmp_path):
+    path = tmp_path / "model.safetensors"
+    storage.save(diffq(network(), exclude=("*.bias",)), path, coding="packed")
+    rows = {row.name: row for row in ledger(path)}
+    stored = storage.read(path)[0]
+    for name, tensor in stored.tensors.items():
+        row = rows[name]
+        assert row.scales == 8 and row.models == row.floats == row.buffers == 0
+        assert row.levels >= tensor.levels.numel() * int(tensor.bits.min()) / 8 and row.bits >= 1
+    for name, tensor in stored.floats.items():
+        assert rows[name].floats == rows[name].total == tensor.nbytes
+    for name, tensor in stored.buffers.items():
+        assert rows[name].buffers == rows[name].total == tensor.nbytes
+
+
+def test_models_cost_where_entropy_is_coded(tmp_path):
+    path = tmp_path / "model.safetensors"
+    storage.save(diffq(wide()), path)
+    assert any(row.models for row in ledger(path)[:-1])
+
+
+def test_zeros_after_the_index_are_padding(tmp_path):
+    """Of a network next to whose entries all are equal."""
+    model = nn.Linear(2048, 2048, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.weight[0, 0] = 0.0
+    path = tmp_path / "model.safetensors"
+    size = storage.save(UniformQuantizer(model, bits=1), path)
+    own = ledger(path)[-2]
+    assert own.padding > 10_000 and ledger(path)[-1].total == size
+    assert storage.read(path)[0].tensors["weight"].levels.numel() == 2048**2
+
+
+def test_the_command_prints_it(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    model = nn.Sequential()
+    model.add_module("odd\n\x1b[31mname", nn.Linear(3, 3))
+    size = storage.save(model, path)
+    assert main([str(path), "--ledger"]) == 0
+    out = capsys.readouterr().out
+    assert out == table(ledger(path)) + "\n"
+    assert f"{size:,}" in out.splitlines()[-1] and "\x1b" not in out
+    assert len(out.splitlines()) == 4 + len(ledger(path)) - 1
+    assert main([str(tmp_path / "absent"), "--ledger"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
