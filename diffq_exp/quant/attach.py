@@ -1,6 +1,6 @@
 """What weights a forward sees: hooks on the root module, so that any model goes on working by `model(x)`.
 
-    training forward    `_training_value(...)`, fresh each time (None: the float weights)
+    training forward    `_training_values()`, fresh each time (None: the float weights)
     evaluation forward  the values that would be stored, computed once and kept until a weight or a learned
                         parameter changes
 
@@ -52,9 +52,16 @@ class Attached(ABC):
     def _prepare(self) -> None:
         """Called once, when it is known what is quantized and before the model changes; may refuse."""
 
+    def _training_values(self) -> Iterable[Tensor | None]:
+        """What a training forward sees in place of each quantized parameter; None for the parameter itself."""
+        return (self._training_value(item) for item in self.selection.quantized)
+
     def _training_value(self, item: Tensors) -> Tensor | None:
-        """What a training forward sees in place of the parameter; None for the parameter itself."""
+        """The same for one of them, where a method has them one by one."""
         return None
+
+    def _rest(self) -> None:
+        """Called before an evaluation forward: let go of what only training needs."""
 
     @abstractmethod
     def _store(self, item: Tensors, weight: Tensor) -> Stored:
@@ -75,7 +82,9 @@ class Attached(ABC):
         take_out(self._items())  # left behind by a forward that an interrupt cut short
         if self.model.training:
             self._put_training_values()
-        elif not self._held or self._shared:
+            return
+        self._rest()
+        if not self._held or self._shared:
             for item, value in zip(self._items(), self._stored()[1], strict=True):
                 put(item, value)
 
@@ -87,8 +96,7 @@ class Attached(ABC):
         self._check_ready()
         self.unquantize()
         self._cache = None
-        for item in self.selection.quantized:
-            value = self._training_value(item)
+        for item, value in zip(self.selection.quantized, self._training_values(), strict=True):
             if value is not None:
                 put(item, value)
 
@@ -104,8 +112,8 @@ class Attached(ABC):
             raise RuntimeError("noisy() is for a model in train() mode, and not inside itself")
         take_out(self._items())
         try:
-            self._put_training_values()
             self._holding = True
+            self._put_training_values()
             yield
         finally:
             self._holding = False

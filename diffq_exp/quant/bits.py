@@ -6,8 +6,8 @@ step of b bits, in units of the tensor's range, the two parameterisations (arXiv
     "bits":   b = min_bits + (max_bits - min_bits) sigma(l)                the width is linear in sigma
     "noise":  ln s = sigma(l) ln s(max_bits) + (1 - sigma(l)) ln s(min_bits)   the log of the step is
 
-Plain functions of tensors. The rises are all that the closed-form gradients of the noisy weights (noise.py) and of
-the size (size.py) need, so that neither parameterisation costs an autograd graph.
+Plain functions of tensors. The rises (derivatives by the logit) are all that the closed-form gradients of the noisy
+weights (noise.py) and of the size (size.py) need, so that neither parameterisation costs an autograd graph.
 """
 
 from __future__ import annotations
@@ -43,16 +43,15 @@ class BitsParam:
         """Real-valued widths, (G,) -> (G,), differentiable."""
         return self.min_bits + (self.max_bits - self.min_bits) * torch.sigmoid(logits)
 
-    def step(self, logits: Tensor) -> Tensor:
-        """Step s, (G,), not differentiable."""
-        return self._step(torch.sigmoid(logits))
+    def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
+        """Step s, (G,), not differentiable; in `out` where it is given."""
+        return self._step(torch.sigmoid(logits, out=out))
 
-    def step_and_rise(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Step s and d s / d l, (G,) each: d s / d b = -ln 2 (s + s^2)."""
+    def log_step_rise(self, logits: Tensor) -> Tensor:
+        """d ln s / d l, (G,): d ln s / d b = -ln 2 (1 + s)."""
         sigma = torch.sigmoid(logits)
-        bell = torch.addcmul(sigma, sigma, sigma, value=-1)  # sigma (1 - sigma)
-        step = self._step(sigma)
-        return step, bell.mul_(torch.addcmul(step, step, step)).mul_(-LN2 * (self.max_bits - self.min_bits))
+        rise = torch.addcmul(sigma, sigma, sigma, value=-1)  # sigma (1 - sigma)
+        return rise.mul_(self._step(sigma).add_(1)).mul_(-LN2 * (self.max_bits - self.min_bits))
 
     def bits_rise(self, logits: Tensor) -> Tensor:
         """d b / d l, (G,)."""
@@ -85,22 +84,19 @@ class NoiseParam:
         narrow, wide = self._log_steps
         return torch.log2(1 + torch.exp(-narrow - (wide - narrow) * torch.sigmoid(logits)))
 
-    def step(self, logits: Tensor) -> Tensor:
-        """Step s, (G,), not differentiable."""
-        return self._step(torch.sigmoid(logits))
+    def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
+        """Step s, (G,), not differentiable; in `out` where it is given."""
+        return self._step(torch.sigmoid(logits, out=out))
 
-    def step_and_rise(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Step s and d s / d l, (G,) each."""
+    def log_step_rise(self, logits: Tensor) -> Tensor:
+        """d ln s / d l, (G,)."""
         narrow, wide = self._log_steps
         sigma = torch.sigmoid(logits)
-        bell = torch.addcmul(sigma, sigma, sigma, value=-1)  # sigma (1 - sigma)
-        step = self._step(sigma)
-        return step, bell.mul_(step).mul_(wide - narrow)
+        return torch.addcmul(sigma, sigma, sigma, value=-1).mul_(wide - narrow)  # sigma (1 - sigma)
 
     def bits_rise(self, logits: Tensor) -> Tensor:
-        """d b / d l, (G,): d b / d s = -1 / (ln 2 (s + s^2))."""
-        step, rise = self.step_and_rise(logits)
-        return rise.div_(torch.addcmul(step, step, step).mul_(-LN2))
+        """d b / d l, (G,): d b / d ln s = -1 / (ln 2 (1 + s))."""
+        return self.log_step_rise(logits).div_(self.step(logits).add_(1)).mul_(-1 / LN2)
 
     def _step(self, sigma: Tensor) -> Tensor:
         """Overwrites sigma."""

@@ -14,7 +14,9 @@ from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
 from .draw import NOISES
 from .groups import group_count, sum_entries
 from .learned import LearnedQuantizer
+from .memory import Memory, in_cpu_memory
 from .noise import add_noise
+from .noise_cpu import add_noise_to_all
 from .select import Tensors
 from .size import check_number, exact_bits, soft_bits
 from .uniform import Stored, store_minmax, widest_of
@@ -56,6 +58,7 @@ class DiffQuantizer(LearnedQuantizer):
         self.extra_bits = float(extra_bits)
         self.noise = noise
         self._param = PARAMS[param](self.min_bits, self.max_bits)
+        self._memory = Memory()
         super().__init__(
             model, suffix, min_size=min_size, float16=float16, exclude=exclude, detect_bound=detect_bound
         )
@@ -65,8 +68,17 @@ class DiffQuantizer(LearnedQuantizer):
         dtype = torch.float64 if item.param.dtype == torch.float64 else torch.float32
         return logits_of(bits, self._param).to(dtype)
 
-    def _training_value(self, item: Tensors) -> Tensor:
-        return add_noise(item.param, self._learned(item), self.group_size, self._param, self.noise)
+    def _training_values(self) -> Iterable[Tensor]:
+        weights = [item.param for item in self.selection.quantized]
+        logits = [self._learned(item) for item in self.selection.quantized]
+        size, param, noise = self.group_size, self._param, self.noise
+        if weights and all(map(in_cpu_memory, weights)):
+            apart = self._holding  # checkpointed layers may go backward one by one
+            return add_noise_to_all(weights, logits, size, param, noise, self._memory, apart)
+        return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
+
+    def _rest(self) -> None:
+        self._memory.clear()
 
     def _stored_bits(self, item: Tensors) -> Tensor:
         return stored_bits(self._param.bits(self._learned(item).detach()), self.extra_bits)

@@ -1,9 +1,10 @@
-"""The noise eps of a weight before its size: U(-1/2, 1/2) or N(0, 1)/2, of the weight's shape, row-major.
+"""The noise eps of a weight before its size: U(-1/2, 1/2) or N(0, 1)/2.
 
-In a CPU's memory, large ones take one of 65,536 equally likely values, which 16 bits of numpy's fastest generator
-choose: cells of equal probability of the distribution. Its function is met within 2^-16 everywhere, its moments to
-the fourth within 1e-3: nothing that a training could tell, in a quarter of the time that torch takes for 24 bits.
-Other noise torch draws itself.
+`draw` is torch's own, for any device and under torch.compile. `fill` is for a CPU's memory: a value is one of
+65,536 equally likely ones, which 16 bits of numpy's fastest generator choose: cells of equal probability of the
+distribution. Its function is met within 2^-16 everywhere, its moments to the fourth within 1e-3: nothing that a
+training could tell, in a quarter of the time that torch takes for 24 bits. Each piece of a tensor has a generator
+of its own, so that all threads draw and their number changes nothing.
 
 Either follows from torch's global generator, so that a seed, or a checkpoint of its state, gives the same noise
 again. Ranks of a distributed run draw noise of their own, even where they were seeded alike.
@@ -11,29 +12,84 @@ again. Ranks of a distributed run draw noise of their own, even where they were 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 from torch import Tensor
 
 CELLS = 2**16
-LARGE = 2**14  # entries; below it, calls take longer than what they do
-PIECE = 2**16  # entries that are chosen at a time: their bits stay in the cache
+PIECE = 2**16  # entries that one generator draws: their bits stay in the cache
+
+Array = NDArray[Any]
 
 
-def worth_numpy(tensor: Tensor) -> bool:
-    """Whether numpy can look at a tensor now, and pays: many floats in a CPU's memory, outside of torch.compile."""
-    return (
-        not torch.compiler.is_compiling()
-        and tensor.device.type == "cpu"
-        and tensor.numel() > LARGE
-        and tensor.dtype in (torch.float32, torch.float64)
-        and type(tensor) in (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
-    )
+@dataclass(frozen=True)
+class Noise:
+    """One kind. by_torch: a generator of torch's, and what makes its values eps; choose: 16-bit words -> eps."""
+
+    by_torch: Callable[..., Tensor]
+    finish: Callable[[Tensor], Tensor]
+    choose: Callable[[Array, Array], None]
+
+
+def draw(noise: str, like: Tensor) -> Tensor:
+    """eps of the shape, dtype and device of `like`, row-major."""
+    kind, source = NOISES[noise], None  # the global generator
+    if not torch.compiler.is_compiling() and rank() > 0:
+        seed, number = _new_key()
+        source = torch.Generator(like.device).manual_seed((seed + number * 0x9E3779B97F4A7C15) % 2**63)
+    return kind.finish(kind.by_torch(like.shape, dtype=like.dtype, device=like.device, generator=source))
+
+
+def fill(noise: str, flats: Sequence[Tensor]) -> None:
+    """Draw eps into tensors (N,) of float32 or float64 in a CPU's memory.
+
+    All in one go: torch's own threads wait busily for a while after each operation, and are in the way meanwhile.
+    """
+    choose = NOISES[noise].choose
+    outs = [flat.numpy() for flat in flats]
+    pieces = [out[start : start + PIECE] for out in outs for start in range(0, len(out), PIECE)]
+    seeds = np.random.SeedSequence(_new_key()).generate_state(3 * len(pieces), np.uint64).reshape(-1, 3)
+
+    def some(first: int, step: int) -> None:
+        for piece, seed in zip(pieces[first::step], seeds[first::step], strict=True):
+            source = np.random.SFC64(_Seed(seed))  # type: ignore[arg-type]  # numpy's stubs know no ISeedSequence
+            words = source.random_raw(-(-len(piece) // 4))
+            choose(words.view(np.uint16)[: len(piece)], piece)
+
+    workers = min(torch.get_num_threads(), len(pieces))
+    others = [_threads(workers - 1).submit(some, worker, workers) for worker in range(1, workers)]
+    some(0, workers)
+    for other in others:
+        other.result()
+
+
+class _Seed(ISeedSequence):
+    """Hands a generator its state, which was made for all generators at once."""
+
+    def __init__(self, state: Array) -> None:
+        self._state = state
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Array:
+        assert (len(self._state), self._state.dtype) == (n_words, dtype)
+        return self._state
+
+
+@cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, "noise")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of the threads
 
 
 def rank() -> int:
@@ -43,58 +99,32 @@ def rank() -> int:
 
 
 def _new_key() -> tuple[int, int]:
-    """What the noise of one tensor follows from in one forward; advances torch's global generator."""
+    """What the noise of one call follows from; advances torch's global generator."""
     return int(torch.randint(2**63 - 1, (1,)).numpy()[0]), rank()
 
 
-def _by_torch(like: Tensor, noise: Callable[..., Tensor]) -> Tensor:
-    source = None  # the global one
-    if not torch.compiler.is_compiling() and rank() > 0:
-        seed, number = _new_key()
-        source = torch.Generator(like.device).manual_seed((seed + number * 0x9E3779B97F4A7C15) % 2**63)
-    return noise(like.shape, dtype=like.dtype, device=like.device, generator=source)
-
-
-def _by_cells(like: Tensor, choose: Callable[[NDArray[Any], NDArray[Any]], None]) -> Tensor:
-    source = np.random.SFC64(np.random.SeedSequence(_new_key()))
-    eps = torch.empty(like.shape, dtype=like.dtype)
-    flat = eps.view(-1).numpy()
-    for start in range(0, len(flat), PIECE):
-        piece = flat[start : start + PIECE]
-        words = source.random_raw(-(-len(piece) // 4)).view(np.int16)[: len(piece)]
-        choose(words, piece)
-    return eps
-
-
-def uniform(like: Tensor) -> Tensor:
-    """U(-1/2, 1/2)."""
-    return _by_cells(like, _choose_uniform) if worth_numpy(like) else _by_torch(like, torch.rand).sub_(0.5)
-
-
-def gaussian(like: Tensor) -> Tensor:
-    """N(0, 1)/2."""
-    return _by_cells(like, _choose_gaussian) if worth_numpy(like) else _by_torch(like, torch.randn).mul_(0.5)
-
-
-def _choose_uniform(words: NDArray[Any], out: NDArray[Any]) -> None:
-    np.copyto(out, words, casting="unsafe")
+def _choose_uniform(words: Array, out: Array) -> None:
+    np.copyto(out, words.view(np.int16), casting="unsafe")
     np.add(out, 0.5, out=out)
     np.multiply(out, 1 / CELLS, out=out)
 
 
-def _choose_gaussian(words: NDArray[Any], out: NDArray[Any]) -> None:
-    np.take(gaussian_cells(out.dtype), words.view(np.uint16), out=out, mode="wrap")
+def _choose_gaussian(words: Array, out: Array) -> None:
+    np.take(gaussian_cells(out.dtype), words, out=out, mode="wrap")
 
 
 @cache
-def gaussian_cells(dtype: Any = np.float64) -> NDArray[Any]:
+def gaussian_cells(dtype: Any = np.float64) -> Array:
     """The means of N(0, 1)/2 in CELLS cells of equal probability, and with its variance, (CELLS,)."""
     borders = torch.special.ndtri(torch.linspace(0, 1, CELLS + 1, dtype=torch.float64))
     density = torch.exp(-borders.square() / 2)  # times 1 / sqrt(2 pi), which the variance settles
     means = density[:-1] - density[1:]
-    cells: NDArray[Any] = (0.5 * means / means.square().mean().sqrt()).numpy().astype(dtype)
+    cells: Array = (0.5 * means / means.square().mean().sqrt()).numpy().astype(dtype)
     return cells
 
 
 # The gaussian has three times the variance of the uniform noise (1/4 against 1/12), as published.
-NOISES: dict[str, Callable[[Tensor], Tensor]] = {"gaussian": gaussian, "uniform": uniform}
+NOISES = {
+    "gaussian": Noise(torch.randn, lambda eps: eps.mul_(0.5), _choose_gaussian),
+    "uniform": Noise(torch.rand, lambda eps: eps.sub_(0.5), _choose_uniform),
+}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 PIECE = 2**16  # entries of a piece: as float32 a quarter of a MB
+IN_A_ROW = 2**9  # entries of a group; larger ones are worth a call each
 
 
 def group_count(entries: int, group_size: int) -> int:
@@ -61,6 +62,23 @@ def sum_groups(flat: Tensor, group_size: int) -> Tensor:
     groups, tail = _split(flat, group_size)
     sums = groups.sum(1)
     return torch.cat([sums, tail.sum().view(1)]) if tail.numel() else sums
+
+
+def dot_groups(one: Tensor, other: Tensor, group_size: int, out: Tensor) -> Tensor:
+    """Sums within each group of the products; (N,), (N,) -> `out` (G,). Without a tensor of all products."""
+    if group_size == 1:
+        return torch.mul(one, other, out=out)
+    pairs = zip(_split(one, group_size), _split(other, group_size), strict=True)
+    (groups, others), (tail, other_tail) = pairs
+    count, size = groups.shape
+    if size <= IN_A_ROW:  # this form of bmm, with `out`, is none that autocast would do in bfloat16
+        torch.bmm(groups.view(count, 1, size), others.view(count, size, 1), out=out[:count].view(count, 1, 1))
+    else:
+        for place in range(count):
+            torch.dot(groups[place], others[place], out=out[place])
+    if tail.numel():
+        torch.dot(tail, other_tail, out=out[-1])
+    return out
 
 
 def spread_groups(per_group: Tensor, entries: int, group_size: int) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .bits import Param
+from .bucket import Bucket, bucket_of, cut
 from .groups import sum_entries
 
 BITS_PER_MB = 8 * 2**20
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
 POWERS = tuple(2.0**k for k in range(5))  # 1 + 15 - 1 <= 2^4
-SMALL = 2**14  # logits; tensors of fewer are worked on together
 WIDTH_BITS = 8  # the byte that says how wide the entries of the table of bits are
 
 
@@ -61,59 +62,70 @@ def soft_bits(
 
     The tables of widths are constants for the gradient.
     """
-    total = _SumBits.apply(tuple(entries), group_size, param, *logits)  # type: ignore[no-untyped-call]
-    widest = param.bits(torch.stack([one.detach().amax() for one in logits]))  # widths grow with their logits
-    table = table_bits(torch.round(widest + extra_bits), min_bits, [len(one) for one in logits]).sum()
+    total, highest = _SumBits.apply(tuple(entries), group_size, param, *logits)  # type: ignore[no-untyped-call]
+    widest = torch.round(param.bits(highest) + extra_bits)  # widths grow with their logits
+    table = table_bits(widest, min_bits, [len(one) for one in logits]).sum()
     bits: Tensor = total + (extra_bits * sum(entries) + EXTREMES_BITS * len(logits)) + table
     return bits
 
 
 class _SumBits(torch.autograd.Function):
-    """The sum over all entries of their group's width; its gradient in closed form."""
+    """The sum over all entries of their group's width; each tensor's highest logit, (T,), without a gradient.
+
+    With groups of one size it is that size times the sum over groups; what last groups lack of it is taken off.
+    """
 
     @staticmethod
-    def forward(ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*logits)
-        ctx.param, ctx.sizes = param, [group_size or count for count in entries]
-        counts = zip(logits, ctx.sizes, entries, strict=True)
-        ctx.missing = [len(one) * size - count for one, size, count in counts]  # entries that last groups lack
-        total = logits[0].new_zeros(())
-        for bucket in _buckets(logits, ctx.sizes):
-            total = total + param.bits(_together(logits, bucket)).sum() * ctx.sizes[bucket[0]]
-        for one, missing in zip(logits, ctx.missing, strict=True):
-            total = total - param.bits(one[-1]) * missing if missing else total
-        return total
+        ctx.entries, ctx.size, ctx.param = entries, group_size or 1, param
+        total, highest = logits[0].new_zeros(()), []
+        for some in cut(logits, logits):
+            bucket = _groups_of(logits[some])
+            flat = bucket.join(logits[some])
+            total = total + param.bits(flat).sum() * ctx.size
+            last, missing = _short_groups(bucket.entries, entries[some], ctx.size, flat)
+            if len(last):
+                total = total - (param.bits(flat[last]) * missing).sum()
+            highest.append(bucket.maxima(flat))
+        widest = torch.cat(highest)
+        ctx.mark_non_differentiable(widest)
+        return total, widest
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, rises = ctx.saved_tensors, [grad] * len(ctx.sizes)
-        for bucket in _buckets(logits, ctx.sizes):
-            rise = ctx.param.bits_rise(_together(logits, bucket)).mul_(grad * ctx.sizes[bucket[0]])
-            for place, part in zip(
-                bucket, torch.split(rise, [len(logits[place]) for place in bucket]), strict=True
-            ):
-                rises[place] = part
-        for rise, size, missing in zip(rises, ctx.sizes, ctx.missing, strict=True):
-            if missing:
-                rise[-1] *= 1 - missing / size
+    def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
+        logits: Sequence[Tensor] = ctx.saved_tensors
+        rises: list[Tensor] = []
+        for some in cut(logits, logits):
+            bucket = _groups_of(logits[some])
+            flat = bucket.join(logits[some])
+            rise = ctx.param.bits_rise(flat).mul_(grad * ctx.size)
+            last, missing = _short_groups(bucket.entries, ctx.entries[some], ctx.size, flat)
+            if len(last):
+                rise[last] *= 1 - missing / ctx.size
+            rises += bucket.split(rise)
         return None, None, None, *rises
 
 
-def _buckets(logits: Sequence[Tensor], sizes: Sequence[int]) -> list[list[int]]:
-    """Positions of tensors that are worked on together: the small ones with groups of one size."""
-    small: dict[int, list[int]] = {}
-    large = []
-    for place, (one, size) in enumerate(zip(logits, sizes, strict=True)):
-        if len(one) > SMALL:
-            large.append([place])
-        else:
-            small.setdefault(size, []).append(place)
-    return large + list(small.values())
+def _groups_of(logits: Sequence[Tensor]) -> Bucket:
+    """The bucket of which the groups are the entries."""
+    return bucket_of(tuple(len(one) for one in logits), 1)
 
 
-def _together(logits: Sequence[Tensor], bucket: list[int]) -> Tensor:
-    return logits[bucket[0]] if len(bucket) == 1 else torch.cat([logits[place] for place in bucket])
+def _short_groups(groups: Sequence[int], entries: Sequence[int], size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Groups of other than `size` entries, and how many these lack, (S,) each; only last groups of tensors are.
+
+    Whole tensors as groups count as groups of one entry, of which they lack a negative number.
+    """
+    lacks = [number * size - count for number, count in zip(groups, entries, strict=True)]
+    last = [end - 1 for end, lack in zip(accumulate(groups), lacks, strict=True) if lack]
+    return (
+        _constant(tuple(last), like.device, torch.int64),
+        _constant(tuple(lack for lack in lacks if lack), like.device, like.dtype),
+    )
 
 
 def exact_bits(bits: Tensor, entries: int, group_size: int, min_bits: float) -> Tensor:

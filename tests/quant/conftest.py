@@ -16,7 +16,9 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["torch", "numpy"])
+@pytest.fixture(params=["torch", "together", "alone"])
 def each_way(request, monkeypatch):
-    """Noise and extremes by torch, and as numpy finds them for large tensors, whatever the size of the tensors."""
-    monkeypatch.setattr("diffq_exp.quant.draw.LARGE", 0 if request.param == "numpy" else 2**62)
+    """Noise by torch, and as weights in a CPU's memory get it: small ones in one pass, large ones alone."""
+    if request.param == "torch":
+        monkeypatch.setattr("diffq_exp.quant.diffq.in_cpu_memory", lambda _: False)
+    monkeypatch.setattr("diffq_exp.quant.bucket.ALONE", 1 if request.param == "alone" else 2**62)

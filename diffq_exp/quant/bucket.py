@@ -1,0 +1,193 @@
+"""Tensors side by side: what is done to each of many small tensors is done once to all of them.
+
+A bucket is T tensors, flattened row-major, one after the other: N entries in G groups. Below, (T,), (G,) and (N,)
+are per tensor, group and entry. A large tensor is alone in its bucket, and not copied. Buckets are bounded, so that
+in a backward gradients become ready a bucket at a time, as distributed training wants them.
+
+What needs numpy, since torch has no fast operation on segments of unequal length, is for a CPU's memory alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .draw import Array
+from .groups import dot_groups, group_count, mul_groups_
+from .memory import in_cpu_memory
+
+ALONE = 2**17  # entries, above which a tensor has a bucket of its own
+MOST = 2**20  # entries of a bucket of several tensors
+ROW = 256  # entries; extremes are looked for in the rows that have them
+ROWS_AT_ONCE = 4096
+
+
+def cut(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[slice]:
+    """The buckets of a list of tensors: neighbours of the same dtype, whose `others` have the same dtype too."""
+    first, entries, kind = 0, 0, None
+    for place, (one, other) in enumerate(zip(tensors, others, strict=True)):
+        before, kind = kind, (one.dtype, other.dtype)
+        count = one.numel()
+        if place > first and (kind != before or max(count, entries) > ALONE or entries + count > MOST):
+            yield slice(first, place)
+            first, entries = place, 0
+        entries += count
+    if tensors:
+        yield slice(first, len(tensors))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the extremes of the tensors are. at: entry; of: which tensor's; share: of its gradient; (P,) each.
+
+    The share of each of k equally high entries is 1 / k, of k equally low ones -1 / k. Constant tensors have none.
+    """
+
+    at: Tensor
+    of: Tensor
+    share: Tensor
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The layout of some tensors, by their numbers of entries; see `bucket_of`."""
+
+    entries: tuple[int, ...]
+    group_size: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one tensor, too large to be copied."""
+        return self.entries[0] > ALONE
+
+    @cached_property
+    def groups(self) -> tuple[int, ...]:
+        """Number of groups of each tensor."""
+        return tuple(group_count(entries, self.group_size) for entries in self.entries)
+
+    @cached_property
+    def _even(self) -> bool:
+        """Whether groups have one size all through, but for a last one."""
+        full = self.group_size > 0 and not any(entries % self.group_size for entries in self.entries)
+        return full or len(self.entries) == 1
+
+    @cached_property
+    def _lengths(self) -> Array:
+        """Entries of each group, (G,)."""
+        parts = []
+        for entries, groups in zip(self.entries, self.groups, strict=True):
+            part = np.full(groups, self.group_size or entries)
+            part[-1] = entries - (groups - 1) * part[0]
+            parts.append(part)
+        return np.concatenate(parts)
+
+    # ---- tensors and the bucket ---------------------------------------------------------------------------------
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        """-> (N,), or (G,) of what is per group: a copy, unless it is alone."""
+        return tensors[0].reshape(-1) if self.alone else torch.cat([one.reshape(-1) for one in tensors])
+
+    def split(self, flat: Tensor) -> Sequence[Tensor]:
+        """(N,) -> the tensors' parts of it, flat, as views."""
+        return torch.split(flat, list(self.entries))
+
+    def split_groups(self, per_group: Tensor) -> Sequence[Tensor]:
+        """(G,) -> the tensors' parts of it, as views."""
+        return torch.split(per_group, list(self.groups))
+
+    def to_groups(self, per_tensor: Tensor) -> Tensor:
+        """(T,) -> (G,), or a single value for all groups."""
+        return per_tensor if len(self.entries) == 1 else torch.from_numpy(per_tensor.numpy().repeat(self.groups))
+
+    def sum_groups(self, per_group: Tensor) -> Tensor:
+        """Sums over the groups of each tensor, (G,) -> (T,)."""
+        if len(self.entries) == 1:
+            return per_group.sum().view(1)
+        return torch.from_numpy(np.add.reduceat(per_group.numpy(), _starts(self.groups)))
+
+    # ---- groups and their entries -------------------------------------------------------------------------------
+
+    def mul_(self, flat: Tensor, per_group: Tensor) -> Tensor:
+        """Multiply the entries of each group by its number, (N,), (G,) -> (N,)."""
+        if self._even:
+            return mul_groups_(flat, per_group, self.group_size)
+        return flat.mul_(torch.from_numpy(per_group.numpy().repeat(self._lengths)))
+
+    def dot(self, one: Tensor, other: Tensor, out: Tensor) -> Tensor:
+        """Sums within each group of the products, (N,), (N,) -> `out` (G,)."""
+        if self._even:
+            return dot_groups(one, other, self.group_size, out)
+        np.add.reduceat((one * other).numpy(), _starts(self._lengths), out=out.numpy())
+        return out
+
+    def maxima(self, flat: Tensor) -> Tensor:
+        """The highest entry of each tensor, (T,); on any device."""
+        if in_cpu_memory(flat) and not self.alone:
+            return torch.from_numpy(np.maximum.reduceat(flat.numpy(), _starts(self.entries)))
+        return torch.stack([one.amax() for one in self.split(flat)])
+
+    # ---- extremes -----------------------------------------------------------------------------------------------
+
+    def extremes(self, flat: Tensor) -> tuple[Tensor, Tensor, Places]:
+        """The lowest and the highest entry of each tensor, (T,) each, and their places.
+
+        Both are nan, and without a place, where a tensor has entries that are not numbers.
+        """
+        lows, highs = (self._of_rows(flat, side) for side in (np.minimum, np.maximum))
+        low = np.minimum.reduceat(lows, self._first_rows)
+        high = np.maximum.reduceat(highs, self._first_rows)
+        sides = [
+            self._places(flat.numpy(), ends, np.where(low < high, end, np.nan), sign)
+            for ends, end, sign in ((lows, low, -1), (highs, high, 1))
+        ]
+        found = (torch.from_numpy(np.concatenate(both)) for both in zip(*sides, strict=True))
+        return torch.from_numpy(low), torch.from_numpy(high), Places(*found)
+
+    def _of_rows(self, flat: Tensor, side: np.ufunc) -> Array:
+        """The extremes of all rows on one side."""
+        if not self.alone:
+            return side.reduceat(flat.numpy(), self._rows[0])
+        full = len(flat) // ROW * ROW  # torch has all threads; aminmax of rows would take ten times as long
+        rows, tail = flat[:full].view(-1, ROW), flat[full:].numpy()
+        ends = (rows.amin(1) if side is np.minimum else rows.amax(1)).numpy()
+        return np.append(ends, side.reduce(tail)) if len(tail) else ends
+
+    @cached_property
+    def _rows(self) -> tuple[Array, Array, Array]:
+        """Pieces of at most ROW entries of one tensor: where they start and stop, and whose they are."""
+        starts, counts = _starts(self.entries), [-(-entries // ROW) for entries in self.entries]
+        of = np.arange(len(self.entries)).repeat(counts)
+        begin = starts[of] + ROW * (np.arange(len(of)) - _starts(counts)[of])
+        return begin, np.minimum(begin + ROW, (starts + self.entries)[of]), of
+
+    @cached_property
+    def _first_rows(self) -> Array:
+        return np.searchsorted(self._rows[2], np.arange(len(self.entries)))
+
+    def _places(self, flat: Array, ends: Array, end: Array, sign: int) -> tuple[Array, Array, Array]:
+        """Places of the entries that are their tensor's `end`; ends: those of the rows."""
+        begin, stop, of = self._rows
+        hits = np.flatnonzero(ends == end[of])
+        found_at, found_of = [hits[:0]], [hits[:0]]
+        for first in range(0, len(hits), ROWS_AT_ONCE):
+            rows = hits[first : first + ROWS_AT_ONCE]
+            at = begin[rows, None] + np.arange(ROW)
+            found = (flat.take(at, mode="clip") == end[of[rows], None]) & (at < stop[rows, None])
+            found_at.append(at[found])
+            found_of.append(of[rows].repeat(found.sum(1)))
+        whose = np.concatenate(found_of)
+        share = (sign / np.maximum(np.bincount(whose, minlength=len(self.entries)), 1)).astype(flat.dtype)
+        return np.concatenate(found_at), whose, share[whose]
+
+
+bucket_of = lru_cache(maxsize=4096)(Bucket)
+
+
+def _starts(lengths: Sequence[int] | Array) -> Array:
+    """Where segments of these lengths start."""
+    return np.cumsum(lengths) - lengths
