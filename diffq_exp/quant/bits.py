@@ -43,15 +43,23 @@ class BitsParam:
         """Real-valued widths, (G,) -> (G,), differentiable."""
         return self.min_bits + (self.max_bits - self.min_bits) * torch.sigmoid(logits)
 
+    def sum_bits(self, logits: Tensor) -> Tensor:
+        """The sum of the widths, ()."""
+        return torch.sigmoid(logits).sum() * (self.max_bits - self.min_bits) + self.min_bits * logits.numel()
+
     def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Step s, (G,), not differentiable; in `out` where it is given."""
         return self._step(torch.sigmoid(logits, out=out))
 
-    def log_step_rise(self, logits: Tensor) -> Tensor:
-        """d ln s / d l, (G,): d ln s / d b = -ln 2 (1 + s)."""
-        sigma = torch.sigmoid(logits)
-        rise = torch.addcmul(sigma, sigma, sigma, value=-1)  # sigma (1 - sigma)
-        return rise.mul_(self._step(sigma).add_(1)).mul_(-LN2 * (self.max_bits - self.min_bits))
+    def step_and_rise(
+        self, logits: Tensor, step: Tensor | None = None, rise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Step s and d s / d l, (G,) each, in the tensors given: d s / d b = -ln 2 (s + s^2)."""
+        sigma = torch.sigmoid(logits, out=step)
+        width = self.max_bits - self.min_bits
+        rise = torch.addcmul(sigma, sigma, sigma, value=-1, out=rise).mul_(-LN2 * width)  # sigma (1 - sigma)
+        step = self._step(sigma)
+        return step, rise.mul_(step).addcmul_(rise, step)
 
     def bits_rise(self, logits: Tensor) -> Tensor:
         """d b / d l, (G,)."""
@@ -84,19 +92,28 @@ class NoiseParam:
         narrow, wide = self._log_steps
         return torch.log2(1 + torch.exp(-narrow - (wide - narrow) * torch.sigmoid(logits)))
 
+    def sum_bits(self, logits: Tensor) -> Tensor:
+        """The sum of the widths, ()."""
+        return self.bits(logits).sum()
+
     def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Step s, (G,), not differentiable; in `out` where it is given."""
         return self._step(torch.sigmoid(logits, out=out))
 
-    def log_step_rise(self, logits: Tensor) -> Tensor:
-        """d ln s / d l, (G,)."""
+    def step_and_rise(
+        self, logits: Tensor, step: Tensor | None = None, rise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Step s and d s / d l, (G,) each, in the tensors given."""
         narrow, wide = self._log_steps
-        sigma = torch.sigmoid(logits)
-        return torch.addcmul(sigma, sigma, sigma, value=-1).mul_(wide - narrow)  # sigma (1 - sigma)
+        sigma = torch.sigmoid(logits, out=step)
+        rise = torch.addcmul(sigma, sigma, sigma, value=-1, out=rise).mul_(wide - narrow)  # sigma (1 - sigma)
+        step = self._step(sigma)
+        return step, rise.mul_(step)
 
     def bits_rise(self, logits: Tensor) -> Tensor:
-        """d b / d l, (G,): d b / d ln s = -1 / (ln 2 (1 + s))."""
-        return self.log_step_rise(logits).div_(self.step(logits).add_(1)).mul_(-1 / LN2)
+        """d b / d l, (G,): d b / d s = -1 / (ln 2 (s + s^2))."""
+        step, rise = self.step_and_rise(logits)
+        return rise.div_(torch.addcmul(step, step, step).mul_(-LN2))
 
     def _step(self, sigma: Tensor) -> Tensor:
         """Overwrites sigma."""

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,13 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Noise:
-    """One kind. by_torch: a generator of torch's, and what makes its values eps; choose: 16-bit words -> eps."""
+    """One kind. by_torch, finish: a generator of torch's, and what makes its values eps. chooser: dtype -> what
+    writes the eps that 16-bit words choose, (words, eps).
+    """
 
     by_torch: Callable[..., Tensor]
     finish: Callable[[Tensor], Tensor]
-    choose: Callable[[Array, Array], None]
+    chooser: Callable[[Any], Callable[..., Any]]
 
 
 def draw(noise: str, like: Tensor) -> Tensor:
@@ -50,26 +52,30 @@ def draw(noise: str, like: Tensor) -> Tensor:
 
 
 def fill(noise: str, flats: Sequence[Tensor]) -> None:
-    """Draw eps into tensors (N,) of float32 or float64 in a CPU's memory.
+    """Draw eps into tensors (N,) of one dtype, float32 or float64, in a CPU's memory.
 
     All in one go: torch's own threads wait busily for a while after each operation, and are in the way meanwhile.
+    None of torch may run in our threads: it would give each of them threads of its own, and from then on those of
+    all, more than there are cores, sleep instead of waiting busily: 40 us more for every operation of torch.
     """
-    choose = NOISES[noise].choose
     outs = [flat.numpy() for flat in flats]
+    choose = NOISES[noise].chooser(outs[0].dtype)
     pieces = [out[start : start + PIECE] for out in outs for start in range(0, len(out), PIECE)]
     seeds = np.random.SeedSequence(_new_key()).generate_state(3 * len(pieces), np.uint64).reshape(-1, 3)
 
-    def some(first: int, step: int) -> None:
-        for piece, seed in zip(pieces[first::step], seeds[first::step], strict=True):
+    left = iter(zip(pieces, seeds, strict=True))  # next() is one step of the interpreter: threads share it as it is
+
+    def some() -> None:
+        for piece, seed in left:
             source = np.random.SFC64(_Seed(seed))  # type: ignore[arg-type]  # numpy's stubs know no ISeedSequence
             words = source.random_raw(-(-len(piece) // 4))
-            choose(words.view(np.uint16)[: len(piece)], piece)
+            choose(words.view(np.uint16)[: len(piece)], out=piece)
 
-    workers = min(torch.get_num_threads(), len(pieces))
-    others = [_threads(workers - 1).submit(some, worker, workers) for worker in range(1, workers)]
-    some(0, workers)
-    for other in others:
-        other.result()
+    others = min(torch.get_num_threads(), len(pieces)) - 1
+    running = [_threads(others).submit(some) for _ in range(others)]
+    some()
+    for one in running:
+        one.result()
 
 
 class _Seed(ISeedSequence):
@@ -103,14 +109,17 @@ def _new_key() -> tuple[int, int]:
     return int(torch.randint(2**63 - 1, (1,)).numpy()[0]), rank()
 
 
-def _choose_uniform(words: Array, out: Array) -> None:
-    np.copyto(out, words.view(np.int16), casting="unsafe")
-    np.add(out, 0.5, out=out)
-    np.multiply(out, 1 / CELLS, out=out)
+def _uniform(dtype: Any) -> Callable[..., Any]:
+    def choose(words: Array, out: Array) -> None:
+        np.copyto(out, words.view(np.int16), casting="unsafe")
+        np.add(out, 0.5, out=out)
+        np.multiply(out, 1 / CELLS, out=out)
+
+    return choose
 
 
-def _choose_gaussian(words: Array, out: Array) -> None:
-    np.take(gaussian_cells(out.dtype), words, out=out, mode="wrap")
+def _gaussian(dtype: Any) -> Callable[..., Any]:
+    return partial(np.take, gaussian_cells(dtype), mode="wrap")
 
 
 @cache
@@ -125,6 +134,6 @@ def gaussian_cells(dtype: Any = np.float64) -> Array:
 
 # The gaussian has three times the variance of the uniform noise (1/4 against 1/12), as published.
 NOISES = {
-    "gaussian": Noise(torch.randn, lambda eps: eps.mul_(0.5), _choose_gaussian),
-    "uniform": Noise(torch.rand, lambda eps: eps.sub_(0.5), _choose_uniform),
+    "gaussian": Noise(torch.randn, lambda eps: eps.mul_(0.5), _gaussian),
+    "uniform": Noise(torch.rand, lambda eps: eps.sub_(0.5), _uniform),
 }

@@ -57,6 +57,15 @@ def _each_group_(operation: str) -> Callable[[Tensor, Tensor, int], Tensor]:
 add_groups_, mul_groups_, div_groups_ = (_each_group_(name) for name in ("add_", "mul_", "div_"))
 
 
+def add_scaled_groups(flat: Tensor, other: Tensor, per_group: Tensor, group_size: int, out: Tensor) -> Tensor:
+    """flat + other * the number of the entry's group, in one go; (N,), (N,), (G,) -> `out` (N,)."""
+    (groups, tail), (others, other_tail), (result, end) = (_split(one, group_size) for one in (flat, other, out))
+    torch.addcmul(groups, others, per_group[: len(groups), None], out=result)
+    if tail.numel():
+        torch.addcmul(tail, other_tail, per_group[-1], out=end)
+    return out
+
+
 def sum_groups(flat: Tensor, group_size: int) -> Tensor:
     """Sum within each group; (N,) -> (G,)."""
     groups, tail = _split(flat, group_size)

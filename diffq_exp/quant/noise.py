@@ -2,13 +2,12 @@
 
     noisy = w + scale * step * eps,    scale = max(w) - min(w),    step: one per group,    eps fresh noise
 
-With p = noisy - w (kept from the forward), g the gradient that arrives and r = sum over a group of g * p, both
-gradients that are not the identity follow, since p is proportional to the step and to the scale:
+With g the gradient that arrives and r = sum over a group of g * eps, both gradients that are no identity follow:
 
-    d/d logit = r * d ln step / d logit          d/d scale = sum(r) / scale
+    d/d logit = r * scale * d step / d logit          d/d scale = sum over the groups of r * step
 
 and the latter goes to the entries that are the tensor's extremes, shared equally between equal ones. So the
-backward is one product and one reduction, and of the size of w only p is kept besides the noisy weights.
+backward is one product and one reduction, and of the size of w only eps is kept besides the noisy weights.
 
 Here one tensor at a time, by torch alone, for any device and in one graph under torch.compile. What lies in a
 CPU's memory goes through noise_cpu.py instead: the same formulas for many tensors in one pass.
@@ -39,23 +38,23 @@ class _AddNoise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
         low, high = torch.aminmax(weight)
-        part = draw(noise, weight)  # (shape of weight), row-major, so that groups are slices
-        mul_groups_(part.view(-1), ((high - low) * param.step(logits)).to(part.dtype), group_size)
-        ctx.save_for_backward(weight, logits, part, low, high)
+        eps = draw(noise, weight)  # (shape of weight), row-major, so that groups are slices
+        amount = ((high - low) * param.step(logits)).to(eps.dtype)
+        ctx.save_for_backward(weight, logits, eps, low, high)
         ctx.group_size, ctx.param = group_size, param
-        return weight + part
+        return weight + mul_groups_(eps.view(-1).clone(), amount, group_size).view(eps.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, logits, part, low, high = ctx.saved_tensors
-        sums = sum_groups((grad * part).reshape(-1), ctx.group_size)  # (G,)
+        weight, logits, eps, low, high = ctx.saved_tensors
+        sums = sum_groups((grad * eps).reshape(-1), ctx.group_size)  # (G,)
+        step, rise = ctx.param.step_and_rise(logits)
         grad_weight = None
         if ctx.needs_input_grad[0]:
-            scale = high - low
-            amount = torch.where(scale > 0, sums.sum() / scale, torch.zeros_like(scale))
+            amount = torch.where(high > low, (step * sums).sum(), torch.zeros_like(low))
             grad_weight = _share(_share(grad, weight == high, amount), weight == low, -amount)
-        return grad_weight, ctx.param.log_step_rise(logits).mul_(sums), None, None, None
+        return grad_weight, rise.mul_(sums).mul_(high - low), None, None, None
 
 
 def _share(grad: Tensor, where: Tensor, amount: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -12,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from .bits import Param
 from .bucket import Bucket, Places, bucket_of, cut
 from .draw import fill
+from .groups import add_scaled_groups
 from .memory import Memory
 
 NOT_TENSORS = (None,) * 4  # the gradients of arguments of _AddNoise
@@ -52,41 +54,40 @@ def _add(
 
 
 class _AddNoise(torch.autograd.Function):
-    """eps, (N,), becomes noisy - w in place."""
-
     @staticmethod
     def forward(
         ctx: Any, bucket: Bucket, eps: Tensor, param: Param, memory: Memory, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         count = len(bucket.entries)
         logits, weights = bucket.join(tensors[:count]), tensors[-count:]
-        low, high, places = bucket.extremes(bucket.join(weights))
+        flat = bucket.join(weights)
+        low, high, places = bucket.extremes(flat)
         scale = high - low
-        steps = param.step(logits, out=memory.empty_like(logits))
-        part = bucket.mul_(eps, steps.to(scale.dtype).mul_(bucket.to_groups(scale)))
-        ctx.save_for_backward(logits, part, scale, places.at, places.of, places.share)
+        step = param.step(logits, out=memory.empty_like(logits))
+        amount = step.to(scale.dtype).mul_(bucket.to_groups(scale))  # (G,)
+        ctx.save_for_backward(logits, eps, scale, places.at, places.of, places.share)
         ctx.bucket, ctx.param, ctx.memory = bucket, param, memory
         ctx.shapes = [weight.shape for weight in weights]
         ctx.set_materialize_grads(False)
         if bucket.alone:
-            weight = weights[0]
-            return (torch.add(weight, part.view(weight.shape), out=memory.empty_like(weight)),)
-        parts = [one.view(weight.shape) for one, weight in zip(bucket.split(part), weights, strict=True)]
-        return tuple(torch._foreach_add(weights, parts))
+            return (_add_alone(weights[0], flat, eps, amount, bucket.group_size, memory),)
+        parts = bucket.split(bucket.mul_(eps.clone(), amount))
+        pairs = zip(parts, weights, strict=True)
+        return tuple(torch._foreach_add(weights, [part.view(weight.shape) for part, weight in pairs]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, part, scale, *where = ctx.saved_tensors
+        logits, eps, scale, *where = ctx.saved_tensors
         bucket, places = ctx.bucket, Places(*where)
         pairs = zip(grads, ctx.shapes, strict=True)
-        given = [part.new_zeros(shape) if one is None else one for one, shape in pairs]
+        given = [eps.new_zeros(shape) if one is None else one for one, shape in pairs]
         flat = bucket.join(given)
-        sums = bucket.dot(flat, part, out=ctx.memory.empty(len(logits), part.dtype))  # (G,)
-        to_scale = torch.where(scale > 0, bucket.sum_groups(sums) / scale, torch.zeros_like(scale))  # (T,)
+        sums = bucket.dot(flat, eps, out=ctx.memory.empty(len(logits), eps.dtype))  # (G,)
+        step, rise = ctx.param.step_and_rise(logits, *(ctx.memory.empty_like(logits) for _ in range(2)))
+        to_scale = bucket.sum_groups(step.mul_(sums)).to(eps.dtype)  # (T,)
         to_ends = to_scale[places.of].mul_(places.share)
-        sums.mul_(ctx.param.log_step_rise(logits))
-        to_logits = bucket.split_groups(sums.to(logits.dtype))
+        to_logits = bucket.split_groups(rise.mul_(sums).mul_(bucket.to_groups(scale)))
         if bucket.alone:
             return *NOT_TENSORS, *to_logits, _sparse(places.at, to_ends, ctx.shapes[0]), given[0]
         parts = bucket.split(flat.index_add_(0, places.at, to_ends))
@@ -95,11 +96,22 @@ class _AddNoise(torch.autograd.Function):
         return *NOT_TENSORS, *(None if used is None else one for one, used in zip(both, 2 * grads, strict=True))
 
 
+def _add_alone(
+    weight: Tensor, flat: Tensor, eps: Tensor, amount: Tensor, group_size: int, memory: Memory
+) -> Tensor:
+    """The noisy weights of a large tensor, laid out as it is; flat: its entries, row-major."""
+    noisy = memory.empty_like(weight)
+    if noisy.is_contiguous():
+        add_scaled_groups(flat, eps, amount, group_size, out=noisy.view(-1))
+        return noisy
+    return noisy.copy_(add_scaled_groups(flat, eps, amount, group_size, out=flat).view(weight.shape))
+
+
 def _sparse(at: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
     """A tensor of zeros but for `values` (P,) at the flat places `at` (P,).
 
     As a gradient beside a dense one, autograd adds it in place where nobody else holds the dense one: that spares
     a copy of the weight's gradient.
     """
-    index = torch.stack(torch.unravel_index(at, shape))
+    index = torch.from_numpy(np.array(np.unravel_index(at.numpy(), shape)))  # torch's would import sympy
     return torch.sparse_coo_tensor(index, values, shape, check_invariants=False)

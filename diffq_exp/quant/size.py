@@ -85,7 +85,7 @@ class _SumBits(torch.autograd.Function):
         for some in cut(logits, logits):
             bucket = _groups_of(logits[some])
             flat = bucket.join(logits[some])
-            total = total + param.bits(flat).sum() * ctx.size
+            total = total + param.sum_bits(flat) * ctx.size
             last, missing = _short_groups(bucket.entries, entries[some], ctx.size, flat)
             if len(last):
                 total = total - (param.bits(flat[last]) * missing).sum()
