@@ -101,7 +101,8 @@ def _check_grid(
     choices = [one for one in both if one.key_or_group in GROUPS]
     values = [one for one in both if one.key_or_group not in GROUPS]
     good = [one for one in choices if _keep(_choice_faults(one, multirun, known), faults)]
-    nodes = _try(compose, next(iter(words_from(good)), ()), [])
+    inside = any(one.key_or_group.partition(".")[0] in NODES for one in values)  # some node, which is composed then
+    nodes = _try(compose, next(iter(words_from(good)), ()), []) if inside else None
     good += [one for one in values if _keep(_value_faults(one, multirun, nodes, known), faults)]
     return words_from(good)
 

@@ -12,6 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from .startup import uncollected
+
 codes: list[int] = []  # of the jobs that ran in this process
 
 
@@ -21,9 +23,10 @@ def job(cfg: DictConfig, background: bool = False) -> int:
     background: say nothing on the terminal, and raise FolderBusy where another process is at work on the run. In
     the foreground the job of a sweep waits for that process, and a run of its own is refused.
     """
-    from .display import log_to_console, log_to_nobody
-    from .run import run
-    from .training.stopping import hand_on
+    with uncollected("torch"):
+        from .display import log_to_console, log_to_nobody
+        from .run import run
+        from .training.stopping import hand_on
 
     (log_to_nobody if background else log_to_console)()
     hydra_cfg = HydraConfig.get()

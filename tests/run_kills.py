@@ -64,8 +64,7 @@ def left() -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> None:
-    import sklearn.model_selection  # noqa: F401  # what a run imports late
-    import torch._dynamo
+    import torch
 
     import diffq_exp.run  # noqa: F401
 

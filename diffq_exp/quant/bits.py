@@ -43,9 +43,10 @@ class BitsParam:
         """Real-valued widths, (G,) -> (G,), differentiable."""
         return self.min_bits + (self.max_bits - self.min_bits) * torch.sigmoid(logits)
 
-    def sum_bits(self, logits: Tensor) -> Tensor:
-        """The sum of the widths, ()."""
-        return torch.sigmoid(logits).sum() * (self.max_bits - self.min_bits) + self.min_bits * logits.numel()
+    def sum_bits(self, logits: Tensor, spare: Tensor | None = None) -> Tensor:
+        """The sum of the widths, (); computed in `spare`."""
+        total = torch.sigmoid(logits, out=spare).sum()
+        return total * (self.max_bits - self.min_bits) + self.min_bits * logits.numel()
 
     def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Step s, (G,), not differentiable; in `out` where it is given."""
@@ -61,10 +62,10 @@ class BitsParam:
         step = self._step(sigma)
         return step, rise.mul_(step).addcmul_(rise, step)
 
-    def bits_rise(self, logits: Tensor) -> Tensor:
-        """d b / d l, (G,)."""
-        sigma = torch.sigmoid(logits)
-        return torch.addcmul(sigma, sigma, sigma, value=-1).mul_(self.max_bits - self.min_bits)
+    def bits_rise(self, logits: Tensor, rise: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
+        """d b / d l, (G,), in `rise`; computed in `spare`."""
+        sigma = torch.sigmoid(logits, out=spare)
+        return torch.addcmul(sigma, sigma, sigma, value=-1, out=rise).mul_(self.max_bits - self.min_bits)
 
     def _step(self, sigma: Tensor) -> Tensor:
         """Overwrites sigma."""
@@ -92,9 +93,11 @@ class NoiseParam:
         narrow, wide = self._log_steps
         return torch.log2(1 + torch.exp(-narrow - (wide - narrow) * torch.sigmoid(logits)))
 
-    def sum_bits(self, logits: Tensor) -> Tensor:
-        """The sum of the widths, ()."""
-        return self.bits(logits).sum()
+    def sum_bits(self, logits: Tensor, spare: Tensor | None = None) -> Tensor:
+        """The sum of the widths, (); computed in `spare`."""
+        narrow, wide = self._log_steps
+        inverse = torch.sigmoid(logits, out=spare).mul_(narrow - wide).sub_(narrow).exp_()  # 1 / s
+        return inverse.add_(1).log2_().sum()
 
     def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Step s, (G,), not differentiable; in `out` where it is given."""
@@ -110,10 +113,10 @@ class NoiseParam:
         step = self._step(sigma)
         return step, rise.mul_(step)
 
-    def bits_rise(self, logits: Tensor) -> Tensor:
-        """d b / d l, (G,): d b / d s = -1 / (ln 2 (s + s^2))."""
-        step, rise = self.step_and_rise(logits)
-        return rise.div_(torch.addcmul(step, step, step).mul_(-LN2))
+    def bits_rise(self, logits: Tensor, rise: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
+        """d b / d l, (G,), in `rise`; computed in `spare`: d b / d s = -1 / (ln 2 (s + s^2))."""
+        step, rise = self.step_and_rise(logits, spare, rise)
+        return rise.div_(step).div_(step.add_(1)).mul_(-1 / LN2)
 
     def _step(self, sigma: Tensor) -> Tensor:
         """Overwrites sigma."""

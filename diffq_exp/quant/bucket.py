@@ -1,15 +1,15 @@
 """Tensors side by side: what is done to each of many small tensors is done once to all of them.
 
 A bucket is T tensors, flattened row-major, one after the other: N entries in G groups. Below, (T,), (G,) and (N,)
-are per tensor, group and entry. A large tensor is alone in its bucket, and not copied. Buckets are bounded, so that
-in a backward gradients become ready a bucket at a time, as distributed training wants them.
+are per tensor, group and entry. A large tensor is alone in its bucket. Buckets are bounded, so that in a backward
+gradients become ready a bucket at a time, as distributed training wants them.
 
 What needs numpy, since torch has no fast operation on segments of unequal length, is for a CPU's memory alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 
 from .draw import Array
-from .groups import dot_groups, group_count, mul_groups_
-from .memory import in_cpu_memory
+from .groups import add_scaled_groups, dot_groups, group_count
+from .memory import Memory, in_cpu_memory
 
-ALONE = 2**17  # entries, above which a tensor has a bucket of its own
-MOST = 2**20  # entries of a bucket of several tensors
+ALONE = 2**20  # entries, above which a tensor has a bucket of its own
+MOST = 2**21  # entries of a bucket of several tensors
 ROW = 256  # entries; extremes are looked for in the rows that have them
 ROWS_AT_ONCE = 4096
 
 
 def cut(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[slice]:
     """The buckets of a list of tensors: neighbours of the same dtype, whose `others` have the same dtype too."""
-    first, entries, kind = 0, 0, None
-    for place, (one, other) in enumerate(zip(tensors, others, strict=True)):
-        before, kind = kind, (one.dtype, other.dtype)
-        count = one.numel()
-        if place > first and (kind != before or max(count, entries) > ALONE or entries + count > MOST):
+    first, entries = 0, 0
+    kinds = [(one.dtype, other.dtype, one.numel() > ALONE) for one, other in zip(tensors, others, strict=True)]
+    for place, (one, kind) in enumerate(zip(tensors, kinds, strict=True)):
+        count, large = one.numel(), kind[-1]
+        if place > first and (large or kind != kinds[place - 1] or entries + count > MOST):
             yield slice(first, place)
             first, entries = place, 0
         entries += count
@@ -62,8 +62,8 @@ class Bucket:
 
     @property
     def alone(self) -> bool:
-        """Whether it is one tensor, too large to be copied."""
-        return self.entries[0] > ALONE
+        """Whether it is one tensor."""
+        return len(self.entries) == 1
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class Bucket:
     def _even(self) -> bool:
         """Whether groups have one size all through, but for a last one."""
         full = self.group_size > 0 and not any(entries % self.group_size for entries in self.entries)
-        return full or len(self.entries) == 1
+        return full or self.alone
 
     @cached_property
     def _lengths(self) -> Array:
@@ -88,35 +88,46 @@ class Bucket:
 
     # ---- tensors and the bucket ---------------------------------------------------------------------------------
 
-    def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """-> (N,), or (G,) of what is per group: a copy, unless it is alone."""
-        return tensors[0].reshape(-1) if self.alone else torch.cat([one.reshape(-1) for one in tensors])
+    def look(self, tensors: Sequence[Tensor]) -> Tensor:
+        """-> (N,), or (G,) of what is per group; not to be written to, since one that is alone is not copied."""
+        return tensors[0].reshape(-1) if self.alone else torch.cat(_flattened(tensors))
 
-    def split(self, flat: Tensor) -> Sequence[Tensor]:
-        """(N,) -> the tensors' parts of it, flat, as views."""
-        return torch.split(flat, list(self.entries))
+    def join(self, tensors: Sequence[Tensor], memory: Memory) -> Tensor:
+        """-> (N,), a copy, in memory from there."""
+        out = memory.empty(sum(self.entries), tensors[0].dtype)
+        if not self.alone:
+            return torch.cat(_flattened(tensors), out=out)
+        out.view(tensors[0].shape).copy_(tensors[0])  # on all threads
+        return out
+
+    def shaped(self, flat: Tensor, shapes: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+        """(N,) -> the tensors, in its memory. No views: autograd keeps apart what is written to each."""
+        entries = flat.numpy()
+        for start, count, shape in zip(_starts(self.entries), self.entries, shapes, strict=True):
+            yield torch.from_numpy(entries[start : start + count].reshape(shape))
 
     def split_groups(self, per_group: Tensor) -> Sequence[Tensor]:
-        """(G,) -> the tensors' parts of it, as views."""
+        """(G,) -> the parts of the tensors, as views."""
         return torch.split(per_group, list(self.groups))
 
     def to_groups(self, per_tensor: Tensor) -> Tensor:
         """(T,) -> (G,), or a single value for all groups."""
-        return per_tensor if len(self.entries) == 1 else torch.from_numpy(per_tensor.numpy().repeat(self.groups))
+        return per_tensor if self.alone else torch.from_numpy(per_tensor.numpy().repeat(self.groups))
 
     def sum_groups(self, per_group: Tensor) -> Tensor:
         """Sums over the groups of each tensor, (G,) -> (T,)."""
-        if len(self.entries) == 1:
+        if self.alone:
             return per_group.sum().view(1)
         return torch.from_numpy(np.add.reduceat(per_group.numpy(), _starts(self.groups)))
 
     # ---- groups and their entries -------------------------------------------------------------------------------
 
-    def mul_(self, flat: Tensor, per_group: Tensor) -> Tensor:
-        """Multiply the entries of each group by its number, (N,), (G,) -> (N,)."""
+    def add_scaled(self, flat: Tensor, other: Tensor, per_group: Tensor, out: Tensor) -> Tensor:
+        """flat + other * the number of the entry's group; (N,), (N,), (G,) -> `out` (N,), which may be `flat`."""
         if self._even:
-            return mul_groups_(flat, per_group, self.group_size)
-        return flat.mul_(torch.from_numpy(per_group.numpy().repeat(self._lengths)))
+            return add_scaled_groups(flat, other, per_group, self.group_size, out)
+        per_entry = torch.from_numpy(per_group.numpy().repeat(self._lengths))
+        return torch.addcmul(flat, other, per_entry, out=out)
 
     def dot(self, one: Tensor, other: Tensor, out: Tensor) -> Tensor:
         """Sums within each group of the products, (N,), (N,) -> `out` (G,)."""
@@ -129,7 +140,7 @@ class Bucket:
         """The highest entry of each tensor, (T,); on any device."""
         if in_cpu_memory(flat) and not self.alone:
             return torch.from_numpy(np.maximum.reduceat(flat.numpy(), _starts(self.entries)))
-        return torch.stack([one.amax() for one in self.split(flat)])
+        return torch.stack([one.amax() for one in torch.split(flat, list(self.entries))])
 
     # ---- extremes -----------------------------------------------------------------------------------------------
 
@@ -183,6 +194,10 @@ class Bucket:
         whose = np.concatenate(found_of)
         share = (sign / np.maximum(np.bincount(whose, minlength=len(self.entries)), 1)).astype(flat.dtype)
         return np.concatenate(found_at), whose, share[whose]
+
+
+def _flattened(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [one if one.dim() == 1 else one.reshape(-1) for one in tensors]
 
 
 bucket_of = lru_cache(maxsize=4096)(Bucket)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LARGE = 2**20  # bytes; smaller blocks the system's allocator keeps itself
+LARGE = 2**16  # bytes; smaller blocks the system's allocator keeps itself
 NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -33,7 +33,7 @@ def in_cpu_memory(tensor: Tensor) -> bool:
 
 
 class Memory:
-    """Gives out tensors `in_cpu_memory` with anything in them; `clear()` lets go of what is kept."""
+    """Gives out tensors with anything in them; `clear()` lets go of what is kept."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[NDArray[Any]]] = {}  # bytes -> blocks
@@ -43,7 +43,9 @@ class Memory:
         return self._empty((entries,), (1,), dtype)
 
     def empty_like(self, like: Tensor) -> Tensor:
-        """Of the shape and dtype of `like`, and laid out as it is where that leaves no gaps."""
+        """Of the shape and dtype of `like`, and laid out as it is where that leaves no gaps; on any device."""
+        if not in_cpu_memory(like):
+            return torch.empty_like(like)
         return self._empty(like.shape, torch.empty_like(like, device="meta").stride(), like.dtype)
 
     def clear(self) -> None:

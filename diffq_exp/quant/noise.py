@@ -25,13 +25,29 @@ from .bits import Param
 from .draw import draw
 from .groups import mul_groups_, sum_groups
 
+FIRST = 2**62  # in autograd's order, in which the highest number comes first
+
 
 def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
     """The noisy weights, of the shape and memory format of `weight`; differentiable in weight and logits.
 
     The noise follows from torch's global generator. A constant tensor gets none.
     """
-    return _AddNoise.apply(weight, logits, group_size, param, noise)  # type: ignore[no-untyped-call, no-any-return]
+    noisy: Tensor = _AddNoise.apply(weight, logits, group_size, param, noise)  # type: ignore[no-untyped-call]
+    if not torch.compiler.is_compiling():
+        run_early(noisy)
+    return noisy
+
+
+def run_early(noisy: Tensor) -> None:
+    """See that the backward of what made `noisy` runs as soon as its gradient is there.
+
+    Of what is ready, autograd runs first what the forward did last. So the noise, which comes before all layers,
+    would have to wait for all of them, with all gradients in memory and none for distributed training to send.
+    """
+    node: Any = noisy.grad_fn
+    if hasattr(node, "_set_sequence_nr"):  # not in the oldest versions of torch that are supported
+        node._set_sequence_nr(FIRST)
 
 
 class _AddNoise(torch.autograd.Function):

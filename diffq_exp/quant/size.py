@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from .bits import Param
 from .bucket import Bucket, bucket_of, cut
 from .groups import sum_entries
+from .memory import Memory
 
 BITS_PER_MB = 8 * 2**20
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
@@ -57,14 +58,15 @@ def soft_bits(
     param: Param,
     extra_bits: float,
     min_bits: float,
+    memory: Memory,
 ) -> Tensor:
     """Size in bits of tensors with the real-valued widths of their logits, (G,) each; differentiable in them.
 
-    The tables of widths are constants for the gradient.
+    The tables of widths are constants for the gradient. What is computed on the way is in `memory`.
     """
-    total, highest = _SumBits.apply(tuple(entries), group_size, param, *logits)  # type: ignore[no-untyped-call]
+    total, highest = _SumBits.apply(tuple(entries), group_size, param, memory, *logits)  # type: ignore[no-untyped-call]
     widest = torch.round(param.bits(highest) + extra_bits)  # widths grow with their logits
-    table = table_bits(widest, min_bits, [len(one) for one in logits]).sum()
+    table = table_bits(widest, min_bits, [one.numel() for one in logits]).sum()
     bits: Tensor = total + (extra_bits * sum(entries) + EXTREMES_BITS * len(logits)) + table
     return bits
 
@@ -77,15 +79,15 @@ class _SumBits(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor
+        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, memory: Memory, *logits: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*logits)
-        ctx.entries, ctx.size, ctx.param = entries, group_size or 1, param
+        ctx.entries, ctx.size, ctx.param, ctx.memory = entries, group_size or 1, param, memory
         total, highest = logits[0].new_zeros(()), []
         for some in cut(logits, logits):
             bucket = _groups_of(logits[some])
-            flat = bucket.join(logits[some])
-            total = total + param.sum_bits(flat) * ctx.size
+            flat = bucket.look(logits[some])
+            total = total + param.sum_bits(flat, memory.empty_like(flat)) * ctx.size
             last, missing = _short_groups(bucket.entries, entries[some], ctx.size, flat)
             if len(last):
                 total = total - (param.bits(flat[last]) * missing).sum()
@@ -101,18 +103,19 @@ class _SumBits(torch.autograd.Function):
         rises: list[Tensor] = []
         for some in cut(logits, logits):
             bucket = _groups_of(logits[some])
-            flat = bucket.join(logits[some])
-            rise = ctx.param.bits_rise(flat).mul_(grad * ctx.size)
+            flat = bucket.look(logits[some])
+            rise = ctx.param.bits_rise(flat, ctx.memory.empty_like(flat), ctx.memory.empty_like(flat))
+            rise.mul_(grad * ctx.size)
             last, missing = _short_groups(bucket.entries, ctx.entries[some], ctx.size, flat)
             if len(last):
                 rise[last] *= 1 - missing / ctx.size
-            rises += bucket.split(rise)
-        return None, None, None, *rises
+            rises += bucket.split_groups(rise)
+        return None, None, None, None, *rises
 
 
 def _groups_of(logits: Sequence[Tensor]) -> Bucket:
     """The bucket of which the groups are the entries."""
-    return bucket_of(tuple(len(one) for one in logits), 1)
+    return bucket_of(tuple(one.numel() for one in logits), 1)
 
 
 def _short_groups(groups: Sequence[int], entries: Sequence[int], size: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
+from .eager import eager
 from .schedule import Schedule
 
 
@@ -61,18 +62,25 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            with eager(optimizer):
+                optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.step()
+            with eager(optimizer):
+                optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [optimizer.state_dict() for optimizer in self.optimizers]
+        states = []
+        for optimizer in self.optimizers:
+            with eager(optimizer):
+                states.append(optimizer.state_dict())
+        return states
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
+            with eager(optimizer):
+                optimizer.load_state_dict(state)
 
 
 def make_optimizers(
@@ -87,16 +95,19 @@ def make_optimizers(
     adds) and returns it, or None. options: of the learned parameters' group. Weights on plain SGD leave the bits
     without a sense of scale, so they get an Adam of their own.
     """
-    weights = make(model.parameters())
+    with eager(make):
+        weights = make(model.parameters())
     quantizer = attach()
     if quantizer is None:
         return Optimizers([weights]), None
     optimizers = [weights]
     if isinstance(weights, SGD) and options:
-        bits: Optimizer = Adam([{"params": []}], fused=True)  # with a bit per weight it is most of what they cost
+        with eager(Adam):
+            bits: Optimizer = Adam([{"params": []}], fused=True)  # with a bit per weight most of what they cost
         optimizers.append(bits)
     learned = list(quantizer.learned().values())
-    quantizer.setup_optimizer(optimizers[-1], **options)
+    with eager(optimizers[-1]):
+        quantizer.setup_optimizer(optimizers[-1], **options)
     if len(optimizers) == 2:
         _drop_empty(optimizers[1])
     return Optimizers(optimizers, learned, own_rate="lr" in options), quantizer

@@ -6,7 +6,7 @@ mends everything: replay them into a fresh segment under the same id. That is ho
 how a run goes offline when the server does not answer or the helper dies. Online, steps that the server has
 are not sent again.
 
-Measured on 2 cores with wandb 0.31, offline: 1 s to import it, 0.6 s to start, 0.03 s to finish; log() takes
+Measured on 2 cores with wandb 0.31, offline: 0.3 s to import it, 0.4 s to start, 0.01 s to finish; log() takes
 the caller 0.1 ms, and the thread behind it some 4 ms for 60 layers.
 """
 

@@ -26,14 +26,7 @@ from .signals import Signals
 from .worker import work
 
 LOOK_SECONDS = 0.5  # between two looks at locks
-PRELOAD = [
-    "diffq_exp.job",
-    "diffq_exp.session",
-    "torch._dynamo",
-    "sklearn.datasets",
-    "sklearn.model_selection",
-    "wandb",
-]
+PRELOAD = ["diffq_exp.job", "diffq_exp.session", "wandb"]
 
 
 class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks

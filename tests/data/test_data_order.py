@@ -5,6 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
 from diffq_exp.data.order import Batches, derive_seed, generator, seeded_globally, shuffled
 from diffq_exp.data.pixels import channel_statistics
@@ -68,7 +71,6 @@ def test_a_guard_gives_the_global_generator_back():
 
 
 def test_own_generators_leave_the_global_ones_alone():
-    pytest.importorskip("sklearn.model_selection")  # something that it imports draws from random, once
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     torch.rand(3, generator=generator("x", 0))
     stratified_split(torch.arange(100) % 5, 0.2, seed=0)
@@ -86,6 +88,27 @@ def test_a_split_is_stratified_disjoint_complete_and_seeded():
     assert not held.equal(stratified_split(targets, 0.2, seed=1)[1])
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    counts=st.lists(st.integers(2, 40), min_size=1, max_size=8),
+    fraction=st.one_of(st.sampled_from([0.1, 0.2, 0.25, 1 / 3, 0.5]), st.floats(0.01, 0.9)),
+    seed=st.integers(0, 2**40),
+)
+def test_a_split_is_that_of_scikit_learn_draw_for_draw(counts, fraction, seed):
+    labels = torch.cat([torch.full((count,), 3 * label) for label, count in enumerate(counts)])
+    targets = labels[torch.randperm(len(labels), generator=generator("x", seed))]
+    try:
+        kept, held = train_test_split(
+            np.arange(len(targets)), test_size=fraction, random_state=derive_seed("split", seed), stratify=targets
+        )
+    except ValueError:
+        with pytest.raises(ValueError, match="cannot be held out"):
+            stratified_split(targets, fraction, seed)
+        return
+    ours, out = stratified_split(targets, fraction, seed)
+    assert ours.tolist() == sorted(kept) and out.tolist() == sorted(held)
+
+
 def test_a_split_of_nothing_keeps_all():
     kept, held = stratified_split(torch.arange(10), 0, seed=0)
     assert kept.equal(torch.arange(10)) and len(held) == 0
@@ -97,9 +120,18 @@ def test_a_fraction_out_of_range_is_named(fraction):
         stratified_split(torch.zeros(10).long(), fraction, seed=0)
 
 
-def test_a_class_too_small_to_split_is_an_error():
-    with pytest.raises(ValueError, match=r"val_fraction=0\.2 cannot be held out of 11 images: .*"):
-        stratified_split(torch.tensor([0] * 10 + [1]), 0.2, seed=0)
+@pytest.mark.parametrize(
+    ("targets", "fraction", "why"),
+    [
+        ([0] * 10 + [1], 0.2, r"11 images: every class needs 2"),
+        ([0] * 5 + [1] * 5, 0.1, r"10 images: 9 kept and 1 held out are too few for 2 classes"),
+        ([0] * 5 + [1] * 5, 0.9, r"10 images: 1 kept and 9 held out are too few for 2 classes"),
+        ([], 0.5, r"0 images: every"),
+    ],
+)
+def test_classes_too_small_to_split_are_an_error(targets, fraction, why):
+    with pytest.raises(ValueError, match=rf"val_fraction={fraction} cannot be held out of {why}"):
+        stratified_split(torch.tensor(targets).long(), fraction, seed=0)
 
 
 def test_statistics_match_float64():

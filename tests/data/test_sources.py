@@ -10,8 +10,10 @@ import urllib.error
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from diffq_exp.data import cifar10, cifar100, digits, mnist, synthetic
+from diffq_exp.data.digits import _rows as rows_of_digits
 
 HOW = {"device": "cpu", "batch_size": 16, "seed": 0, "val_fraction": 0.0, "crop": 0, "flip": False}
 
@@ -32,6 +34,13 @@ def test_the_digits_are_all_there_and_their_test_part_is_the_same_for_every_seed
     assert counts.min() >= 58 and counts.max() <= 61
     whole = digits(**HOW)
     assert whole.train.images == 1198 and whole.val is None
+
+
+def test_the_digits_are_those_of_scikit_learn_however_they_are_read(monkeypatch):
+    loaded = load_digits()
+    assert np.array_equal(rows_of_digits(), np.column_stack([loaded.data, loaded.target]))
+    monkeypatch.setitem(rows_of_digits.__globals__, "find_spec", lambda name: None)  # the file is elsewhere
+    assert np.array_equal(rows_of_digits(), np.column_stack([loaded.data, loaded.target]))
 
 
 def test_the_digits_come_normalised():

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from quant_models import Bag, Net, images, same_bits
+from torch import nn
 
 from diffq_exp.quant import DiffQuantizer, bucket
 from diffq_exp.quant.bucket import ROW, bucket_of, cut
 from diffq_exp.quant.groups import dot_groups, sum_groups
+from diffq_exp.quant.memory import Memory
 
 ENTRIES = (ROW - 1, 1, ROW, 2 * ROW + 3, 24)
 GROUPS = pytest.mark.parametrize("group_size", [0, 1, 5, 8, 600])
@@ -25,11 +27,17 @@ def test_what_is_done_in_a_bucket_is_what_is_done_to_each(group_size):
     side_by_side, one, other = bucket_of(ENTRIES, group_size), some(), some()
     alone = [bucket_of((entries,), group_size) for entries in ENTRIES]
     numbers = [torch.randn(layout.groups[0], dtype=torch.float64) for layout in alone]
-    joined = side_by_side.join(one)
-    assert shapes_of(side_by_side.split(joined)) == shapes_of(one)
+    joined = side_by_side.join(one, Memory())
+    assert shapes_of(side_by_side.shaped(joined, shapes_of(one))) == shapes_of(one)
     assert shapes_of(side_by_side.split_groups(torch.cat(numbers))) == shapes_of(numbers)
-    each = [layout.mul_(part.clone(), number) for layout, part, number in zip(alone, one, numbers, strict=True)]
-    assert torch.equal(side_by_side.mul_(joined.clone(), torch.cat(numbers)), torch.cat(each))
+    parts = zip(alone, one, other, numbers, strict=True)
+    each = [layout.add_scaled(a, b, number, torch.empty_like(a)) for layout, a, b, number in parts]
+    sides = joined, torch.cat(other), torch.cat(numbers)
+    assert torch.equal(side_by_side.add_scaled(*sides, torch.empty_like(joined)), torch.cat(each))
+    spread = [
+        number.repeat_interleave(group_size or len(a))[: len(a)] for a, number in zip(one, numbers, strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(each), joined + torch.cat(other) * torch.cat(spread))
     sums = side_by_side.dot(joined, torch.cat(other), torch.empty_like(torch.cat(numbers)))
     each = [sum_groups(a * b, group_size) for a, b in zip(one, other, strict=True)]
     torch.testing.assert_close(sums, torch.cat(each))
@@ -58,7 +66,6 @@ def test_dot_groups_is_exact_inside_autocast():
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("rows_at_once", [1, 4096])
 def test_extremes_and_their_places(alone, rows_at_once, monkeypatch):
-    monkeypatch.setattr(bucket, "ALONE", 1 if alone else 2**62)
     monkeypatch.setattr(bucket, "ROWS_AT_ONCE", rows_at_once)
     parts = some()
     parts[3][[0, ROW - 1, ROW, 2 * ROW + 2]] = 9.0  # on both sides of where rows end
@@ -66,7 +73,7 @@ def test_extremes_and_their_places(alone, rows_at_once, monkeypatch):
     parts[0][7] = torch.nan
     for listed in [[part] for part in parts] if alone else [parts]:
         layout = bucket_of(tuple(len(part) for part in listed), 8)
-        flat = layout.join(listed)
+        flat = layout.join(listed, Memory())
         low, high, places = layout.extremes(flat)
         begin = 0
         for which, part in enumerate(listed):
@@ -85,14 +92,14 @@ def test_extremes_and_their_places(alone, rows_at_once, monkeypatch):
 def test_buckets_are_neighbours_of_one_kind_and_bounded(monkeypatch):
     monkeypatch.setattr(bucket, "ALONE", 10)
     monkeypatch.setattr(bucket, "MOST", 20)
-    sizes = [5, 5, 10, 1, 11, 3, 30, 40, 2, 2]
+    sizes = [5, 5, 9, 1, 1, 11, 3, 30, 40, 2, 2]
     tensors = [torch.empty(size) for size in sizes]
     found = [sizes[one] for one in cut(tensors, tensors)]
-    assert found == [[5, 5, 10], [1], [11], [3], [30], [40], [2, 2]]
+    assert found == [[5, 5, 9, 1], [1], [11], [3], [30], [40], [2, 2]]
     tensors[1], others = tensors[1].double(), list(tensors)
-    others[8] = others[8].double()
+    others[9] = others[9].double()
     found = [sizes[one] for one in cut(tensors, others)]
-    assert found == [[5], [5], [10, 1], [11], [3], [30], [40], [2], [2]]
+    assert found == [[5], [5], [9, 1, 1], [11], [3], [30], [40], [2], [2]]
     assert list(cut([], [])) == []
 
 
@@ -125,10 +132,26 @@ def test_gradients_do_not_depend_on_the_buckets(monkeypatch):
 
 
 def test_noisy_weights_have_the_memory_format_of_the_weights():
-    for shape in ((8, 4, 3, 3), (512, 64, 3, 3)):  # in a bucket, and alone
-        model = Bag(shape)
+    for shapes in ([(8, 4, 3, 3), (5,)], [(8, 4, 3, 3)], [(512, 64, 3, 3)]):  # in a bucket, and alone
+        model = Bag(*shapes)
         model.w0.data = model.w0.data.to(memory_format=torch.channels_last)
         DiffQuantizer(model, min_size=0, group_size=4).no_optimizer()
         value = model()[0]
         assert value.is_contiguous(memory_format=torch.channels_last)
         assert not same_bits(value, model.w0)
+
+
+@pytest.mark.usefixtures("each_way")
+def test_a_backward_takes_the_gradients_of_a_layer_before_it_goes_on():
+    """Else all would be in memory at its end, and distributed training could send none before."""
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(3)))
+    DiffQuantizer(model, min_size=0, group_size=4).no_optimizer()
+    seen = []
+    for number, layer in enumerate(model):
+        layer.weight.register_post_accumulate_grad_hook(lambda _, number=number: seen.append(f"weight {number}"))
+        layer.register_full_backward_hook(lambda *_, number=number: seen.append(f"layer {number}"))
+    out = model(torch.randn(2, 8, requires_grad=True))
+    if not hasattr(out.grad_fn, "_set_sequence_nr"):
+        pytest.skip("this torch has an order of its own")
+    out.sum().backward()
+    assert seen.index("weight 2") < seen.index("layer 0") and len(seen) == 6
