@@ -76,9 +76,8 @@ class Bucket:
         full = self.group_size > 0 and not any(entries % self.group_size for entries in self.entries)
         return full or self.alone
 
-    @cached_property
     def _lengths(self) -> Array:
-        """Entries of each group, (G,)."""
+        """Entries of each group, (G,); made anew each time, as it may be as large as the weights."""
         parts = []
         for entries, groups in zip(self.entries, self.groups, strict=True):
             part = np.full(groups, self.group_size or entries)
@@ -126,14 +125,14 @@ class Bucket:
         """flat + other * the number of the entry's group; (N,), (N,), (G,) -> `out` (N,), which may be `flat`."""
         if self._even:
             return add_scaled_groups(flat, other, per_group, self.group_size, out)
-        per_entry = torch.from_numpy(per_group.numpy().repeat(self._lengths))
+        per_entry = torch.from_numpy(per_group.numpy().repeat(self._lengths()))
         return torch.addcmul(flat, other, per_entry, out=out)
 
     def dot(self, one: Tensor, other: Tensor, out: Tensor) -> Tensor:
         """Sums within each group of the products, (N,), (N,) -> `out` (G,)."""
         if self._even:
             return dot_groups(one, other, self.group_size, out)
-        np.add.reduceat((one * other).numpy(), _starts(self._lengths), out=out.numpy())
+        np.add.reduceat((one * other).numpy(), _starts(self._lengths()), out=out.numpy())
         return out
 
     def maxima(self, flat: Tensor) -> Tensor:

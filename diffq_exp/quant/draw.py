@@ -52,14 +52,14 @@ def draw(noise: str, like: Tensor) -> Tensor:
 
 
 def fill(noise: str, flats: Sequence[Tensor]) -> None:
-    """Draw eps into tensors (N,) of one dtype, float32 or float64, in a CPU's memory.
+    """Draw eps into tensors (N,) of float32 or float64 in a CPU's memory.
 
     All in one go: torch's own threads wait busily for a while after each operation, and are in the way meanwhile.
     None of torch may run in our threads: it would give each of them threads of its own, and from then on those of
     all, more than there are cores, sleep instead of waiting busily: 40 us more for every operation of torch.
     """
     outs = [flat.numpy() for flat in flats]
-    choose = NOISES[noise].chooser(outs[0].dtype)
+    choose = {out.dtype: NOISES[noise].chooser(out.dtype) for out in outs}
     pieces = [out[start : start + PIECE] for out in outs for start in range(0, len(out), PIECE)]
     seeds = np.random.SeedSequence(_new_key()).generate_state(3 * len(pieces), np.uint64).reshape(-1, 3)
 
@@ -69,7 +69,7 @@ def fill(noise: str, flats: Sequence[Tensor]) -> None:
         for piece, seed in left:
             source = np.random.SFC64(_Seed(seed))  # type: ignore[arg-type]  # numpy's stubs know no ISeedSequence
             words = source.random_raw(-(-len(piece) // 4))
-            choose(words.view(np.uint16)[: len(piece)], out=piece)
+            choose[piece.dtype](words.view(np.uint16)[: len(piece)], out=piece)
 
     others = min(torch.get_num_threads(), len(pieces)) - 1
     running = [_threads(others).submit(some) for _ in range(others)]

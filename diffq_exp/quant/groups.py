@@ -57,6 +57,13 @@ def _each_group_(operation: str) -> Callable[[Tensor, Tensor, int], Tensor]:
 add_groups_, mul_groups_, div_groups_ = (_each_group_(name) for name in ("add_", "mul_", "div_"))
 
 
+def scaled_groups(flat: Tensor, per_group: Tensor, group_size: int) -> Tensor:
+    """The entries of each group times its number; (N,), (G,) -> (N,), a new tensor."""
+    groups, tail = _split(flat, group_size)
+    scaled = (groups * per_group[: len(groups), None]).view(-1)
+    return torch.cat([scaled, tail * per_group[-1]]) if tail.numel() else scaled
+
+
 def add_scaled_groups(flat: Tensor, other: Tensor, per_group: Tensor, group_size: int, out: Tensor) -> Tensor:
     """flat + other * the number of the entry's group, in one go; (N,), (N,), (G,) -> `out` (N,)."""
     (groups, tail), (others, other_tail), (result, end) = (_split(one, group_size) for one in (flat, other, out))

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from .bits import Param
 from .draw import draw
-from .groups import mul_groups_, sum_groups
+from .groups import scaled_groups, sum_groups
 
 FIRST = 2**62  # in autograd's order, in which the highest number comes first
 
@@ -58,7 +58,7 @@ class _AddNoise(torch.autograd.Function):
         amount = ((high - low) * param.step(logits)).to(eps.dtype)
         ctx.save_for_backward(weight, logits, eps, low, high)
         ctx.group_size, ctx.param = group_size, param
-        return weight + mul_groups_(eps.view(-1).clone(), amount, group_size).view(eps.shape)
+        return weight + scaled_groups(eps.view(-1), amount, group_size).view(eps.shape)
 
     @staticmethod
     @once_differentiable

@@ -1,8 +1,7 @@
 """Peak memory of a training step on the CPU, beyond the plain step's, in copies of the quantized weights.
 
 A process for each variant: large Linear layers, two rows of input, so that the weights are all that counts. The
-peak is the kernel's (VmHWM), set back after the first step, so of the steps that follow. Two views: of the whole
-step, and of the forward alone. In a network with large activations it is the forward's end that has the peak; in
+peak is the kernel's (VmHWM). Two views: of whole steps after the first, and of the forward alone. In a network with large activations it is the forward's end that has the peak; in
 this one gradients come as the noisy weights go, so the step's is lower.
 
     python -m benchmarks.memory WHOSE NOISE PAIRS      # with scripts/ in PYTHONPATH: what one process measures
@@ -84,11 +83,10 @@ def measure(variant: Variant, pairs: int) -> dict[str, float]:
         warm.step()
     empty = _status("VmRSS")
     trainee = _trainee(variant, pairs, WIDE, device)
+    before = _status("VmRSS")
+    forward = _peak(trainee.loss)  # the first, before memory is kept from one step for the next
     trainee.step()
     step = _peak(lambda: [trainee.step() for _ in range(3)])
-    trainee.model.zero_grad(set_to_none=True)
-    before = _status("VmRSS")
-    forward = _peak(trainee.loss)
     weights = float(2 * pairs * 4 * WIDE * NARROW)
     learned = 4 * (sum(param.nbytes for param in trainee.model.parameters()) / weights - 1)
     return {"step": step - empty, "forward": forward - before, "weights": weights, "learned": learned}

@@ -156,3 +156,16 @@ def test_a_frozen_weight_is_noisy_and_its_bits_learn():
     model()[0].square().sum().backward()
     assert model.w0.grad is None
     assert (model.w0_diffq.grad != 0).all()
+
+
+@pytest.mark.parametrize("noise", ["uniform", "gaussian"])
+def test_weights_of_two_dtypes_in_one_network(noise):
+    model = Bag((300,), (300,), (300,))
+    model.w1.data = model.w1.data.double()
+    DiffQuantizer(model, min_size=0, group_size=8, init_bits=3, noise=noise).no_optimizer()
+    values = model()
+    sum(value.square().sum().double() for value in values).backward()
+    for name, value in zip(model.names, values, strict=True):
+        weight = getattr(model, name)
+        assert value.dtype == weight.dtype == weight.grad.dtype
+        assert not torch.equal(value, weight) and (getattr(model, name + "_diffq").grad != 0).all()
