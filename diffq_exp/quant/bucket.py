@@ -27,13 +27,16 @@ ROW = 256  # entries; extremes are looked for in the rows that have them
 ROWS_AT_ONCE = 4096
 
 
-def cut(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[slice]:
-    """The buckets of a list of tensors: neighbours of the same dtype, whose `others` have the same dtype too."""
-    first, entries = 0, 0
-    kinds = [(one.dtype, other.dtype, one.numel() > ALONE) for one, other in zip(tensors, others, strict=True)]
+def cut(tensors: Sequence[Tensor], others: Sequence[Tensor], shrink: int = 1) -> Iterator[slice]:
+    """The buckets of a list of tensors: neighbours of the same dtype, whose `others` have the same dtype too.
+
+    shrink: how many times smaller than usual they are, for less memory at a time.
+    """
+    first, entries, alone, most = 0, 0, ALONE // shrink, MOST // shrink
+    kinds = [(one.dtype, other.dtype, one.numel() > alone) for one, other in zip(tensors, others, strict=True)]
     for place, (one, kind) in enumerate(zip(tensors, kinds, strict=True)):
         count, large = one.numel(), kind[-1]
-        if place > first and (large or kind != kinds[place - 1] or entries + count > MOST):
+        if place > first and (large or kind != kinds[place - 1] or entries + count > most):
             yield slice(first, place)
             first, entries = place, 0
         entries += count

@@ -25,6 +25,7 @@ BITS_PER_MB = 8 * 2**20
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
 POWERS = tuple(2.0**k for k in range(5))  # 1 + 15 - 1 <= 2^4
+SHRINK = 8  # of buckets of logits: their memory is beside that of the noise
 WIDTH_BITS = 8  # the byte that says how wide the entries of the table of bits are
 
 
@@ -84,7 +85,7 @@ class _SumBits(torch.autograd.Function):
         ctx.save_for_backward(*logits)
         ctx.entries, ctx.size, ctx.param, ctx.memory = entries, group_size or 1, param, memory
         total, highest = logits[0].new_zeros(()), []
-        for some in cut(logits, logits):
+        for some in cut(logits, logits, SHRINK):
             bucket = _groups_of(logits[some])
             flat = bucket.look(logits[some])
             total = total + param.sum_bits(flat, memory.empty_like(flat)) * ctx.size
@@ -101,7 +102,7 @@ class _SumBits(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
         logits: Sequence[Tensor] = ctx.saved_tensors
         rises: list[Tensor] = []
-        for some in cut(logits, logits):
+        for some in cut(logits, logits, SHRINK):
             bucket = _groups_of(logits[some])
             flat = bucket.look(logits[some])
             rise = ctx.param.bits_rise(flat, ctx.memory.empty_like(flat), ctx.memory.empty_like(flat))

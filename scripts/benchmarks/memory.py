@@ -1,8 +1,9 @@
 """Peak memory of a training step on the CPU, beyond the plain step's, in copies of the quantized weights.
 
 A process for each variant: large Linear layers, two rows of input, so that the weights are all that counts. The
-peak is the kernel's (VmHWM). Two views: of whole steps after the first, and of the forward alone. In a network with large activations it is the forward's end that has the peak; in
-this one gradients come as the noisy weights go, so the step's is lower.
+peak is the kernel's (VmHWM). Two views: of whole steps after the first, and of the forward alone. In a network with
+large activations it is the forward's end that has the peak; in this one gradients come as the noisy weights go, so
+the step's is lower.
 
     python -m benchmarks.memory WHOSE NOISE PAIRS      # with scripts/ in PYTHONPATH: what one process measures
 """
