@@ -52,8 +52,11 @@ class Stored:
     def values_into(self, flat: Tensor) -> Tensor:
         """Compute the values in the memory of `flat`, float32 (N,); -> `flat`."""
         for entries, groups in pieces_of(flat, self.group_size):
-            piece = replace(self, levels=self.levels[entries], bits=self.bits[groups])
-            GRIDS[self.grid](piece, flat[entries].copy_(piece.levels))
+            levels, bits = self.levels[entries], self.bits[groups]
+            piece = Stored(  # not by replace(), which torch.compile of torch 2.6 cannot trace
+                self.grid, self.shape, self.dtype, self.group_size, levels, bits, self.scales, self.top
+            )
+            GRIDS[self.grid](piece, flat[entries].copy_(levels))
         return flat
 
     def to(self, device: torch.device | str) -> Stored:
