@@ -21,7 +21,7 @@ from .draw import Array
 from .groups import add_scaled_groups, dot_groups, group_count
 from .memory import Memory, in_cpu_memory
 
-ALONE = 2**20  # entries, above which a tensor has a bucket of its own
+ALONE = 2**19  # entries, above which a tensor has a bucket of its own
 MOST = 2**21  # entries of a bucket of several tensors
 ROW = 256  # entries; extremes are looked for in the rows that have them
 ROWS_AT_ONCE = 4096

@@ -47,7 +47,7 @@ def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtyp
     return _kept(values, device, dtype)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _kept(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(values, device=device, dtype=dtype)
 
