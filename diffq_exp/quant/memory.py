@@ -63,7 +63,7 @@ class Memory:
         in_bytes = [width * stride for stride in strides]
         lent: NDArray[Any] = np.ndarray(shape, NUMPY[dtype], buffer=block.data, strides=in_bytes)
         weakref.finalize(lent, free.append, block).atexit = False
-        return torch.from_numpy(lent)  # its storage holds `lent`
+        return torch.from_numpy(lent)  # its storage holds `lent`, and so does every view and array made of it
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_free": {}}  # a copy begins with nothing

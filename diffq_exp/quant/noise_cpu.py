@@ -1,7 +1,7 @@
 """Noise for weights in a CPU's memory: the formulas of noise.py, for the tensors of a bucket in one pass.
 
-It needs memory for two copies of the weights: eps from forward to backward; the noisy weights, and after them the
-gradients in their place.
+It needs memory for two copies of the weights: eps from forward to backward, which is not written to in between; the
+noisy weights, and, once their layers' backwards have let go of them, the gradients in the same blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .bits import Param
-from .bucket import Bucket, Places, bucket_of, cut
+from .bucket import Bucket, bucket_of, cut
 from .draw import fill
 from .memory import Memory
 from .noise import run_early
@@ -62,13 +62,14 @@ class _AddNoise(torch.autograd.Function):
         ctx: Any, bucket: Bucket, eps: Tensor, param: Param, memory: Memory, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         count = len(bucket.entries)
-        logits, weights = bucket.look(tensors[:count]), tensors[count:]
+        given, weights = tensors[:count], tensors[count:]
+        logits = bucket.look(given)
         flat = bucket.look(weights) if bucket.alone else bucket.join(weights, memory)
         low, high, places = bucket.extremes(flat)
         scale = high - low
         step = param.step(logits, out=memory.empty_like(logits))
         amount = step.to(scale.dtype).mul_(bucket.to_groups(scale))  # (G,)
-        ctx.save_for_backward(logits, eps, scale, places.at, places.of, places.share)
+        ctx.save_for_backward(eps, scale, places.at, places.of, places.share, *given)
         ctx.bucket, ctx.param, ctx.memory = bucket, param, memory
         ctx.shapes = [weight.shape for weight in weights]
         ctx.set_materialize_grads(False)
@@ -79,15 +80,15 @@ class _AddNoise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, eps, scale, *where = ctx.saved_tensors
-        bucket, memory, places = ctx.bucket, ctx.memory, Places(*where)
+        eps, scale, at, of, share, *logits = ctx.saved_tensors
+        bucket, memory, logits = ctx.bucket, ctx.memory, ctx.bucket.look(logits)
         pairs = zip(grads, ctx.shapes, strict=True)
         given = [eps.new_zeros(shape) if one is None else one for one, shape in pairs]
         flat = bucket.join(given, memory)  # it lies where the noisy weights did, if nobody holds them
         sums = bucket.dot(flat, eps, out=memory.empty(len(logits), eps.dtype))  # (G,)
         step, rise = ctx.param.step_and_rise(logits, memory.empty_like(logits), memory.empty_like(logits))
         to_scale = bucket.sum_groups(step.mul_(sums)).to(eps.dtype)  # (T,)
-        to_weights = bucket.shaped(flat.index_add_(0, places.at, to_scale[places.of] * places.share), ctx.shapes)
+        to_weights = bucket.shaped(flat.index_add_(0, at, to_scale[of] * share), ctx.shapes)
         to_logits = bucket.split_groups(rise.mul_(sums).mul_(bucket.to_groups(scale)))
         both = zip((*to_logits, *to_weights), 2 * grads, strict=True)
         return *NOT_TENSORS, *(None if used is None else one for one, used in both)

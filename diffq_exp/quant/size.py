@@ -84,10 +84,10 @@ class _SumBits(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*logits)
         ctx.entries, ctx.size, ctx.param, ctx.memory = entries, group_size or 1, param, memory
-        total, highest = logits[0].new_zeros(()), []
+        total, highest = _wide(logits[0].new_zeros(())), []
         for some in cut(logits, logits, SHRINK):
             bucket = _groups_of(logits[some])
-            flat = bucket.look(logits[some])
+            flat = _wide(bucket.look(logits[some]))
             total = total + param.sum_bits(flat, memory.empty_like(flat)) * ctx.size
             last, missing = _short_groups(bucket.entries, entries[some], ctx.size, flat)
             if len(last):
@@ -104,14 +104,19 @@ class _SumBits(torch.autograd.Function):
         rises: list[Tensor] = []
         for some in cut(logits, logits, SHRINK):
             bucket = _groups_of(logits[some])
-            flat = bucket.look(logits[some])
+            flat = _wide(bucket.look(logits[some]))
             rise = ctx.param.bits_rise(flat, ctx.memory.empty_like(flat), ctx.memory.empty_like(flat))
             rise.mul_(grad * ctx.size)
             last, missing = _short_groups(bucket.entries, ctx.entries[some], ctx.size, flat)
             if len(last):
                 rise[last] *= 1 - missing / ctx.size
-            rises += bucket.split_groups(rise)
+            rises += bucket.split_groups(rise.to(logits[some.start].dtype))
         return None, None, None, None, *rises
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least: a size in bits is soon beyond what float16 holds."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _groups_of(logits: Sequence[Tensor]) -> Bucket:

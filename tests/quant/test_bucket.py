@@ -155,3 +155,14 @@ def test_a_backward_takes_the_gradients_of_a_layer_before_it_goes_on():
         pytest.skip("this torch has an order of its own")
     out.sum().backward()
     assert seen.index("weight 2") < seen.index("layer 0") and len(seen) == 6
+
+
+@pytest.mark.usefixtures("each_way")
+def test_a_logit_that_changes_before_the_backward_is_refused_by_autograd():
+    model = Bag((8, 8), (40,))
+    DiffQuantizer(model, min_size=0, group_size=4).no_optimizer()
+    value = model()[0]
+    with torch.no_grad():
+        model.w0_diffq.add_(0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.sum().backward()

@@ -193,3 +193,16 @@ def test_size_of_lsq(bits, float16):
 def test_uniform_exact_beyond_float32():
     assert_exact(UniformQuantizer(Bag((5_000_001,)), bits=5), 5 * 5_000_001 + 64)
     assert_exact(LSQ(Bag((5_000_001,)), bits=5), 5 * 5_000_001 + 32)
+
+
+@pytest.mark.parametrize("group_size", [0, 1, 8])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_size_of_a_network_in_half_precision_is_finite_and_right(dtype, group_size):
+    model = torch.nn.Linear(512, 512)
+    quantizer = DiffQuantizer(model, min_size=0, group_size=group_size)
+    expected = quantizer.model_size()
+    model.to(dtype)
+    size = quantizer.model_size()
+    torch.testing.assert_close(size, expected, rtol=1e-3, atol=0)
+    size.backward()
+    assert model.weight_diffq.grad.isfinite().all() and model.weight_diffq.grad.dtype == dtype
