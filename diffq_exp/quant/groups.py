@@ -97,14 +97,8 @@ def dot_groups(one: Tensor, other: Tensor, group_size: int, out: Tensor) -> Tens
     return out
 
 
-def spread_groups(per_group: Tensor, entries: int, group_size: int) -> Tensor:
-    """Repeat each group's value for its entries; (G,) -> (N,)."""
-    size = group_size or entries
-    return per_group.repeat_interleave(size)[:entries]
-
-
 def sum_entries(per_group: Tensor, entries: int, group_size: int) -> Tensor:
-    """Sum over all entries of their group's value, as `spread_groups(...).sum()` gives, without spreading."""
+    """Sum over all entries of their group's value, (G,) -> (), without a value per entry."""
     size = group_size or entries
     missing = len(per_group) * size - entries  # entries that the last group lacks
     total = per_group.sum() * size
