@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
@@ -15,7 +16,8 @@ from torch.utils import deterministic
 
 from .results.commit import git_state
 
-PACKAGES = ("diffq_exp", "torch", "torchvision", "hydra-core", "wandb", "numpy", "safetensors")
+KEPT = {-3: 2**30, -1: 2**31 - 1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h, in bytes
+PACKAGES = ("diffq_exp", "torch", "torchvision", "hydra-core", "wandb", "numpy", "numba", "safetensors")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -52,13 +54,28 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def keep_freed_memory() -> bool:
+    """Have glibc keep what is freed for what is allocated next; -> whether it does.
+
+    Else each large tensor comes from the system page by page and goes back to it, at every step. Not where the
+    environment says when memory is to go back, nor where the system's allocator is another one.
+    """
+    told = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys()
+    if told or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    return mallopt is not None and all(mallopt(option, most) for option, most in KEPT.items())
+
+
 def prepare_torch(seed: int, threads: int | None, device: torch.device) -> None:
-    """Seed every generator, set the CPU's threads, and ask CUDA for algorithms that repeat themselves."""
+    """Seed every generator, set the CPU's threads and memory, ask CUDA for algorithms that repeat themselves."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if threads is not None:
         torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False

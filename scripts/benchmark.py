@@ -27,6 +27,7 @@ from benchmarks.startup import startup
 from benchmarks.steps import BATCH_32, BATCH_128, evaluation, train_step
 
 from diffq_exp.cores import cores
+from diffq_exp.machine import keep_freed_memory
 
 PARTS: dict[str, dict[str, Callable[[Context], Part]]] = {  # device -> what is measured, in this order
     "cpu": {
@@ -67,6 +68,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print("error: --device cuda: torch finds no GPU here", file=sys.stderr)
         return 2
     torch.set_num_threads(cores())
+    if args.device == "cpu":
+        keep_freed_memory()  # as runs do
     print(run(parts, Context(torch.device(args.device), args.quick), args.out))
     return 0
 

@@ -60,9 +60,6 @@ class Attached(ABC):
         """The same for one of them, where a method has them one by one."""
         return None
 
-    def _rest(self) -> None:
-        """Called before an evaluation forward: let go of what only training needs."""
-
     @abstractmethod
     def _store(self, item: Tensors, weight: Tensor) -> Stored:
         """The tensor as it is stored, from its float `weight`."""
@@ -83,7 +80,6 @@ class Attached(ABC):
         if self.model.training:
             self._put_training_values()
             return
-        self._rest()
         if not self._held or self._shared:
             for item, value in zip(self._items(), self._stored()[1], strict=True):
                 put(item, value)

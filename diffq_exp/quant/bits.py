@@ -6,8 +6,13 @@ step of b bits, in units of the tensor's range, the two parameterisations (arXiv
     "bits":   b = min_bits + (max_bits - min_bits) sigma(l)                the width is linear in sigma
     "noise":  ln s = sigma(l) ln s(max_bits) + (1 - sigma(l)) ln s(min_bits)   the log of the step is
 
-Plain functions of tensors. The rises (derivatives by the logit) are all that the closed-form gradients of the noisy
-weights (noise.py) and of the size (size.py) need, so that neither parameterisation costs an autograd graph.
+Both are one formula, with u linear in sigma and an offset of 1 or 0:
+
+    u = base + rise sigma(l),    1 / s = 2^u - offset,    b = log2(1 + 1/s) = log2(2^u + 1 - offset)
+
+Plain functions of tensors, and derivatives by the logit in closed form: all that the gradients of the noisy weights
+(noise.py) and of the size (size.py) need, so that neither parameterisation costs an autograd graph. The compiled
+kernels (kernels.py) have the same formulas for a CPU.
 """
 
 from __future__ import annotations
@@ -33,104 +38,67 @@ def stored_bits(bits: Tensor, extra_bits: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BitsParam:
-    """The parameterisation "bits": the width is linear in sigma(l)."""
+class Param:
+    """A parameterisation: u = base + rise sigma(l), 1 / step = 2^u - offset."""
 
-    min_bits: float
-    max_bits: float
+    base: float
+    rise: float
+    offset: int
+
+    @property
+    def fields(self) -> dict[str, float]:
+        """Of a kernel's job."""
+        return {"base": self.base, "rise": self.rise, "offset": self.offset}
 
     def bits(self, logits: Tensor) -> Tensor:
         """Real-valued widths, (G,) -> (G,), differentiable."""
-        return self.min_bits + (self.max_bits - self.min_bits) * torch.sigmoid(logits)
+        u = self.base + self.rise * torch.sigmoid(logits)
+        return u if self.offset else torch.log2(1 + torch.exp2(u))
 
-    def sum_bits(self, logits: Tensor, spare: Tensor | None = None) -> Tensor:
-        """The sum of the widths, (); computed in `spare`."""
-        total = torch.sigmoid(logits, out=spare).sum()
-        return total * (self.max_bits - self.min_bits) + self.min_bits * logits.numel()
+    def step(self, logits: Tensor) -> Tensor:
+        """Step s, (G,), not differentiable."""
+        return self._power(torch.sigmoid(logits)).sub_(self.offset).reciprocal_()
 
-    def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
-        """Step s, (G,), not differentiable; in `out` where it is given."""
-        return self._step(torch.sigmoid(logits, out=out))
+    def step_and_slope(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Step s and d s / d l, (G,) each: d s / d u = -ln 2 2^u s^2 = -ln 2 (s + offset s^2)."""
+        sigma = torch.sigmoid(logits)
+        slope = torch.addcmul(sigma, sigma, sigma, value=-1).mul_(
+            -LN2 * self.rise
+        )  # d sigma / d l = sigma - sigma^2
+        step = self._power(sigma).sub_(self.offset).reciprocal_()
+        slope.mul_(step)
+        return step, slope.addcmul_(slope, step) if self.offset else slope
 
-    def step_and_rise(
-        self, logits: Tensor, step: Tensor | None = None, rise: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Step s and d s / d l, (G,) each, in the tensors given: d s / d b = -ln 2 (s + s^2)."""
-        sigma = torch.sigmoid(logits, out=step)
-        width = self.max_bits - self.min_bits
-        rise = torch.addcmul(sigma, sigma, sigma, value=-1, out=rise).mul_(-LN2 * width)  # sigma (1 - sigma)
-        step = self._step(sigma)
-        return step, rise.mul_(step).addcmul_(rise, step)
+    def bits_slope(self, logits: Tensor) -> Tensor:
+        """d b / d l, (G,): d b / d u = 2^u / (2^u + 1 - offset)."""
+        sigma = torch.sigmoid(logits)
+        slope = torch.addcmul(sigma, sigma, sigma, value=-1).mul_(self.rise)
+        if self.offset:
+            return slope
+        power = self._power(sigma)
+        return slope.mul_(power).div_(power.add_(1))
 
-    def bits_rise(self, logits: Tensor, rise: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
-        """d b / d l, (G,), in `rise`; computed in `spare`."""
-        sigma = torch.sigmoid(logits, out=spare)
-        return torch.addcmul(sigma, sigma, sigma, value=-1, out=rise).mul_(self.max_bits - self.min_bits)
-
-    def _step(self, sigma: Tensor) -> Tensor:
-        """Overwrites sigma."""
-        return sigma.mul_(self.max_bits - self.min_bits).add_(self.min_bits).exp2_().sub_(1).reciprocal_()
+    def _power(self, sigma: Tensor) -> Tensor:
+        """2^u; overwrites sigma."""
+        return sigma.mul_(self.rise).add_(self.base).exp2_()
 
     def sigma_of(self, bits: Tensor) -> Tensor:
         """Inverse of `bits`, before the logit: sigma that gives these widths."""
-        return (bits - self.min_bits) / (self.max_bits - self.min_bits)
+        return ((bits if self.offset else torch.log2(torch.exp2(bits) - 1)) - self.base) / self.rise
 
 
-@dataclass(frozen=True)
-class NoiseParam:
+def bits_param(min_bits: float, max_bits: float) -> Param:
+    """The parameterisation "bits": the width is linear in sigma(l)."""
+    return Param(min_bits, max_bits - min_bits, 1)
+
+
+def noise_param(min_bits: float, max_bits: float) -> Param:
     """The parameterisation "noise": the logarithm of the step is linear in sigma(l)."""
-
-    min_bits: float
-    max_bits: float
-
-    @property
-    def _log_steps(self) -> tuple[float, float]:
-        """ln s of the narrowest and of the widest group."""
-        return math.log(step_of(self.min_bits)), math.log(step_of(self.max_bits))
-
-    def bits(self, logits: Tensor) -> Tensor:
-        """Real-valued widths log2(1 + 1/s), (G,) -> (G,), differentiable."""
-        narrow, wide = self._log_steps
-        return torch.log2(1 + torch.exp(-narrow - (wide - narrow) * torch.sigmoid(logits)))
-
-    def sum_bits(self, logits: Tensor, spare: Tensor | None = None) -> Tensor:
-        """The sum of the widths, (); computed in `spare`."""
-        narrow, wide = self._log_steps
-        inverse = torch.sigmoid(logits, out=spare).mul_(narrow - wide).sub_(narrow).exp_()  # 1 / s
-        return inverse.add_(1).log2_().sum()
-
-    def step(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
-        """Step s, (G,), not differentiable; in `out` where it is given."""
-        return self._step(torch.sigmoid(logits, out=out))
-
-    def step_and_rise(
-        self, logits: Tensor, step: Tensor | None = None, rise: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Step s and d s / d l, (G,) each, in the tensors given."""
-        narrow, wide = self._log_steps
-        sigma = torch.sigmoid(logits, out=step)
-        rise = torch.addcmul(sigma, sigma, sigma, value=-1, out=rise).mul_(wide - narrow)  # sigma (1 - sigma)
-        step = self._step(sigma)
-        return step, rise.mul_(step)
-
-    def bits_rise(self, logits: Tensor, rise: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
-        """d b / d l, (G,), in `rise`; computed in `spare`: d b / d s = -1 / (ln 2 (s + s^2))."""
-        step, rise = self.step_and_rise(logits, spare, rise)
-        return rise.div_(step).div_(step.add_(1)).mul_(-1 / LN2)
-
-    def _step(self, sigma: Tensor) -> Tensor:
-        """Overwrites sigma."""
-        narrow, wide = self._log_steps
-        return sigma.mul_(wide - narrow).add_(narrow).exp_()
-
-    def sigma_of(self, bits: Tensor) -> Tensor:
-        """Inverse of `bits`, before the logit: sigma that gives these widths."""
-        narrow, wide = self._log_steps
-        return (-torch.log(torch.exp2(bits) - 1) - narrow) / (wide - narrow)
+    narrow, wide = (-math.log2(step_of(bits)) for bits in (min_bits, max_bits))
+    return Param(narrow, wide - narrow, 0)
 
 
-Param = BitsParam | NoiseParam
-PARAMS: dict[str, type[BitsParam] | type[NoiseParam]] = {"bits": BitsParam, "noise": NoiseParam}
+PARAMS = {"bits": bits_param, "noise": noise_param}
 
 
 def logits_of(bits: Tensor, param: Param, margin: float = 0.0) -> Tensor:

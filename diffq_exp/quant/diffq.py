@@ -14,9 +14,7 @@ from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
 from .draw import NOISES
 from .groups import group_count, sum_entries
 from .learned import LearnedQuantizer
-from .memory import Memory, in_cpu_memory
-from .noise import add_noise
-from .noise_cpu import add_noise_to_all
+from .noise import add_noise, in_cpu_memory
 from .select import Tensors
 from .size import check_number, exact_bits, soft_bits
 from .uniform import Stored, store_minmax, widest_of
@@ -58,7 +56,6 @@ class DiffQuantizer(LearnedQuantizer):
         self.extra_bits = float(extra_bits)
         self.noise = noise
         self._param = PARAMS[param](self.min_bits, self.max_bits)
-        self._memory = Memory()
         super().__init__(
             model, suffix, min_size=min_size, float16=float16, exclude=exclude, detect_bound=detect_bound
         )
@@ -72,13 +69,12 @@ class DiffQuantizer(LearnedQuantizer):
         weights = [item.param for item in self.selection.quantized]
         logits = [self._learned(item) for item in self.selection.quantized]
         size, param, noise = self.group_size, self._param, self.noise
-        if weights and all(map(in_cpu_memory, weights)):
-            apart = self._holding  # checkpointed layers may go backward one by one
-            return add_noise_to_all(weights, logits, size, param, noise, self._memory, apart)
-        return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
+        if weights and all(map(in_cpu_memory, [*weights, *logits])):
+            from .noise_cpu import add_noise_to_all  # with numba, which takes its time to import
 
-    def _rest(self) -> None:
-        self._memory.clear()
+            apart = self._holding  # checkpointed layers may go backward one by one
+            return add_noise_to_all(weights, logits, size, param, noise, apart)
+        return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
 
     def _stored_bits(self, item: Tensors) -> Tensor:
         return stored_bits(self._param.bits(self._learned(item).detach()), self.extra_bits)
@@ -91,7 +87,7 @@ class DiffQuantizer(LearnedQuantizer):
         items = self.selection.quantized
         if not exact:
             logits, entries = [self._learned(item) for item in items], [item.entries for item in items]
-            how = self.group_size, self._param, self.extra_bits, self.min_bits, self._memory
+            how = self.group_size, self._param, self.extra_bits, self.min_bits
             return soft_bits(logits, entries, *how)
         sizes = (exact_bits(self._stored_bits(one), one.entries, self.group_size, self.min_bits) for one in items)
         return torch.stack(list(sizes)).sum()

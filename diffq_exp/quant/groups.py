@@ -6,13 +6,13 @@ without an index per entry: the full groups are a (full, group_size) view, the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 PIECE = 2**16  # entries of a piece: as float32 a quarter of a MB
-IN_A_ROW = 2**9  # entries of a group; larger ones are worth a call each
+MOST = 2**21  # entries of tensors that go together: in a backward, gradients are ready that many at a time
 
 
 def group_count(entries: int, group_size: int) -> int:
@@ -64,37 +64,11 @@ def scaled_groups(flat: Tensor, per_group: Tensor, group_size: int) -> Tensor:
     return torch.cat([scaled, tail * per_group[-1]]) if tail.numel() else scaled
 
 
-def add_scaled_groups(flat: Tensor, other: Tensor, per_group: Tensor, group_size: int, out: Tensor) -> Tensor:
-    """flat + other * the number of the entry's group, in one go; (N,), (N,), (G,) -> `out` (N,)."""
-    (groups, tail), (others, other_tail), (result, end) = (_split(one, group_size) for one in (flat, other, out))
-    torch.addcmul(groups, others, per_group[: len(groups), None], out=result)
-    if tail.numel():
-        torch.addcmul(tail, other_tail, per_group[-1], out=end)
-    return out
-
-
 def sum_groups(flat: Tensor, group_size: int) -> Tensor:
     """Sum within each group; (N,) -> (G,)."""
     groups, tail = _split(flat, group_size)
     sums = groups.sum(1)
     return torch.cat([sums, tail.sum().view(1)]) if tail.numel() else sums
-
-
-def dot_groups(one: Tensor, other: Tensor, group_size: int, out: Tensor) -> Tensor:
-    """Sums within each group of the products; (N,), (N,) -> `out` (G,). Without a tensor of all products."""
-    if group_size == 1:
-        return torch.mul(one, other, out=out)
-    pairs = zip(_split(one, group_size), _split(other, group_size), strict=True)
-    (groups, others), (tail, other_tail) = pairs
-    count, size = groups.shape
-    if size <= IN_A_ROW:  # this form of bmm, with `out`, is none that autocast would do in bfloat16
-        torch.bmm(groups.view(count, 1, size), others.view(count, size, 1), out=out[:count].view(count, 1, 1))
-    else:
-        for place in range(count):
-            torch.dot(groups[place], others[place], out=out[place])
-    if tail.numel():
-        torch.dot(tail, other_tail, out=out[-1])
-    return out
 
 
 def sum_entries(per_group: Tensor, entries: int, group_size: int) -> Tensor:
@@ -103,3 +77,15 @@ def sum_entries(per_group: Tensor, entries: int, group_size: int) -> Tensor:
     missing = len(per_group) * size - entries  # entries that the last group lacks
     total = per_group.sum() * size
     return total - per_group[-1] * missing if missing else total
+
+
+def together(tensors: Sequence[Tensor]) -> Iterator[slice]:
+    """Cut a list of tensors into neighbours of at most MOST entries in all; a larger one is alone."""
+    first, entries = 0, 0
+    for place, one in enumerate(tensors):
+        if place > first and entries + one.numel() > MOST:
+            yield slice(first, place)
+            first, entries = place, 0
+        entries += one.numel()
+    if tensors:
+        yield slice(first, len(tensors))

@@ -28,6 +28,17 @@ from .groups import scaled_groups, sum_groups
 FIRST = 2**62  # in autograd's order, in which the highest number comes first
 
 
+def in_cpu_memory(tensor: Tensor) -> bool:
+    """Whether kernels can have it: float32 in a CPU's memory, outside of torch.compile, at least one entry."""
+    return (
+        not torch.compiler.is_compiling()
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and type(tensor) in (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
+        and tensor.numel() > 0
+    )
+
+
 def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
     """The noisy weights, of the shape and memory format of `weight`; differentiable in weight and logits.
 
@@ -65,12 +76,12 @@ class _AddNoise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, logits, eps, low, high = ctx.saved_tensors
         sums = sum_groups((grad * eps).reshape(-1), ctx.group_size)  # (G,)
-        step, rise = ctx.param.step_and_rise(logits)
+        step, slope = ctx.param.step_and_slope(logits)
         grad_weight = None
         if ctx.needs_input_grad[0]:
             amount = torch.where(high > low, (step * sums).sum(), torch.zeros_like(low))
             grad_weight = _share(_share(grad, weight == high, amount), weight == low, -amount)
-        return grad_weight, rise.mul_(sums).mul_(high - low), None, None, None
+        return grad_weight, slope.mul_(sums).mul_(high - low), None, None, None
 
 
 def _share(grad: Tensor, where: Tensor, amount: Tensor) -> Tensor:

@@ -1,25 +1,42 @@
-"""Noise for weights in a CPU's memory: the formulas of noise.py, for the tensors of a bucket in one pass.
+"""Noise for weights in a CPU's memory: the formulas of noise.py by compiled kernels, for many tensors at once.
 
-It needs memory for two copies of the weights: eps from forward to backward, which is not written to in between; the
-noisy weights, and, once their layers' backwards have let go of them, the gradients in the same blocks.
+Besides the noisy weights nothing of their size is kept: the backward draws the noise again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import kernels
 from .bits import Param
-from .bucket import Bucket, bucket_of, cut
-from .draw import fill
-from .memory import Memory
+from .draw import Array, cells_of, new_key, rank
+from .groups import together
 from .noise import run_early
+from .pieces import Plan, plan_of
+from .threads import addresses, run
 
-NOT_TENSORS = (None,) * 4  # the gradients of arguments of _AddNoise
+
+@dataclass(frozen=True)
+class _How:
+    """What kernels are told of all pieces. number: of the first one, among those of all tensors of a forward."""
+
+    plan: Plan
+    param: Param
+    cells: Array
+    key: int
+    number: int
+    rank: int
+
+    def run(self, kernel: Any, **fields: Any) -> None:
+        noise: dict[str, Any] = {"cells": self.cells, "key": self.key, "number": self.number, "rank": self.rank}
+        run(kernel, self.plan.pieces, group_size=self.plan.size, **self.param.fields, **noise, **fields)
 
 
 def add_noise_to_all(
@@ -28,72 +45,94 @@ def add_noise_to_all(
     group_size: int,
     param: Param,
     noise: str,
-    memory: Memory,
     apart: bool = False,
 ) -> Iterator[Tensor]:
     """The noisy weights, one by one; each of the shape and memory format of its weight, see noise.add_noise.
 
-    All must be `in_cpu_memory`. memory: where those of large weights come from. apart: each has a node of its own
-    in autograd's graph, for backwards that go through it tensor by tensor; the noise is the same.
+    All must be `in_cpu_memory`. apart: each has a node of its own in autograd's graph, for backwards that go
+    through it tensor by tensor; the noise is the same.
     """
-    slices = list(cut(weights, logits))
-    entries = [tuple(weight.numel() for weight in weights[some]) for some in slices]
-    eps = [memory.empty(sum(of), weights[some.start].dtype) for some, of in zip(slices, entries, strict=True)]
-    fill(noise, eps)
-    for some, of, flat in zip(slices, entries, eps, strict=True):
-        if len(of) == 1 or not apart:
-            yield from _add(bucket_of(of, group_size), flat, weights[some], logits[some], param, memory)
-            continue
-        for part, weight, one in zip(torch.split(flat, list(of)), weights[some], logits[some], strict=True):
-            yield from _add(bucket_of((len(part),), group_size), part, [weight], [one], param, memory)
-
-
-def _add(
-    bucket: Bucket, eps: Tensor, weights: Sequence[Tensor], logits: Sequence[Tensor], param: Param, memory: Memory
-) -> tuple[Tensor, ...]:
-    noisy: tuple[Tensor, ...] = _AddNoise.apply(bucket, eps, param, memory, *logits, *weights)  # type: ignore[no-untyped-call]
-    run_early(noisy[0])
-    return noisy
+    key, number = new_key(), 0
+    each = (slice(place, place + 1) for place in range(len(weights)))
+    for some in each if apart else together(weights):
+        plan = plan_of(tuple(one.numel() for one in weights[some]), group_size)
+        groups = [one.numel() for one in logits[some]]
+        if groups != plan.groups:  # kernels look at no shape
+            raise RuntimeError(f"logits of {groups} groups for weights of {plan.groups}")
+        how = _How(plan, param, cells_of(noise), key, number, rank())
+        number += len(plan.pieces)
+        noisy: tuple[Tensor, ...] = _AddNoise.apply(how, *logits[some], *weights[some])  # type: ignore[no-untyped-call]
+        run_early(noisy[0])
+        yield from noisy
 
 
 class _AddNoise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, bucket: Bucket, eps: Tensor, param: Param, memory: Memory, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        count = len(bucket.entries)
-        given, weights = tensors[:count], tensors[count:]
-        logits = bucket.look(given)
-        flat = bucket.look(weights) if bucket.alone else bucket.join(weights, memory)
-        low, high, places = bucket.extremes(flat)
-        scale = high - low
-        step = param.step(logits, out=memory.empty_like(logits))
-        amount = step.to(scale.dtype).mul_(bucket.to_groups(scale))  # (G,)
-        ctx.save_for_backward(eps, scale, places.at, places.of, places.share, *given)
-        ctx.bucket, ctx.param, ctx.memory = bucket, param, memory
-        ctx.shapes = [weight.shape for weight in weights]
+    def forward(ctx: Any, how: _How, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(how.plan.groups)
+        logits, weights = _row_major(tensors[:count]), _row_major(tensors[count:])
+        noisy = [torch.empty_like(weight) for weight in weights]
+        lows, highs, at_low, at_high = np.empty((4, len(how.plan.pieces)), np.float32)
+        how.run(kernels.look, weight=addresses(weights), lows=lows, highs=highs)
+        low, high = np.minimum.reduceat(lows, how.plan.tensors), np.maximum.reduceat(highs, how.plan.tensors)
+        extremes = {"low": low, "high": high, "at_low": at_low, "at_high": at_high}
+        given = {"weight": addresses(weights), "logits": addresses(logits), "noisy": addresses(noisy)}
+        how.run(kernels.add_noise, **given, **extremes, lows=lows, highs=highs)
+        ctx.save_for_backward(*tensors)
+        ctx.how, ctx.extremes = how, extremes
         ctx.set_materialize_grads(False)
-        out = memory.empty_like(flat) if bucket.alone else flat
-        noisy = bucket.shaped(bucket.add_scaled(flat, eps, amount, out), ctx.shapes)
-        return tuple(_laid_out(one, weight, memory) for one, weight in zip(noisy, weights, strict=True))
+        return tuple(_laid_out(*pair) for pair in zip(noisy, tensors[count:], strict=True))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        eps, scale, at, of, share, *logits = ctx.saved_tensors
-        bucket, memory, logits = ctx.bucket, ctx.memory, ctx.bucket.look(logits)
-        pairs = zip(grads, ctx.shapes, strict=True)
-        given = [eps.new_zeros(shape) if one is None else one for one, shape in pairs]
-        flat = bucket.join(given, memory)  # it lies where the noisy weights did, if nobody holds them
-        sums = bucket.dot(flat, eps, out=memory.empty(len(logits), eps.dtype))  # (G,)
-        step, rise = ctx.param.step_and_rise(logits, memory.empty_like(logits), memory.empty_like(logits))
-        to_scale = bucket.sum_groups(step.mul_(sums)).to(eps.dtype)  # (T,)
-        to_weights = bucket.shaped(flat.index_add_(0, at, to_scale[of] * share), ctx.shapes)
-        to_logits = bucket.split_groups(rise.mul_(sums).mul_(bucket.to_groups(scale)))
-        both = zip((*to_logits, *to_weights), 2 * grads, strict=True)
-        return *NOT_TENSORS, *(None if used is None else one for one, used in both)
+        how: _How = ctx.how
+        plan, extremes = how.plan, ctx.extremes
+        saved = _row_major(ctx.saved_tensors)
+        logits, weights = saved[: len(grads)], saved[len(grads) :]
+        given = [None if one is None else one.contiguous().resolve_neg() for one in grads]
+        to_weights = [None if one is None else torch.empty_like(one) for one in given]
+        to_logits: Sequence[Tensor] = [torch.empty_like(one) for one in logits]
+        grad = {"grad": addresses(given), "grad_weight": addresses(to_weights)}
+        tables = {"logits": addresses(logits), "grad_logits": addresses(to_logits)}
+        sums = np.empty(len(plan.pieces), np.float32)
+        how.run(kernels.pass_back, **grad, **tables, **extremes, sums=sums)
+        to_scale = _add_up(sums, plan.tensors)
+        if plan.split:
+            to_logits, to_scale = _finish(how, extremes, sums, logits)
+        low, high = (_add_up(extremes[side], plan.tensors) for side in ("at_low", "at_high"))
+        shares = {"to_low": -to_scale / np.maximum(low, 1), "to_high": to_scale / np.maximum(high, 1)}
+        how.run(kernels.share, weight=addresses(weights), **grad, **extremes, **shares)
+        return (
+            None,
+            *(one if used is not None else None for one, used in zip(to_logits, grads, strict=True)),
+            *to_weights,
+        )
 
 
-def _laid_out(tensor: Tensor, like: Tensor, memory: Memory) -> Tensor:
+def _finish(
+    how: _How, extremes: dict[str, Array], sums: Array, logits: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Array]:
+    """The gradients of the logits, and of the scale, (T,), where groups are in several pieces each."""
+    step, slope = how.param.step_and_slope(torch.cat(tuple(logits)))
+    dots = torch.from_numpy(_add_up(sums, how.plan.parts))  # (G,)
+    groups = np.array(how.plan.groups)
+    low, high = (torch.from_numpy(extremes[side].repeat(groups)) for side in ("low", "high"))
+    to_logits = slope * dots * (high - low)
+    to_scale = _add_up((step * dots).numpy(), np.cumsum(groups) - groups)
+    return torch.split(to_logits, how.plan.groups), to_scale
+
+
+@np.errstate(all="ignore")
+def _add_up(values: Array, starts: Array) -> Array:
+    """The sums of segments, added up in float64; infinities are as good as others, as in torch."""
+    return np.add.reduceat(values, starts, dtype=np.float64).astype(np.float32)
+
+
+def _row_major(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [one.contiguous() for one in tensors]
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     """A row-major tensor in the memory format of another."""
-    return tensor if like.is_contiguous() else memory.empty_like(like).copy_(tensor)
+    return tensor if like.is_contiguous() else torch.empty_like(like).copy_(tensor)

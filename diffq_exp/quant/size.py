@@ -17,15 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .bits import Param
-from .bucket import Bucket, bucket_of, cut
-from .groups import sum_entries
-from .memory import Memory
+from .groups import sum_entries, together
+from .noise import in_cpu_memory
 
 BITS_PER_MB = 8 * 2**20
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
 POWERS = tuple(2.0**k for k in range(5))  # 1 + 15 - 1 <= 2^4
-SHRINK = 8  # of buckets of logits: their memory is beside that of the noise
 WIDTH_BITS = 8  # the byte that says how wide the entries of the table of bits are
 
 
@@ -59,59 +57,60 @@ def soft_bits(
     param: Param,
     extra_bits: float,
     min_bits: float,
-    memory: Memory,
 ) -> Tensor:
     """Size in bits of tensors with the real-valued widths of their logits, (G,) each; differentiable in them.
 
-    The tables of widths are constants for the gradient. What is computed on the way is in `memory`.
+    The tables of widths are constants for the gradient.
     """
-    total, highest = _SumBits.apply(tuple(entries), group_size, param, memory, *logits)  # type: ignore[no-untyped-call]
+    total, highest = sum_bits(logits, entries, group_size, param)
     widest = torch.round(param.bits(highest) + extra_bits)  # widths grow with their logits
     table = table_bits(widest, min_bits, [one.numel() for one in logits]).sum()
-    bits: Tensor = total + (extra_bits * sum(entries) + EXTREMES_BITS * len(logits)) + table
-    return bits
+    return total + (extra_bits * sum(entries) + EXTREMES_BITS * len(logits)) + table
+
+
+def sum_bits(
+    logits: Sequence[Tensor], entries: Sequence[int], group_size: int, param: Param
+) -> tuple[Tensor, Tensor]:
+    """The sum over all entries of their group's width, differentiable; each tensor's highest logit, (T,), not."""
+    way: Any = _SumBits
+    if all(map(in_cpu_memory, logits)):
+        from .size_cpu import SumBitsOnCPU as way  # with numba, which takes its time to import
+
+    both: tuple[Tensor, Tensor] = way.apply(tuple(entries), group_size, param, *logits)
+    return both
 
 
 class _SumBits(torch.autograd.Function):
-    """The sum over all entries of their group's width; each tensor's highest logit, (T,), without a gradient.
-
-    With groups of one size it is that size times the sum over groups; what last groups lack of it is taken off.
-    """
+    """With groups of one size a sum is that size times the sum over groups; what last groups lack is taken off."""
 
     @staticmethod
     def forward(
-        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, memory: Memory, *logits: Tensor
+        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*logits)
-        ctx.entries, ctx.size, ctx.param, ctx.memory = entries, group_size or 1, param, memory
-        total, highest = _wide(logits[0].new_zeros(())), []
-        for some in cut(logits, logits, SHRINK):
-            bucket = _groups_of(logits[some])
-            flat = _wide(bucket.look(logits[some]))
-            total = total + param.sum_bits(flat, memory.empty_like(flat)) * ctx.size
-            last, missing = _short_groups(bucket.entries, entries[some], ctx.size, flat)
-            if len(last):
-                total = total - (param.bits(flat[last]) * missing).sum()
-            highest.append(bucket.maxima(flat))
-        widest = torch.cat(highest)
-        ctx.mark_non_differentiable(widest)
-        return total, widest
+        ctx.entries, ctx.size, ctx.param = entries, group_size or 1, param
+        total = _wide(logits[0].new_zeros(()))
+        for some in together(logits):
+            flat = _wide(torch.cat(list(logits[some])))
+            bits = param.bits(flat)
+            last, lacks = _short_groups(logits[some], entries[some], ctx.size)
+            total = total + bits.sum() * ctx.size - (bits[last] * lacks).sum()
+        highest = torch.stack([_wide(one).amax() for one in logits])
+        ctx.mark_non_differentiable(highest)
+        return total, highest
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
         logits: Sequence[Tensor] = ctx.saved_tensors
-        rises: list[Tensor] = []
-        for some in cut(logits, logits, SHRINK):
-            bucket = _groups_of(logits[some])
-            flat = _wide(bucket.look(logits[some]))
-            rise = ctx.param.bits_rise(flat, ctx.memory.empty_like(flat), ctx.memory.empty_like(flat))
-            rise.mul_(grad * ctx.size)
-            last, missing = _short_groups(bucket.entries, ctx.entries[some], ctx.size, flat)
-            if len(last):
-                rise[last] *= 1 - missing / ctx.size
-            rises += bucket.split_groups(rise.to(logits[some.start].dtype))
-        return None, None, None, None, *rises
+        slopes: list[Tensor] = []
+        for some in together(logits):
+            slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
+            last, lacks = _short_groups(logits[some], ctx.entries[some], ctx.size)
+            slope[last] *= 1 - lacks / ctx.size
+            groups = [one.numel() for one in logits[some]]
+            slopes += slope.to(logits[some.start].dtype).split(groups)
+        return None, None, None, *slopes
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -119,21 +118,18 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _groups_of(logits: Sequence[Tensor]) -> Bucket:
-    """The bucket of which the groups are the entries."""
-    return bucket_of(tuple(one.numel() for one in logits), 1)
-
-
-def _short_groups(groups: Sequence[int], entries: Sequence[int], size: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Groups of other than `size` entries, and how many these lack, (S,) each; only last groups of tensors are.
+def _short_groups(logits: Sequence[Tensor], entries: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+    """The last groups of tensors that have not `size` entries, and how many these lack, (S,) each.
 
     Whole tensors as groups count as groups of one entry, of which they lack a negative number.
     """
+    groups = [one.numel() for one in logits]
     lacks = [number * size - count for number, count in zip(groups, entries, strict=True)]
     last = [end - 1 for end, lack in zip(accumulate(groups), lacks, strict=True) if lack]
+    device = logits[0].device
     return (
-        _constant(tuple(last), like.device, torch.int64),
-        _constant(tuple(lack for lack in lacks if lack), like.device, like.dtype),
+        _constant(tuple(last), device, torch.int64),
+        _constant(tuple(float(lack) for lack in lacks if lack), device, torch.float32),
     )
 
 

@@ -16,9 +16,9 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["torch", "together", "alone"])
+@pytest.fixture(params=["torch", "kernels"])
 def each_way(request, monkeypatch):
-    """Noise by torch, and as weights in a CPU's memory get it: small ones in one pass, large ones alone."""
+    """Noise and sizes by torch, and as weights in a CPU's memory get them."""
     if request.param == "torch":
-        monkeypatch.setattr("diffq_exp.quant.diffq.in_cpu_memory", lambda _: False)
-    monkeypatch.setattr("diffq_exp.quant.bucket.ALONE", 1 if request.param == "alone" else 2**62)
+        for module in ("diffq", "size"):
+            monkeypatch.setattr(f"diffq_exp.quant.{module}.in_cpu_memory", lambda _: False)

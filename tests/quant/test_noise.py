@@ -16,9 +16,9 @@ MOMENTS = {"uniform": (1 / 12, 1 / 80), "gaussian": (1 / 4, 3 / 16)}  # of eps: 
 
 
 def bag(setting, *shapes):
-    model = Bag(*shapes).double()
+    model = Bag(*shapes)
     DiffQuantizer(model, **setting.kwargs()).no_optimizer()
-    return model.double()
+    return model
 
 
 def draw(model, setting):
@@ -43,7 +43,7 @@ def test_mean_variance_and_shape_of_the_distribution(noise, param):
     assert abs(eps.square().mean() - variance) < 5 * ((fourth - variance**2) / N) ** 0.5
     assert abs(eps.pow(4).mean() / fourth - 1) < 0.06
     if noise == "uniform":
-        assert eps.abs().max() <= 0.5 + 1e-9
+        assert eps.abs().max() <= 0.5 + 1e-5
         assert eps.max() > 0.499 and eps.min() < -0.499
         quarters = torch.histc(eps.float(), bins=4, min=-0.5, max=0.5) / N
         assert (quarters - 0.25).abs().max() < 0.01
@@ -87,8 +87,8 @@ def test_step_is_that_of_the_entrys_group():
     low = (torch.arange(35) // 3 % 2 == 0).view(7, 5)
     scale = (model.w0.max() - model.w0.min()).item()
     moved = torch.stack([(model()[0] - model.w0).abs() for _ in range(200)]).amax(0)
-    assert (moved[low] <= scale / 3 / 2).all() and (moved[low] > scale / 3 / 4).all()
-    assert (moved[~low] <= scale / 32767 / 2).all() and (moved[~low] > scale / 32767 / 4).all()
+    assert (moved[low] <= scale / 3 / 2 + 3e-7).all() and (moved[low] > scale / 3 / 4).all()
+    assert (moved[~low] <= scale / 32767 / 2 + 3e-7).all() and (moved[~low] > scale / 32767 / 4).all()
 
 
 def test_extra_bits_do_not_make_the_noise_smaller():

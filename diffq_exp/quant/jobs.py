@@ -1,0 +1,93 @@
+"""What a compiled kernel is told, and how it reads it; see kernels.py.
+
+numba keeps compiled kernels by the date of kernels.py alone: after a change here, that file is to be touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
+
+Piece = np.dtype([(name, "i8") for name in ("tensor", "start", "stop", "first", "last")])  # entries, groups
+Job = np.dtype(
+    [
+        ("next", "i8"),  # the first piece that no thread has taken
+        ("count", "i8"),  # of pieces
+        ("group_size", "i8"),
+        *((name, "u8") for name in ("key", "number", "rank")),  # of the noise; number: of the first piece
+        *((name, "f4") for name in ("base", "rise", "offset")),
+        # addresses: of pieces, (P,); of the addresses of float32 tensors, (T,); of float32 numbers
+        ("pieces", "i8"),
+        *((name, "i8") for name in ("weight", "logits", "noisy", "grad", "grad_weight", "grad_logits")),
+        ("cells", "i8"),  # (CELLS,)
+        ("factor", "i8"),  # (1,)
+        *((name, "i8") for name in ("low", "high", "to_low", "to_high", "size", "last")),  # (T,)
+        # size, last: how many entries groups have, and the last one
+        *((name, "i8") for name in ("lows", "highs", "at_low", "at_high", "sums")),  # (P,)
+    ]
+)
+
+OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
+# sums in any order, a division by zero gives inf; nan and infinities count
+
+inner = njit(**OPTIONS)  # a function that kernels call
+
+
+def kernel(function: Any) -> Any:
+    """A C function of a pointer to a job. What it compiles numba keeps, if there is a place to write to."""
+    signature = types.void(types.CPointer(from_dtype(Job)))
+    try:
+        return cfunc(signature, cache=True, **OPTIONS)(function)
+    except RuntimeError:
+        return cfunc(signature, **OPTIONS)(function)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), build
+
+
+@intrinsic
+def take(typing: Any, job: Any) -> Any:
+    """job.next, which goes up by one in the same moment."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = context.get_value_type(types.int64)
+        return builder.atomic_rmw("add", builder.bitcast(args[0], integer.as_pointer()), integer(1), "monotonic")
+
+    return types.int64(job), build
+
+
+@inner
+def pieces_of(job: Any) -> Any:
+    return carray(_pointer(job.pieces), job.count, Piece)
+
+
+@inner
+def floats(address: Any, count: Any) -> Any:
+    return carray(_pointer(address), count, np.float32)
+
+
+@inner
+def at(address: Any, place: Any) -> Any:
+    """One of some numbers."""
+    return carray(_pointer(address), place + 1, np.float32)[place]
+
+
+@inner
+def has(table: Any, tensor: Any) -> Any:
+    return carray(_pointer(table), tensor + 1, np.int64)[tensor] != 0
+
+
+@inner
+def part(table: Any, tensor: Any, start: Any, stop: Any) -> Any:
+    """Entries of one of the tensors of a table."""
+    return floats(carray(_pointer(table), tensor + 1, np.int64)[tensor], stop)[start:stop]

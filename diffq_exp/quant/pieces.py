@@ -1,0 +1,55 @@
+"""How tensors are cut into pieces for kernels.py."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from .draw import Array
+from .groups import group_count
+from .jobs import Piece
+from .kernels import PIECE
+
+WHOLE = 2**62  # a group's size that no tensor reaches
+
+
+class Plan:
+    """The pieces of T tensors of so many entries, in groups of `group_size` (0: whole tensors); see `plan_of`.
+
+    pieces: (P,); tensors: the first piece of each tensor, (T,); groups: of each tensor, (T,). split: whether pieces
+    are parts of groups, else they have whole ones; parts: then, the first piece of each group of all tensors, (G,).
+    """
+
+    def __init__(self, entries: tuple[int, ...], group_size: int) -> None:
+        self.size = group_size or WHOLE
+        self.split = self.size > PIECE
+        self.groups = [group_count(count, group_size) for count in entries]
+        cuts = [self._cut(tensor, count) for tensor, count in enumerate(entries)]
+        self.pieces = np.concatenate(cuts)
+        counts = [len(one) for one in cuts]
+        self.tensors: Array = np.cumsum(counts) - counts
+        new = [np.diff(self.pieces[name], prepend=-1) != 0 for name in ("tensor", "first")]
+        self.parts = np.flatnonzero(new[0] | new[1])
+
+    def _cut(self, tensor: int, entries: int) -> Array:
+        """The pieces of one tensor."""
+        if self.split:
+            ends = [min(start + self.size, entries) for start in range(0, entries, self.size)]
+            starts = [np.arange(group * self.size, end, PIECE) for group, end in enumerate(ends)]
+            of = np.repeat(np.arange(len(ends)), [len(one) for one in starts])
+            start = np.concatenate(starts)
+            stop = np.minimum(start + PIECE, np.array(ends)[of])
+            first, last = of, of + 1
+        else:
+            step = PIECE // self.size * self.size
+            start = np.arange(0, entries, step)
+            stop = np.minimum(start + step, entries)
+            first, last = start // self.size, -(-stop // self.size)
+        pieces = np.zeros(len(start), Piece)
+        for name, value in {"tensor": tensor, "start": start, "stop": stop, "first": first, "last": last}.items():
+            pieces[name] = value
+        return pieces
+
+
+plan_of = lru_cache(maxsize=4096)(Plan)
