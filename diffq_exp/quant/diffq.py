@@ -69,7 +69,7 @@ class DiffQuantizer(LearnedQuantizer):
         weights = [item.param for item in self.selection.quantized]
         logits = [self._learned(item) for item in self.selection.quantized]
         size, param, noise = self.group_size, self._param, self.noise
-        if weights and all(map(in_cpu_memory, [*weights, *logits])):
+        if weights and in_cpu_memory([*weights, *logits]):
             from .noise_cpu import add_noise_to_all  # with numba, which takes its time to import
 
             apart = self._holding  # checkpointed layers may go backward one by one

@@ -15,6 +15,7 @@ CPU's memory goes through noise_cpu.py instead: the same formulas for many tenso
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,14 +29,11 @@ from .groups import scaled_groups, sum_groups
 FIRST = 2**62  # in autograd's order, in which the highest number comes first
 
 
-def in_cpu_memory(tensor: Tensor) -> bool:
-    """Whether kernels can have it: float32 in a CPU's memory, outside of torch.compile, at least one entry."""
-    return (
-        not torch.compiler.is_compiling()
-        and tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
-        and type(tensor) in (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
-        and tensor.numel() > 0
+def in_cpu_memory(tensors: Sequence[Tensor]) -> bool:
+    """Whether kernels can have them: float32 in a CPU's memory, outside of torch.compile, an entry each at least."""
+    plain = (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
+    return not torch.compiler.is_compiling() and all(
+        type(one) in plain and one.is_cpu and one.dtype == torch.float32 and one.numel() > 0 for one in tensors
     )
 
 

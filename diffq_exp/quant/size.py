@@ -73,7 +73,7 @@ def sum_bits(
 ) -> tuple[Tensor, Tensor]:
     """The sum over all entries of their group's width, differentiable; each tensor's highest logit, (T,), not."""
     way: Any = _SumBits
-    if all(map(in_cpu_memory, logits)):
+    if in_cpu_memory(logits):
         from .size_cpu import SumBitsOnCPU as way  # with numba, which takes its time to import
 
     both: tuple[Tensor, Tensor] = way.apply(tuple(entries), group_size, param, *logits)
