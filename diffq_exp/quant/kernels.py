@@ -225,7 +225,7 @@ def pass_back(pointer: Any) -> None:
 def share(pointer: Any) -> None:
     """Add to_low and to_high to the gradients of the entries that are extremes."""
     job = carray(pointer, 1)[0]
-    pieces, low, high = pieces_of(job), floats(job.low, job.count), floats(job.high, job.count)
+    pieces = pieces_of(job)
     for _ in range(job.count):
         place = take(pointer)
         if place >= job.count:
@@ -233,13 +233,13 @@ def share(pointer: Any) -> None:
         piece = pieces[place]
         if at(job.at_low, place) + at(job.at_high, place) == F0 or not has(job.grad, piece.tensor):
             continue
+        low, high = at(job.low, piece.tensor), at(job.high, piece.tensor)
+        to_low, to_high = at(job.to_low, piece.tensor), at(job.to_high, piece.tensor)
         weight = part(job.weight, piece.tensor, piece.start, piece.stop)
         grad_weight = part(job.grad_weight, piece.tensor, piece.start, piece.stop)
         for i in range(len(weight)):
-            if weight[i] == low[piece.tensor]:
-                grad_weight[i] += at(job.to_low, piece.tensor)
-            elif weight[i] == high[piece.tensor]:
-                grad_weight[i] += at(job.to_high, piece.tensor)
+            more = to_low if weight[i] == low else F0
+            grad_weight[i] += to_high if weight[i] == high else more
 
 
 # ---- the kernels of the size: of pieces of logits ----------------------------------------------------------------

@@ -9,8 +9,8 @@ With g the gradient that arrives and r = sum over a group of g * eps, both gradi
 and the latter goes to the entries that are the tensor's extremes, shared equally between equal ones. So the
 backward is one product and one reduction, and of the size of w only eps is kept besides the noisy weights.
 
-Here one tensor at a time, by torch alone, for any device and in one graph under torch.compile. What lies in a
-CPU's memory goes through noise_cpu.py instead: the same formulas for many tensors in one pass.
+Here one tensor at a time, by torch alone, for any device and dtype and in one graph under torch.compile. float32 in
+a CPU's memory goes through noise_cpu.py instead: the same formulas in compiled loops.
 """
 
 from __future__ import annotations
