@@ -81,7 +81,10 @@ def sum_bits(
 
 
 class _SumBits(torch.autograd.Function):
-    """With groups of one size a sum is that size times the sum over groups; what last groups lack is taken off."""
+    """A sum is the groups' size times the sum over groups, and what each tensor's last group has more or less.
+
+    Where tensors are groups of their own, these have one entry, and more.
+    """
 
     @staticmethod
     def forward(
@@ -93,8 +96,8 @@ class _SumBits(torch.autograd.Function):
         for some in together(logits):
             flat = _wide(torch.cat(list(logits[some])))
             bits = param.bits(flat)
-            last, lacks = _short_groups(logits[some], entries[some], ctx.size)
-            total = total + bits.sum() * ctx.size - (bits[last] * lacks).sum()
+            last, more = _last_groups(logits[some], entries[some], ctx.size)
+            total = total + bits.sum() * ctx.size + (bits[last] * more).sum()
         highest = torch.stack([_wide(one).amax() for one in logits])
         ctx.mark_non_differentiable(highest)
         return total, highest
@@ -106,8 +109,8 @@ class _SumBits(torch.autograd.Function):
         slopes: list[Tensor] = []
         for some in together(logits):
             slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
-            last, lacks = _short_groups(logits[some], ctx.entries[some], ctx.size)
-            slope[last] *= 1 - lacks / ctx.size
+            last, more = _last_groups(logits[some], ctx.entries[some], ctx.size)
+            slope[last] *= 1 + more / ctx.size
             groups = [one.numel() for one in logits[some]]
             slopes += slope.to(logits[some.start].dtype).split(groups)
         return None, None, None, *slopes
@@ -118,19 +121,12 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _short_groups(logits: Sequence[Tensor], entries: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-    """The last groups of tensors that have not `size` entries, and how many these lack, (S,) each.
-
-    Whole tensors as groups count as groups of one entry, of which they lack a negative number.
-    """
-    groups = [one.numel() for one in logits]
-    lacks = [number * size - count for number, count in zip(groups, entries, strict=True)]
-    last = [end - 1 for end, lack in zip(accumulate(groups), lacks, strict=True) if lack]
-    device = logits[0].device
-    return (
-        _constant(tuple(last), device, torch.int64),
-        _constant(tuple(float(lack) for lack in lacks if lack), device, torch.float32),
-    )
+def _last_groups(logits: Sequence[Tensor], entries: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+    """Where the last groups are, and how many entries more than `size` they have (negative: fewer), (T,) each."""
+    groups, device = [one.numel() for one in logits], logits[0].device
+    last = tuple(end - 1 for end in accumulate(groups))
+    more = tuple(float(count - number * size) for number, count in zip(groups, entries, strict=True))
+    return _constant(last, device, torch.int64), _constant(more, device, torch.float32)
 
 
 def exact_bits(bits: Tensor, entries: int, group_size: int, min_bits: float) -> Tensor:

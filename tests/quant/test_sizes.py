@@ -19,6 +19,8 @@ from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 def make(model, setting, seed=0):
     quantizer = DiffQuantizer(model, **setting.kwargs())
