@@ -192,6 +192,8 @@ class Attached(ABC):
                 self.model._forward_hooks_always_called.pop(key, None)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._holding:
+            raise RuntimeError("a model is not to be copied or pickled inside noisy(): its weights are noise there")
         take_out(self._items())  # a copy of the model must not carry the weights of an interrupted forward
         return {**self.__dict__, "_cache": None, "_holding": False}
 

@@ -50,7 +50,7 @@ def rank() -> int:
 
 def new_key() -> int:
     """A whole number below 2^63 - 1 that noise can follow from; advances torch's global generator."""
-    return int(torch.randint(2**63 - 1, (1,)).numpy()[0])
+    return int(torch.randint(2**63 - 1, (1,), device="cpu").numpy()[0])
 
 
 @cache

@@ -22,7 +22,7 @@ def group_count(entries: int, group_size: int) -> int:
 
 def _split(flat: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     """(N,) -> the full groups as a view (full, group_size), and the rest, (0 <= rest < group_size,)."""
-    size = group_size or flat.numel()
+    size = min(group_size or flat.numel(), flat.numel())
     full = flat.numel() // size
     return flat[: full * size].view(full, size), flat[full * size :]
 
@@ -73,7 +73,7 @@ def sum_groups(flat: Tensor, group_size: int) -> Tensor:
 
 def sum_entries(per_group: Tensor, entries: int, group_size: int) -> Tensor:
     """Sum over all entries of their group's value, (G,) -> (), without a value per entry."""
-    size = group_size or entries
+    size = min(group_size or entries, entries)
     missing = len(per_group) * size - entries  # entries that the last group lacks
     total = per_group.sum() * size
     return total - per_group[-1] * missing if missing else total

@@ -1,15 +1,17 @@
-"""What a compiled kernel is told, and how it reads it; see kernels.py.
-
-numba keeps compiled kernels by the date of kernels.py alone: after a change here, that file is to be touched.
-"""
+"""What a compiled kernel is told, and how it reads it; see kernels.py."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
+
+FILES = (Path(__file__), Path(__file__).with_name("arithmetic.py"))
+VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()[:8]
 
 Piece = np.dtype([(name, "i8") for name in ("tensor", "start", "stop", "first", "last")])  # entries, groups
 Job = np.dtype(
@@ -27,22 +29,26 @@ Job = np.dtype(
         *((name, "i8") for name in ("low", "high", "to_low", "to_high", "size", "last")),  # (T,)
         # size, last: how many entries groups have, and the last one
         *((name, "i8") for name in ("lows", "highs", "at_low", "at_high", "sums")),  # (P,)
+        (VERSION, "i1"),  # numba keeps kernels by the date of kernels.py and by this type: now by these files, too
     ]
 )
 
-OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
-# sums in any order, a division by zero gives inf; nan and infinities count
+IN_ORDER: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}  # 1 / 0 is inf
+IN_ANY_ORDER = {
+    **IN_ORDER,
+    "fastmath": {"contract", "nsz", "arcp", "reassoc"},
+}  # for sums; still, nan and inf count
 
-inner = njit(**OPTIONS)  # a function that kernels call
+inner, adding = njit(**IN_ORDER), njit(**IN_ANY_ORDER)  # functions that kernels call
 
 
 def kernel(function: Any) -> Any:
-    """A C function of a pointer to a job. What it compiles numba keeps, if there is a place to write to."""
+    """A C function of a pointer to a job. numba keeps what it compiles."""
     signature = types.void(types.CPointer(from_dtype(Job)))
     try:
-        return cfunc(signature, cache=True, **OPTIONS)(function)
-    except RuntimeError:
-        return cfunc(signature, **OPTIONS)(function)
+        return cfunc(signature, cache=True, **IN_ANY_ORDER)(function)
+    except Exception:  # no place to write to, a full disk, a damaged file; what is wrong with the function is again
+        return cfunc(signature, **IN_ANY_ORDER)(function)
 
 
 @intrinsic

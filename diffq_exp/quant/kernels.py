@@ -3,53 +3,46 @@
 Tensors are cut into pieces (pieces.py) that fit in a core's first cache, and all that is to be done with a piece is
 done while it is there: its noise is drawn, used and forgotten, and drawn again in the backward. A kernel is a C
 function of one job (jobs.py); several threads run it at once, each taking the next piece that is left (threads.py).
+What is of a whole tensor, noise_cpu.py and size_cpu.py put together from its pieces, between two kernels:
 
-Noise is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a function of a key and
-a counter, here (place in the piece, number of the piece, rank, 0), so that neither the number of threads nor their
-order changes it.
+    kernel          reads                                         writes
+    look            weight                                        per piece: lows, highs
+    add_noise       weight, logits; low, high; lows, highs        noisy; per piece: at_low, at_high
+    pass_back       grad, logits; low, high                       grad_weight, grad_logits; per piece: sums
+    share           weight; low, high, to_low, to_high; at_...    grad_weight, at the extremes
+    sum_bits        logits; size, last                            per piece: sums, highs
+    pass_back_bits  logits; size, last; factor                    grad_logits
 
-What is read from a job inside of a loop keeps it from being made of vectors, hence the local names; and a plain
-number would make float64 of float32, hence np.float32.
+What is read from a job inside of a loop keeps it from being made of vectors, hence the local names; see also
+arithmetic.py.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numba import carray
 
+from .arithmetic import (
+    F0,
+    F1,
+    LN2,
+    count_of,
+    exp2,
+    log2,
+    ordered,
+    philox,
+    sigma_and_slope,
+    sigmoid,
+    sum_groups,
+    value_of,
+)
 from .draw import CELLS
 from .jobs import at, floats, has, inner, kernel, part, pieces_of, take
 
 PIECE = 4096  # entries; a piece has whole groups, or is a part of one
-SHORT = 32  # entries of a group
 BLOCK = 8  # entries that a counter gives: 16 bits of 128 each
-
-F0, F1, HALF = np.float32(0), np.float32(1), np.float32(0.5)
-LOG2_E, LN2 = np.float32(1 / math.log(2)), np.float32(math.log(2))
-TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))  # of 2^x
-EXPONENT, SIGN, ROOT = np.int32(23), np.int32(31), np.float32(0.5**0.5).view(np.int32)  # in the bits of a float32
-
-
-# ---- noise -------------------------------------------------------------------------------------------------------
-
-
-@inner
-def philox(out: Any, count: Any, number: Any, rank: Any, key: Any) -> None:
-    """128 random bits for each counter (i, number, rank, 0), i < count, into `out`, uint32 (4 * count,)."""
-    for i in range(count):
-        c0, c1, c2, c3 = np.uint32(i), np.uint32(number), np.uint32(rank), np.uint32(0)
-        k0, k1 = np.uint32(key), np.uint32(key >> np.uint64(32))
-        for _ in range(10):
-            one = np.uint64(c0) * np.uint64(0xD2511F53)
-            other = np.uint64(c2) * np.uint64(0xCD9E8D57)
-            c0 = np.uint32(other >> np.uint64(32)) ^ c1 ^ k0
-            c2 = np.uint32(one >> np.uint64(32)) ^ c3 ^ k1
-            c1, c3 = np.uint32(other), np.uint32(one)
-            k0, k1 = np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
-        out[i], out[count + i], out[2 * count + i], out[3 * count + i] = c0, c1, c2, c3
 
 
 @inner
@@ -59,79 +52,6 @@ def _draw(job: Any, place: Any, words: Any, eps: Any) -> None:
     chosen, cells = words.view(np.uint16), floats(job.cells, CELLS)
     for i in range(len(eps)):
         eps[i] = cells[chosen[i]]
-
-
-# ---- numbers -----------------------------------------------------------------------------------------------------
-
-
-@inner
-def _ordered(bits: Any) -> Any:
-    """The bits of floats as integers in the order of the floats, nan outermost; and back."""
-    return np.int32(bits ^ ((bits >> SIGN) & np.int32(2**31 - 1)))
-
-
-@inner
-def _value(ordered: Any) -> Any:
-    return np.int32(_ordered(ordered)).view(np.float32)
-
-
-@inner
-def _exp2(x: Any) -> Any:
-    """2^x within 2e-7 of it, for x from -126 to 127, where it stays; nan for nan."""
-    x = max(min(x, np.float32(127)), np.float32(-126)) if x == x else x
-    whole = np.floor(x + HALF)
-    part = x - whole
-    value = TAYLOR[7]
-    value = value * part + TAYLOR[6]
-    value = value * part + TAYLOR[5]
-    value = value * part + TAYLOR[4]
-    value = value * part + TAYLOR[3]
-    value = value * part + TAYLOR[2]
-    value = value * part + TAYLOR[1]
-    value = value * part + TAYLOR[0]
-    return value * np.int32((np.int32(whole) + np.int32(127)) << EXPONENT).view(np.float32)
-
-
-@inner
-def _log2(x: Any) -> Any:
-    """The logarithm of a number of at least 1, within 2e-7 of it; nan for nan."""
-    bits = np.float32(x).view(np.int32)
-    exponent = (bits - ROOT) >> EXPONENT
-    rest = np.int32(bits - (exponent << EXPONENT)).view(np.float32)  # in [sqrt(1/2), sqrt(2))
-    t = (rest - F1) / (rest + F1)  # log(rest) = 2 artanh(t)
-    square = t * t
-    series = F1 + square * (np.float32(1 / 3) + square * (np.float32(1 / 5) + square * np.float32(1 / 7)))
-    return np.float32(exponent) + np.float32(2) * LOG2_E * t * series if x == x else x
-
-
-@inner
-def _sigma(logit: Any) -> Any:
-    return F1 / (F1 + _exp2(-LOG2_E * logit))
-
-
-@inner
-def _count(entries: Any, value: Any) -> Any:
-    found = F0
-    for entry in entries:
-        found += F1 if entry == value else F0
-    return found
-
-
-@inner
-def _sum_groups(entries: Any, size: Any, sums: Any) -> None:
-    """The sum of each group: of many short ones all first entries, all second entries and so on."""
-    full = len(entries) // size
-    sums[:] = F0
-    if size <= SHORT:
-        for k in range(size):
-            for j in range(full):
-                sums[j] += entries[j * size + k]
-    else:
-        for j in range(full):
-            for entry in entries[j * size : (j + 1) * size]:
-                sums[j] += entry
-    for entry in entries[full * size :]:
-        sums[full] += entry
 
 
 # ---- the kernels of the noise ------------------------------------------------------------------------------------
@@ -149,8 +69,8 @@ def look(pointer: Any) -> None:
         piece = pieces[place]
         low, high = np.int32(2**31 - 1), np.int32(-(2**31))
         for bits in part(job.weight, piece.tensor, piece.start, piece.stop).view(np.int32):
-            low, high = min(low, _ordered(bits)), max(high, _ordered(bits))
-        lows[place], highs[place] = _value(low), _value(high)
+            low, high = min(low, ordered(bits)), max(high, ordered(bits))
+        lows[place], highs[place] = value_of(low), value_of(high)
 
 
 @kernel
@@ -171,13 +91,13 @@ def add_noise(pointer: Any) -> None:
         noisy = part(job.noisy, piece.tensor, piece.start, piece.stop)
         logits = part(job.logits, piece.tensor, piece.first, piece.last)
         for j in range(len(logits)):
-            amounts[j] = (high - low) / (_exp2(base + rise * _sigma(logits[j])) - offset)
+            amounts[j] = (high - low) / (exp2(base + rise * sigmoid(logits[j])) - offset)
         noise = eps[: len(weight)]
         _draw(job, place, words, noise)
         for i in range(len(noise)):
             noisy[i] = weight[i] + amounts[group[i]] * noise[i]
-        at_low[place] = _count(weight, low) if at(job.lows, place) == low and low < high else F0
-        at_high[place] = _count(weight, high) if at(job.highs, place) == high and low < high else F0
+        at_low[place] = count_of(weight, low) if at(job.lows, place) == low and low < high else F0
+        at_high[place] = count_of(weight, high) if at(job.highs, place) == high and low < high else F0
 
 
 @kernel
@@ -204,7 +124,7 @@ def pass_back(pointer: Any) -> None:
         for i in range(len(noise)):
             grad_weight[i] = grad[i]
             noise[i] *= grad[i]
-        _sum_groups(noise, job.group_size, dot)
+        sum_groups(noise, job.group_size, dot)
         if job.group_size > PIECE:
             sums[place] = dot[0]
             continue
@@ -212,12 +132,11 @@ def pass_back(pointer: Any) -> None:
         logits = part(job.logits, piece.tensor, piece.first, piece.last)
         grad_logits = part(job.grad_logits, piece.tensor, piece.first, piece.last)
         for j in range(len(logits)):
-            tail = _exp2(-LOG2_E * logits[j])
-            sigma = F1 / (F1 + tail)
-            power = _exp2(base + rise * sigma)
+            sigma, slope = sigma_and_slope(logits[j])
+            power = exp2(base + rise * sigma)
             step = F1 / (power - offset)
             total += dot[j] * step
-            grad_logits[j] = -LN2 * rise * (tail * sigma * sigma) * power * step * step * scale * dot[j]
+            grad_logits[j] = -LN2 * rise * slope * power * step * step * scale * dot[j]
         sums[place] = total
 
 
@@ -265,17 +184,17 @@ def sum_bits(pointer: Any) -> None:
         logits = part(job.logits, piece.tensor, piece.start, piece.stop)
         total, high = F0, np.int32(-(2**31))
         for bits in logits.view(np.int32):
-            high = max(high, _ordered(bits))
+            high = max(high, ordered(bits))
         for j in range(len(logits)):
-            widths[j] = base + rise * _sigma(logits[j])
+            widths[j] = base + rise * sigmoid(logits[j])
         if offset == F0:
             for j in range(len(logits)):
-                widths[j] = _log2(_exp2(widths[j]) + F1)
+                widths[j] = log2(exp2(widths[j]) + F1)
         if _ends(pieces, place):
             widths[len(logits) - 1] *= at(job.last, piece.tensor) / at(job.size, piece.tensor)
         for width in widths[: len(logits)]:
             total += width
-        sums[place], highs[place] = total * at(job.size, piece.tensor), _value(high)
+        sums[place], highs[place] = total * at(job.size, piece.tensor), value_of(high)
 
 
 @kernel
@@ -292,9 +211,8 @@ def pass_back_bits(pointer: Any) -> None:
         grad_logits = part(job.grad_logits, piece.tensor, piece.start, piece.stop)
         factor = at(job.factor, 0) * at(job.size, piece.tensor)
         for j in range(len(logits)):
-            tail = _exp2(-LOG2_E * logits[j])
-            sigma = F1 / (F1 + tail)
-            power = _exp2(base + rise * sigma)
-            grad_logits[j] = factor * rise * (tail * sigma * sigma) * power / (power + F1 - offset)
+            sigma, slope = sigma_and_slope(logits[j])
+            power = exp2(base + rise * sigma)
+            grad_logits[j] = factor * rise * slope * power / (power + F1 - offset)
         if _ends(pieces, place):
             grad_logits[len(logits) - 1] *= at(job.last, piece.tensor) / at(job.size, piece.tensor)

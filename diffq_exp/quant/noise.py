@@ -30,10 +30,10 @@ FIRST = 2**62  # in autograd's order, in which the highest number comes first
 
 
 def in_cpu_memory(tensors: Sequence[Tensor]) -> bool:
-    """Whether kernels can have them: float32 in a CPU's memory, with entries, outside of torch.compile."""
+    """Whether kernels can have them: float32 in a CPU's memory, outside of torch.compile; not if one is empty."""
     plain = (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
     return not torch.compiler.is_compiling() and all(
-        type(one) in plain and one.is_cpu and one.dtype == torch.float32 and one.numel() > 0 for one in tensors
+        type(one) in plain and one.is_cpu and one.dtype == torch.float32 and one.data_ptr() for one in tensors
     )
 
 

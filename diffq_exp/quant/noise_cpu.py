@@ -20,7 +20,7 @@ from .draw import Array, cells_of, new_key, rank
 from .groups import together
 from .noise import run_early
 from .pieces import Plan, plan_of
-from .threads import addresses, run
+from .threads import addresses, flat, run
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _How:
 
     def run(self, kernel: Any, **fields: Any) -> None:
         noise: dict[str, Any] = {"cells": self.cells, "key": self.key, "number": self.number, "rank": self.rank}
-        run(kernel, self.plan.pieces, group_size=self.plan.size, **self.param.fields, **noise, **fields)
+        run(kernel, self.plan, group_size=self.plan.size, **self.param.fields, **noise, **fields)
 
 
 def add_noise_to_all(
@@ -56,9 +56,6 @@ def add_noise_to_all(
     each = (slice(place, place + 1) for place in range(len(weights)))
     for some in each if apart else together(weights):
         plan = plan_of(tuple(one.numel() for one in weights[some]), group_size)
-        groups = [one.numel() for one in logits[some]]
-        if groups != plan.groups:  # kernels look at no shape
-            raise RuntimeError(f"logits of {groups} groups for weights of {plan.groups}")
         how = _How(plan, param, cells_of(noise), key, number, rank())
         number += len(plan.pieces)
         noisy: tuple[Tensor, ...] = _AddNoise.apply(how, *logits[some], *weights[some])  # type: ignore[no-untyped-call]
@@ -69,12 +66,12 @@ def add_noise_to_all(
 class _AddNoise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, how: _How, *tensors: Tensor) -> tuple[Tensor, ...]:
-        count = len(how.plan.groups)
-        logits, weights = _row_major(tensors[:count]), _row_major(tensors[count:])
+        plan, count = how.plan, len(how.plan.counts)
+        logits, weights = flat(tensors[:count], plan.groups), flat(tensors[count:], plan.counts)
         noisy = [torch.empty_like(weight) for weight in weights]
-        lows, highs, at_low, at_high = np.empty((4, len(how.plan.pieces)), np.float32)
+        lows, highs, at_low, at_high = np.empty((4, len(plan.pieces)), np.float32)
         how.run(kernels.look, weight=addresses(weights), lows=lows, highs=highs)
-        low, high = np.minimum.reduceat(lows, how.plan.tensors), np.maximum.reduceat(highs, how.plan.tensors)
+        low, high = np.minimum.reduceat(lows, plan.tensors), np.maximum.reduceat(highs, plan.tensors)
         extremes = {"low": low, "high": high, "at_low": at_low, "at_high": at_high}
         given = {"weight": addresses(weights), "logits": addresses(logits), "noisy": addresses(noisy)}
         how.run(kernels.add_noise, **given, **extremes, lows=lows, highs=highs)
@@ -88,9 +85,9 @@ class _AddNoise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         how: _How = ctx.how
         plan, extremes = how.plan, ctx.extremes
-        saved = _row_major(ctx.saved_tensors)
-        logits, weights = saved[: len(grads)], saved[len(grads) :]
-        given = [None if one is None else one.contiguous().resolve_neg() for one in grads]
+        saved = ctx.saved_tensors
+        logits, weights = flat(saved[: len(grads)], plan.groups), flat(saved[len(grads) :], plan.counts)
+        given = flat(grads, plan.counts)
         to_weights = [None if one is None else torch.empty_like(one) for one in given]
         to_logits: Sequence[Tensor] = [torch.empty_like(one) for one in logits]
         grad = {"grad": addresses(given), "grad_weight": addresses(to_weights)}
@@ -127,10 +124,6 @@ def _finish(
 def _add_up(values: Array, starts: Array) -> Array:
     """The sums of segments, added up in float64; infinities are as good as others, as in torch."""
     return np.add.reduceat(values, starts, dtype=np.float64).astype(np.float32)
-
-
-def _row_major(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [one.contiguous() for one in tensors]
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:

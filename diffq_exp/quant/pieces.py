@@ -17,12 +17,14 @@ WHOLE = 2**62  # a group's size that no tensor reaches
 class Plan:
     """The pieces of T tensors of so many entries, in groups of `group_size` (0: whole tensors); see `plan_of`.
 
-    pieces: (P,); tensors: the first piece of each tensor, (T,); groups: of each tensor, (T,). split: whether pieces
-    are parts of groups, else they have whole ones; parts: then, the first piece of each group of all tensors, (G,).
+    counts, groups: the entries and the groups of each tensor, (T,); entries: of all. pieces: (P,); tensors: the
+    first piece of each tensor, (T,). split: whether pieces are parts of groups, else they have whole ones; parts:
+    then, the first piece of each group of all tensors, (G,).
     """
 
     def __init__(self, entries: tuple[int, ...], group_size: int) -> None:
-        self.size = group_size or WHOLE
+        self.counts, self.entries = entries, sum(entries)
+        self.size = min(group_size or WHOLE, WHOLE)
         self.split = self.size > PIECE
         self.groups = [group_count(count, group_size) for count in entries]
         cuts = [self._cut(tensor, count) for tensor, count in enumerate(entries)]

@@ -81,23 +81,21 @@ def sum_bits(
 
 
 class _SumBits(torch.autograd.Function):
-    """A sum is the groups' size times the sum over groups, and what each tensor's last group has more or less.
-
-    Where tensors are groups of their own, these have one entry, and more.
-    """
+    """A sum is the groups' size times that over groups, where a last group counts as so much as there is of it."""
 
     @staticmethod
     def forward(
         ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*logits)
-        ctx.entries, ctx.size, ctx.param = entries, group_size or 1, param
+        ctx.entries, ctx.size, ctx.param = entries, float(group_size or 1), param
         total = _wide(logits[0].new_zeros(()))
         for some in together(logits):
             flat = _wide(torch.cat(list(logits[some])))
             bits = param.bits(flat)
-            last, more = _last_groups(logits[some], entries[some], ctx.size)
-            total = total + bits.sum() * ctx.size + (bits[last] * more).sum()
+            last, share = _last_groups(logits[some], entries[some], ctx.size)
+            bits[last] *= share
+            total = total + bits.sum() * ctx.size
         highest = torch.stack([_wide(one).amax() for one in logits])
         ctx.mark_non_differentiable(highest)
         return total, highest
@@ -109,8 +107,8 @@ class _SumBits(torch.autograd.Function):
         slopes: list[Tensor] = []
         for some in together(logits):
             slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
-            last, more = _last_groups(logits[some], ctx.entries[some], ctx.size)
-            slope[last] *= 1 + more / ctx.size
+            last, share = _last_groups(logits[some], ctx.entries[some], ctx.size)
+            slope[last] *= share
             groups = [one.numel() for one in logits[some]]
             slopes += slope.to(logits[some.start].dtype).split(groups)
         return None, None, None, *slopes
@@ -121,12 +119,12 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _last_groups(logits: Sequence[Tensor], entries: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-    """Where the last groups are, and how many entries more than `size` they have (negative: fewer), (T,) each."""
+def _last_groups(logits: Sequence[Tensor], entries: Sequence[int], size: float) -> tuple[Tensor, Tensor]:
+    """Where the last groups are, and how many times `size` entries they have, (T,) each. Whole tensors: size 1."""
     groups, device = [one.numel() for one in logits], logits[0].device
     last = tuple(end - 1 for end in accumulate(groups))
-    more = tuple(float(count - number * size) for number, count in zip(groups, entries, strict=True))
-    return _constant(last, device, torch.int64), _constant(more, device, torch.float32)
+    share = tuple((count - (number - 1) * size) / size for number, count in zip(groups, entries, strict=True))
+    return _constant(last, device, torch.int64), _constant(share, device, torch.float32)
 
 
 def exact_bits(bits: Tensor, entries: int, group_size: int, min_bits: float) -> Tensor:

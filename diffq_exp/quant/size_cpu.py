@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from . import kernels
 from .bits import Param
-from .pieces import plan_of
-from .threads import addresses, run
+from .pieces import WHOLE, plan_of
+from .threads import addresses, flat, run
 
 
 class SumBitsOnCPU(torch.autograd.Function):
@@ -20,31 +20,27 @@ class SumBitsOnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor
+        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *given: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = tuple(one.contiguous() for one in logits)
-        groups = tuple(one.numel() for one in logits)
-        plan = plan_of(groups, 1)
-        count = np.array(entries)
-        size = np.full_like(count, group_size) if group_size else count
-        of = {"size": size, "last": count - size * (np.array(groups) - 1)}
-        ctx.how = {
-            "pieces": plan.pieces,
-            **param.fields,
-            **{name: one.astype(np.float32) for name, one in of.items()},
-        }
+        ctx.plan = plan = plan_of(tuple(one.numel() for one in given), 1)
+        ctx.save_for_backward(*given)
+        logits = flat(given, plan.counts)
+        count, groups = np.array(entries), np.array(plan.counts)
+        size = np.full_like(count, min(group_size, WHOLE)) if group_size else count
+        of = {"size": size.astype(np.float32), "last": (count - size * (groups - 1)).astype(np.float32)}
+        ctx.how = {**param.fields, **of}
         sums, highs = np.empty((2, len(plan.pieces)), np.float32)
-        run(kernels.sum_bits, logits=addresses(logits), sums=sums, highs=highs, **ctx.how)
+        run(kernels.sum_bits, plan, logits=addresses(logits), sums=sums, highs=highs, **ctx.how)
         highest = torch.from_numpy(np.maximum.reduceat(highs, plan.tensors))
-        ctx.save_for_backward(*logits)
         ctx.mark_non_differentiable(highest)
-        return torch.tensor(sums.sum(dtype=np.float64), dtype=torch.float32), highest
+        total = torch.tensor(sums.sum(dtype=np.float64), dtype=torch.float32, device="cpu")
+        return total, highest
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
-        logits = ctx.saved_tensors
+        logits = flat(ctx.saved_tensors, ctx.plan.counts)
         slopes = [torch.empty_like(one) for one in logits]
         tables = {"logits": addresses(logits), "grad_logits": addresses(slopes)}
-        run(kernels.pass_back_bits, factor=grad.numpy(), **tables, **ctx.how)
+        run(kernels.pass_back_bits, ctx.plan, factor=flat([grad], [1])[0].data_ptr(), **tables, **ctx.how)
         return None, None, None, *slopes

@@ -4,6 +4,8 @@ import torch
 from quant_reference import logits_for, named_logits, named_weights
 from torch import nn
 
+from diffq_exp.quant import DiffQuantizer
+
 
 class Bag(nn.Module):
     """Parameters w0, w1, ... of the given shapes; a forward returns the tensors it would compute with."""
@@ -16,6 +18,15 @@ class Bag(nn.Module):
 
     def forward(self):
         return [getattr(self, name) for name in self.names]
+
+
+def noisy_bag(setting, *shapes, spread=2.0):
+    """A Bag with a quantizer that needs no optimizer, and logits of that standard deviation."""
+    model = Bag(*shapes)
+    DiffQuantizer(model, **setting.kwargs()).no_optimizer()
+    for logits in named_logits(model).values():
+        nn.init.normal_(logits, std=spread)
+    return model
 
 
 class Net(nn.Module):

@@ -1,5 +1,7 @@
 """quantize/unquantize, enter_quantize, noisy, detach, and what a quantizer says about itself."""
 
+import copy
+
 import pytest
 import torch
 from quant_models import (
@@ -118,6 +120,16 @@ def test_noisy_holds_one_draw_for_all_forwards():
     with quantizer.noisy():
         assert not torch.equal(model()[0], first[0])
     assert not torch.equal(model()[0], model()[0])
+
+
+def test_a_copy_inside_noisy_is_refused():
+    """It would take the noise away from what follows."""
+    model, quantizer = make(DiffQuantizer, two_tensors)
+    with quantizer.noisy():
+        first = model()
+        with pytest.raises(RuntimeError, match="inside noisy"):
+            copy.deepcopy(model)
+        assert all(same_bits(a, b) for a, b in zip(first, model(), strict=True))
 
 
 def two_tensors():

@@ -208,3 +208,23 @@ def test_the_size_of_a_network_in_half_precision_is_finite_and_right(dtype, grou
     torch.testing.assert_close(size, expected, rtol=1e-3, atol=0)
     size.backward()
     assert model.weight_diffq.grad.isfinite().all() and model.weight_diffq.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_groups_larger_than_any_tensor_are_whole_tensors(dtype):
+    """Of tensors of very different sizes, to the last bit of the group's size."""
+    found = []
+    for group_size in (0, 1000, 2**31, 2**40, 2**70):
+        torch.manual_seed(0)
+        model = Bag((64,), (1000,)).to(dtype)
+        quantizer = DiffQuantizer(model, min_size=0, group_size=group_size, init_bits=5)
+        quantizer.no_optimizer()
+        size = quantizer.model_size()
+        size.backward()
+        grads = [one.grad.double()[0].clone() for one in named_logits(model).values()]
+        sum(value.sum() for value in model()).backward()  # runs
+        model.eval()()
+        found.append(torch.stack([size.detach().double(), quantizer.model_size(exact=True), *grads]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-6, atol=0)
+    assert found[0][0] == pytest.approx((5 * 1064 + 2 * (64 + 8 + 2)) / MB_BITS, rel=1e-4)
