@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import random
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils import deterministic
 
 from .results.commit import git_state
 
-KEPT = {-3: 2**30, -1: 2**31 - 1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h, in bytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h, in bytes
 PACKAGES = ("diffq_exp", "torch", "torchvision", "hydra-core", "wandb", "numpy", "numba", "safetensors")
 
 
@@ -58,13 +59,16 @@ def keep_freed_memory() -> bool:
     """Have glibc keep what is freed for what is allocated next; -> whether it does.
 
     Else each large tensor comes from the system page by page and goes back to it, at every step. Not where the
-    environment says when memory is to go back, nor where the system's allocator is another one.
+    environment says when memory is to go back, nor without glibc.
     """
     told = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys()
-    if told or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
+    if told or re.search(r"(mmap|trim)_threshold", os.environ.get("GLIBC_TUNABLES", "")):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
-    return mallopt is not None and all(mallopt(option, most) for option, most in KEPT.items())
+    if mallopt is None:
+        return False
+    threshold = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # the most in old versions
+    return bool(threshold and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def prepare_torch(seed: int, threads: int | None, device: torch.device) -> None:

@@ -39,7 +39,7 @@ def counted(**variables):
     return kept == "True", int(faults)
 
 
-@pytest.mark.parametrize("variables", [{}, {"MALLOC_ARENA_MAX": "2"}])
+@pytest.mark.parametrize("variables", [{}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}])
 def test_freed_memory_is_used_again(variables):
     kept, faults = counted(**variables)
     assert kept and faults < 60_000  # a page of 4 kB each: 96 MB are 24,576, ten times that 245,760

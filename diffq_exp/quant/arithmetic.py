@@ -68,7 +68,7 @@ def exp2(x: Any) -> Any:
 
 @inner
 def log2(x: Any) -> Any:
-    """The logarithm of a number of at least 1, within 2e-7 of it; nan for nan."""
+    """The logarithm of a number of at least 1, within 3e-7 of it and 2e-7; nan for nan."""
     bits = np.float32(x).view(np.int32)
     exponent = (bits - ROOT) >> EXPONENT
     rest = np.int32(bits - (exponent << EXPONENT)).view(np.float32)  # in [sqrt(1/2), sqrt(2))
@@ -100,8 +100,8 @@ def count_of(entries: Any, value: Any) -> Any:
 
 
 @adding
-def sum_groups(entries: Any, size: Any, sums: Any) -> None:
-    """The sum of each group: of many short ones all first entries, all second entries and so on."""
+def add_up_groups(entries: Any, size: Any, sums: Any) -> None:
+    """The sum of each group. Of short ones, entry k of every group at once: loops over groups become vectors."""
     full = len(entries) // size
     sums[:] = F0
     if size <= SHORT:

@@ -146,8 +146,11 @@ class Quantizer(Attached):
         )
 
     def _repr_bits(self) -> str:
-        widths = list(self.bits().values())
-        return f"mean {float(torch.cat(widths).mean()):.3g} bits" if widths else "nothing to quantize"
+        items, widths = self.selection.quantized, self.mean_bits()
+        if not items:
+            return "nothing to quantize"
+        mean = sum(widths[item.name] * item.entries for item in items) / sum(item.entries for item in items)
+        return f"mean {mean:.3g} bits"
 
 
 def quantizer_of(model: nn.Module) -> Quantizer | None:

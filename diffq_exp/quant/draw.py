@@ -5,7 +5,8 @@
 function is met within 2^-16 everywhere, its moments to the fourth within 1e-3: nothing that a training could tell.
 
 Either follows from torch's global generator, so that a seed, or a checkpoint of its state, gives the same noise
-again. Ranks of a distributed run draw noise of their own, even where they were seeded alike.
+again. Ranks of a distributed run draw noise of their own, even where they were seeded alike; under torch.compile
+they are to be seeded differently.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def uniform_cells() -> Array:
 
 def gaussian_cells() -> Array:
     """The means of N(0, 1)/2 in CELLS cells of equal probability, and with its variance, (CELLS,)."""
-    borders = torch.special.ndtri(torch.linspace(0, 1, CELLS + 1, dtype=torch.float64))
+    borders = torch.special.ndtri(torch.linspace(0, 1, CELLS + 1, dtype=torch.float64, device="cpu"))
     density = torch.exp(-borders.square() / 2)  # times 1 / sqrt(2 pi), which the variance settles
     means = density[:-1] - density[1:]
     cells: Array = (0.5 * means / means.square().mean().sqrt()).numpy()

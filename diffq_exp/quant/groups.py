@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-PIECE = 2**16  # entries of a piece: as float32 a quarter of a MB
+CHUNK = 2**16  # entries of a chunk: as float32 a quarter of a MB
 MOST = 2**21  # entries of tensors that go together: in a backward, gradients are ready that many at a time
 
 
@@ -27,14 +27,14 @@ def _split(flat: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     return flat[: full * size].view(full, size), flat[full * size :]
 
 
-def pieces_of(flat: Tensor, group_size: int) -> Iterator[tuple[slice, slice]]:
+def chunks_of(flat: Tensor, group_size: int) -> Iterator[tuple[slice, slice]]:
     """Cut (N,) entries between groups: (entries, their groups), as slices; group_size 0 has its one group in all.
 
     For chains of operations on a CPU, where a piece then stays in the cache; what is elsewhere is one piece.
     """
     entries, size = flat.numel(), group_size or 1
     in_one = flat.device.type != "cpu" or torch.compiler.is_compiling()
-    step = entries if in_one else max(PIECE // size, 1) * size
+    step = entries if in_one else max(CHUNK // size, 1) * size
     for start in range(0, entries, step):
         stop = min(start + step, entries)
         groups = slice(start // group_size, group_count(stop, group_size)) if group_size else slice(0, 1)

@@ -1,7 +1,7 @@
 """The loops over weights in a CPU's memory, compiled by numba: the formulas of noise.py, bits.py and size.py.
 
-Tensors are cut into pieces (pieces.py) that fit in a core's first cache, and all that is to be done with a piece is
-done while it is there: its noise is drawn, used and forgotten, and drawn again in the backward. A kernel is a C
+Tensors are cut into pieces (pieces.py) that fit in a core's caches, and all that is to be done with a piece is done
+while it is there: its noise is drawn, used and forgotten, and drawn again in the backward. A kernel is a C
 function of one job (jobs.py); several threads run it at once, each taking the next piece that is left (threads.py).
 What is of a whole tensor, noise_cpu.py and size_cpu.py put together from its pieces, between two kernels:
 
@@ -9,7 +9,7 @@ What is of a whole tensor, noise_cpu.py and size_cpu.py put together from its pi
     look            weight                                        per piece: lows, highs
     add_noise       weight, logits; low, high; lows, highs        noisy; per piece: at_low, at_high
     pass_back       grad, logits; low, high                       grad_weight, grad_logits; per piece: sums
-    share           weight; low, high, to_low, to_high; at_...    grad_weight, at the extremes
+    share           weight, grad; low, high, to_...; at_...       grad_weight, at the extremes
     sum_bits        logits; size, last                            per piece: sums, highs
     pass_back_bits  logits; size, last; factor                    grad_logits
 
@@ -28,6 +28,7 @@ from .arithmetic import (
     F0,
     F1,
     LN2,
+    add_up_groups,
     count_of,
     exp2,
     log2,
@@ -35,7 +36,6 @@ from .arithmetic import (
     philox,
     sigma_and_slope,
     sigmoid,
-    sum_groups,
     value_of,
 )
 from .draw import CELLS
@@ -59,7 +59,7 @@ def _draw(job: Any, place: Any, words: Any, eps: Any) -> None:
 
 @kernel
 def look(pointer: Any) -> None:
-    """The lowest and the highest entry of each piece of `weight`, nan if one is nan -> lows, highs."""
+    """The lowest and the highest entry of each piece of `weight` -> lows, highs; with nan, one of both is nan."""
     job = carray(pointer, 1)[0]
     pieces, lows, highs = pieces_of(job), floats(job.lows, job.count), floats(job.highs, job.count)
     for _ in range(job.count):
@@ -78,7 +78,7 @@ def add_noise(pointer: Any) -> None:
     """weight + (high - low) * step * eps -> noisy; how many are the tensor's extremes -> at_low, at_high."""
     job = carray(pointer, 1)[0]
     words, eps, amounts = np.empty(PIECE // 2, np.uint32), np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
-    group = np.arange(PIECE) // job.group_size
+    group = (np.arange(PIECE) // job.group_size).astype(np.int32)
     pieces, base, rise, offset = pieces_of(job), job.base, job.rise, job.offset
     at_low, at_high = floats(job.at_low, job.count), floats(job.at_high, job.count)
     for _ in range(job.count):
@@ -124,7 +124,7 @@ def pass_back(pointer: Any) -> None:
         for i in range(len(noise)):
             grad_weight[i] = grad[i]
             noise[i] *= grad[i]
-        sum_groups(noise, job.group_size, dot)
+        add_up_groups(noise, job.group_size, dot)
         if job.group_size > PIECE:
             sums[place] = dot[0]
             continue

@@ -53,8 +53,8 @@ def add_noise_to_all(
     through it tensor by tensor; the noise is the same.
     """
     key, number = new_key(), 0
-    each = (slice(place, place + 1) for place in range(len(weights)))
-    for some in each if apart else together(weights):
+    runs = (slice(i, i + 1) for i in range(len(weights))) if apart else together(weights)
+    for some in runs:
         plan = plan_of(tuple(one.numel() for one in weights[some]), group_size)
         how = _How(plan, param, cells_of(noise), key, number, rank())
         number += len(plan.pieces)
@@ -89,14 +89,15 @@ class _AddNoise(torch.autograd.Function):
         logits, weights = flat(saved[: len(grads)], plan.groups), flat(saved[len(grads) :], plan.counts)
         given = flat(grads, plan.counts)
         to_weights = [None if one is None else torch.empty_like(one) for one in given]
-        to_logits: Sequence[Tensor] = [torch.empty_like(one) for one in logits]
+        to_logits = [torch.empty_like(one) for one in logits]
         grad = {"grad": addresses(given), "grad_weight": addresses(to_weights)}
         tables = {"logits": addresses(logits), "grad_logits": addresses(to_logits)}
         sums = np.empty(len(plan.pieces), np.float32)
         how.run(kernels.pass_back, **grad, **tables, **extremes, sums=sums)
-        to_scale = _add_up(sums, plan.tensors)
-        if plan.split:
-            to_logits, to_scale = _finish(how, extremes, sums, logits)
+        if plan.split:  # sums of gradient times noise in parts of groups
+            to_scale = _finish(how, extremes, _add_up(sums, plan.parts), logits, to_logits)
+        else:
+            to_scale = _add_up(sums, plan.tensors)
         low, high = (_add_up(extremes[side], plan.tensors) for side in ("at_low", "at_high"))
         shares = {"to_low": -to_scale / np.maximum(low, 1), "to_high": to_scale / np.maximum(high, 1)}
         how.run(kernels.share, weight=addresses(weights), **grad, **extremes, **shares)
@@ -108,16 +109,16 @@ class _AddNoise(torch.autograd.Function):
 
 
 def _finish(
-    how: _How, extremes: dict[str, Array], sums: Array, logits: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], Array]:
-    """The gradients of the logits, and of the scale, (T,), where groups are in several pieces each."""
+    how: _How, extremes: dict[str, Array], dots: Array, logits: Sequence[Tensor], to_logits: Sequence[Tensor]
+) -> Array:
+    """From the groups' sums of gradient times noise, (G,), the gradients -> `to_logits`; -> of the scale, (T,)."""
     step, slope = how.param.step_and_slope(torch.cat(tuple(logits)))
-    dots = torch.from_numpy(_add_up(sums, how.plan.parts))  # (G,)
-    groups = np.array(how.plan.groups)
+    groups, of_group = np.array(how.plan.groups), torch.from_numpy(dots)
     low, high = (torch.from_numpy(extremes[side].repeat(groups)) for side in ("low", "high"))
-    to_logits = slope * dots * (high - low)
-    to_scale = _add_up((step * dots).numpy(), np.cumsum(groups) - groups)
-    return torch.split(to_logits, how.plan.groups), to_scale
+    parts = torch.split(slope * of_group * (high - low), how.plan.groups)
+    for one, part in zip(to_logits, parts, strict=True):
+        one.copy_(part)
+    return _add_up((step * of_group).numpy(), np.cumsum(groups) - groups)
 
 
 @np.errstate(all="ignore")

@@ -19,7 +19,7 @@ class Plan:
 
     counts, groups: the entries and the groups of each tensor, (T,); entries: of all. pieces: (P,); tensors: the
     first piece of each tensor, (T,). split: whether pieces are parts of groups, else they have whole ones; parts:
-    then, the first piece of each group of all tensors, (G,).
+    the first piece of each group, (G,), if split.
     """
 
     def __init__(self, entries: tuple[int, ...], group_size: int) -> None:

@@ -81,7 +81,7 @@ def sum_bits(
 
 
 class _SumBits(torch.autograd.Function):
-    """A sum is the groups' size times that over groups, where a last group counts as so much as there is of it."""
+    """Widths times entries: all groups count `size` entries, last groups multiplied by what they have of that."""
 
     @staticmethod
     def forward(

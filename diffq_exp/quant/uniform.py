@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .bits import MAX_STORED_BITS
-from .groups import add_groups_, div_groups_, group_count, mul_groups_, pieces_of
+from .groups import add_groups_, chunks_of, div_groups_, group_count, mul_groups_
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Stored:
 
     def values_into(self, flat: Tensor) -> Tensor:
         """Compute the values in the memory of `flat`, float32 (N,); -> `flat`."""
-        for entries, groups in pieces_of(flat, self.group_size):
+        for entries, groups in chunks_of(flat, self.group_size):
             levels, bits = self.levels[entries], self.bits[groups]
             piece = Stored(  # not by replace(), which torch.compile of torch 2.6 cannot trace
                 self.grid, self.shape, self.dtype, self.group_size, levels, bits, self.scales, self.top
@@ -92,7 +92,7 @@ def store_minmax(weight: Tensor, bits: Tensor, group_size: int, widest: int, top
     scale = high - low
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
     levels, highest = _empty_levels(flat, widest), tops(bits, top)
-    for entries, groups in pieces_of(flat, group_size):
+    for entries, groups in chunks_of(flat, group_size):
         unit = (flat[entries] - low).div_(scale)
         levels[entries] = mul_groups_(unit, highest[groups], group_size).round_()
     return Stored(
@@ -114,7 +114,7 @@ def store_step(weight: Tensor, step: Tensor, bits: int) -> Stored:
     flat = weight.detach().float().reshape(-1)
     widths = torch.full((1,), bits, dtype=torch.uint8, device=weight.device)
     levels = _empty_levels(flat, bits)
-    for entries, _ in pieces_of(flat, 0):
+    for entries, _ in chunks_of(flat, 0):
         levels[entries] = (flat[entries] / step).clamp_(-half, half - 1).round_().add_(half)
     step = torch.where(torch.isfinite(flat).all(), step, torch.nan)  # what is not finite must not pass for levels
     return Stored("step", tuple(weight.shape), weight.dtype, 0, levels, widths, step)

@@ -7,7 +7,7 @@ import torch
 from quant_models import Bag, same_bits
 
 from diffq_exp.quant import DiffQuantizer, draw, noise_cpu
-from diffq_exp.quant.groups import pieces_of
+from diffq_exp.quant.groups import CHUNK, chunks_of
 from diffq_exp.quant.kernels import PIECE
 
 LARGE = 5 * PIECE // 2 + 5  # entries: three pieces, a tail of groups of 8
@@ -24,10 +24,10 @@ def noise_of(model):
     return (model()[0] - model.w0).detach()
 
 
-def test_pieces_cover_each_entry_once():
-    for entries in (1, 7, PIECE, LARGE):
-        for group_size in (0, 1, 2, 7, 8, PIECE + 1):
-            covered = [(where.start, where.stop) for where, _ in pieces_of(torch.empty(entries), group_size)]
+def test_chunks_cover_each_entry_once():
+    for entries in (1, 7, CHUNK, 5 * CHUNK // 2 + 5):
+        for group_size in (0, 1, 2, 7, 8, CHUNK + 1):
+            covered = [(where.start, where.stop) for where, _ in chunks_of(torch.empty(entries), group_size)]
             assert covered[0][0] == 0 and covered[-1][1] == entries
             assert all(one[1] == two[0] for one, two in itertools.pairwise(covered))
             assert all(start % (group_size or 1) == 0 for start, _ in covered)

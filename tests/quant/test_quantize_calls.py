@@ -226,3 +226,12 @@ def test_a_float_state_dict_goes_through_a_quantized_model(kind):
     other.load_state_dict(model.state_dict())
     assert_same(snapshot(other), snapshot(model))
     assert same_bits(other.eval()(images()), model.eval()(images()))
+
+
+def test_repr_counts_each_entry_once():
+    model = Bag((10_000,), (10,))
+    quantizer = DiffQuantizer(model, min_size=0, group_size=0)
+    with torch.no_grad():
+        model.w0_diffq.fill_(-50.0)
+        model.w1_diffq.fill_(50.0)
+    assert "mean 2.01 bits" in repr(quantizer)
