@@ -33,11 +33,9 @@ Job = np.dtype(
     ]
 )
 
-IN_ORDER: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}  # 1 / 0 is inf
-IN_ANY_ORDER = {
-    **IN_ORDER,
-    "fastmath": {"contract", "nsz", "arcp", "reassoc"},
-}  # for sums; still, nan and inf count
+STRICT = {"contract", "nsz", "arcp"}  # nan and infinities count
+IN_ORDER: dict[str, Any] = {"fastmath": STRICT, "error_model": "numpy"}  # 1 / 0 is inf
+IN_ANY_ORDER = {**IN_ORDER, "fastmath": STRICT | {"reassoc"}}  # for sums
 
 inner, adding = njit(**IN_ORDER), njit(**IN_ANY_ORDER)  # functions that kernels call
 
