@@ -87,8 +87,7 @@ class DiffQuantizer(LearnedQuantizer):
         items = self.selection.quantized
         if not exact:
             logits, entries = [self._learned(item) for item in items], [item.entries for item in items]
-            how = self.group_size, self._param, self.extra_bits, self.min_bits
-            return soft_bits(logits, entries, *how)
+            return soft_bits(logits, entries, self.group_size, self._param, self.extra_bits, self.min_bits)
         sizes = (exact_bits(self._stored_bits(one), one.entries, self.group_size, self.min_bits) for one in items)
         return torch.stack(list(sizes)).sum()
 

@@ -52,11 +52,11 @@ def add_noise_to_all(
     All must be `in_cpu_memory`. apart: each has a node of its own in autograd's graph, for backwards that go
     through it tensor by tensor; the noise is the same.
     """
-    key, number = new_key(), 0
+    cells, key, number, own = cells_of(noise), new_key(), 0, rank()
     runs = (slice(i, i + 1) for i in range(len(weights))) if apart else together(weights)
     for some in runs:
         plan = plan_of(tuple(one.numel() for one in weights[some]), group_size)
-        how = _How(plan, param, cells_of(noise), key, number, rank())
+        how = _How(plan, param, cells, key, number, own)
         number += len(plan.pieces)
         noisy: tuple[Tensor, ...] = _AddNoise.apply(how, *logits[some], *weights[some])  # type: ignore[no-untyped-call]
         run_early(noisy[0])

@@ -85,7 +85,7 @@ def measure(variant: Variant, pairs: int) -> dict[str, float]:
     empty = _status("VmRSS")
     trainee = _trainee(variant, pairs, WIDE, device)
     before = _status("VmRSS")
-    forward = _peak(trainee.loss)  # the first, before memory is kept from one step for the next
+    forward = _peak(trainee.loss)  # the first, when there is nothing yet that was freed
     trainee.step()
     step = _peak(lambda: [trainee.step() for _ in range(3)])
     weights = float(2 * pairs * 4 * WIDE * NARROW)

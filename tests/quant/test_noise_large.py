@@ -1,4 +1,4 @@
-"""The noise of large weights on a CPU: the same on any number of threads, resumable, each rank's its own."""
+"""The noise of weights of several pieces: resumable, each rank's its own, like the distribution."""
 
 import itertools
 
