@@ -43,11 +43,11 @@ class Param:
 
     base: float
     rise: float
-    offset: int
+    offset: float
 
     @property
     def fields(self) -> dict[str, float]:
-        """Of a kernel's job."""
+        """What kernels are told of it."""
         return {"base": self.base, "rise": self.rise, "offset": self.offset}
 
     def bits(self, logits: Tensor) -> Tensor:
@@ -89,13 +89,13 @@ class Param:
 
 def bits_param(min_bits: float, max_bits: float) -> Param:
     """The parameterisation "bits": the width is linear in sigma(l)."""
-    return Param(min_bits, max_bits - min_bits, 1)
+    return Param(float(min_bits), float(max_bits - min_bits), 1.0)
 
 
 def noise_param(min_bits: float, max_bits: float) -> Param:
     """The parameterisation "noise": the logarithm of the step is linear in sigma(l)."""
     narrow, wide = (-math.log2(step_of(bits)) for bits in (min_bits, max_bits))
-    return Param(narrow, wide - narrow, 0)
+    return Param(narrow, wide - narrow, 0.0)
 
 
 PARAMS = {"bits": bits_param, "noise": noise_param}

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
+from .compiled import add_noise_to_all, by_kernels
 from .draw import NOISES
 from .groups import group_count, sum_entries
 from .learned import LearnedQuantizer
-from .noise import add_noise, in_cpu_memory
+from .noise import add_noise
 from .select import Tensors
 from .size import check_number, exact_bits, soft_bits
 from .uniform import Stored, store_minmax, widest_of
@@ -69,9 +70,7 @@ class DiffQuantizer(LearnedQuantizer):
         weights = [item.param for item in self.selection.quantized]
         logits = [self._learned(item) for item in self.selection.quantized]
         size, param, noise = self.group_size, self._param, self.noise
-        if weights and in_cpu_memory([*weights, *logits]):
-            from .noise_cpu import add_noise_to_all  # with numba, which takes its time to import
-
+        if weights and by_kernels([*weights, *logits]):
             apart = self._holding  # checkpointed layers may go backward one by one
             return add_noise_to_all(weights, logits, size, param, noise, apart)
         return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**16  # entries of a chunk: as float32 a quarter of a MB
-MOST = 2**21  # entries of tensors that go together: in a backward, gradients are ready that many at a time
 
 
 def group_count(entries: int, group_size: int) -> int:
@@ -79,11 +78,11 @@ def sum_entries(per_group: Tensor, entries: int, group_size: int) -> Tensor:
     return total - per_group[-1] * missing if missing else total
 
 
-def together(tensors: Sequence[Tensor]) -> Iterator[slice]:
-    """Cut a list of tensors into neighbours of at most MOST entries in all; a larger one is alone."""
+def together(tensors: Sequence[Tensor], most: int) -> Iterator[slice]:
+    """Cut a list of tensors into neighbours of at most so many entries in all; a larger one is alone."""
     first, entries = 0, 0
     for place, one in enumerate(tensors):
-        if place > first and entries + one.numel() > MOST:
+        if place > first and entries + one.numel() > most:
             yield slice(first, place)
             first, entries = place, 0
         entries += one.numel()

@@ -10,12 +10,11 @@ and the latter goes to the entries that are the tensor's extremes, shared equall
 backward is one product and one reduction, and of the size of w only eps is kept besides the noisy weights.
 
 Here one tensor at a time, by torch alone, for any device and dtype and in one graph under torch.compile. float32 in
-a CPU's memory goes through noise_cpu.py instead: the same formulas in compiled loops.
+the memory of a CPU or of a GPU goes through compiled.py instead: the same formulas in compiled loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,14 +26,6 @@ from .draw import draw
 from .groups import scaled_groups, sum_groups
 
 FIRST = 2**62  # in autograd's order, in which the highest number comes first
-
-
-def in_cpu_memory(tensors: Sequence[Tensor]) -> bool:
-    """Whether kernels can have them: float32 in a CPU's memory, outside of torch.compile; not if one is empty."""
-    plain = (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
-    return not torch.compiler.is_compiling() and all(
-        type(one) in plain and one.is_cpu and one.dtype == torch.float32 and one.data_ptr() for one in tensors
-    )
 
 
 def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""How tensors are cut into pieces for kernels.py."""
+"""How tensors are cut into pieces for kernels (cpu/kernels.py, cuda/kernels.py)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 from .draw import Array
 from .groups import group_count
-from .jobs import Piece
-from .kernels import PIECE
 
+PIECE = 4096  # entries; a piece has whole groups, or is a part of one
 WHOLE = 2**62  # a group's size that no tensor reaches
+Piece = np.dtype([(name, "i8") for name in ("tensor", "start", "stop", "first", "last")])  # entries, groups
 
 
 class Plan:
@@ -55,3 +55,12 @@ class Plan:
 
 
 plan_of = lru_cache(maxsize=4096)(Plan)
+
+
+@lru_cache(maxsize=256)
+def group_sizes(entries: tuple[int, ...], group_size: int) -> Array:
+    """How many entries the groups of each tensor have, and the last one, float32 (2, T)."""
+    count = np.array(entries)
+    size = np.full_like(count, min(group_size, WHOLE)) if group_size else count
+    groups = [group_count(one, group_size) for one in entries]
+    return np.stack([size, count - size * (np.array(groups) - 1)]).astype(np.float32)

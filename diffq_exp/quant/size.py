@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .bits import Param
+from .compiled import backend, by_kernels
 from .groups import sum_entries, together
-from .noise import in_cpu_memory
 
 BITS_PER_MB = 8 * 2**20
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
+MOST = 2**21  # logits that are one tensor for a while
 POWERS = tuple(2.0**k for k in range(5))  # 1 + 15 - 1 <= 2^4
 WIDTH_BITS = 8  # the byte that says how wide the entries of the table of bits are
 
@@ -72,10 +73,7 @@ def sum_bits(
     logits: Sequence[Tensor], entries: Sequence[int], group_size: int, param: Param
 ) -> tuple[Tensor, Tensor]:
     """The sum over all entries of their group's width, differentiable; each tensor's highest logit, (T,), not."""
-    way: Any = _SumBits
-    if in_cpu_memory(logits):
-        from .size_cpu import SumBitsOnCPU as way  # with numba, which takes its time to import
-
+    way: Any = backend(logits[0].device).SumBits if by_kernels(logits) else _SumBits
     both: tuple[Tensor, Tensor] = way.apply(tuple(entries), group_size, param, *logits)
     return both
 
@@ -90,7 +88,7 @@ class _SumBits(torch.autograd.Function):
         ctx.save_for_backward(*logits)
         ctx.entries, ctx.size, ctx.param = entries, float(group_size or 1), param
         total = _wide(logits[0].new_zeros(()))
-        for some in together(logits):
+        for some in together(logits, MOST):
             flat = _wide(torch.cat(list(logits[some])))
             bits = param.bits(flat)
             last, share = _last_groups(logits[some], entries[some], ctx.size)
@@ -105,7 +103,7 @@ class _SumBits(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
         logits: Sequence[Tensor] = ctx.saved_tensors
         slopes: list[Tensor] = []
-        for some in together(logits):
+        for some in together(logits, MOST):
             slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
             last, share = _last_groups(logits[some], ctx.entries[some], ctx.size)
             slope[last] *= share

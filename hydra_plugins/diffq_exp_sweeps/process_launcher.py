@@ -26,7 +26,7 @@ from .signals import Signals
 from .worker import work
 
 LOOK_SECONDS = 0.5  # between two looks at locks
-PRELOAD = ["diffq_exp.job", "diffq_exp.session", "diffq_exp.quant.kernels", "wandb"]  # once for all jobs
+PRELOAD = ["diffq_exp.job", "diffq_exp.session", "diffq_exp.quant.cpu", "wandb"]  # once for all jobs
 
 
 class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks

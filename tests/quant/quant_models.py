@@ -20,13 +20,13 @@ class Bag(nn.Module):
         return [getattr(self, name) for name in self.names]
 
 
-def noisy_bag(setting, *shapes, spread=2.0):
+def noisy_bag(setting, *shapes, spread=2.0, device="cpu"):
     """A Bag with a quantizer that needs no optimizer, and logits of that standard deviation."""
     model = Bag(*shapes)
     DiffQuantizer(model, **setting.kwargs()).no_optimizer()
     for logits in named_logits(model).values():
         nn.init.normal_(logits, std=spread)
-    return model
+    return model.to(device)
 
 
 class Net(nn.Module):

@@ -1,4 +1,4 @@
-"""Compiled kernels against the formulas in float64 and Philox in Python's integers."""
+"""Compiled kernels, on a CPU and a GPU, against the formulas in float64 and Philox in Python's integers."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from quant_philox import noise_after_seed, philox
 from quant_reference import Setting, named_logits, noisy_weight, soft_size_mb
 from torch import nn
 
-from diffq_exp.quant import arithmetic, noise_cpu, quantizer_of
-from diffq_exp.quant.jobs import inner
+from diffq_exp.quant import compiled, quantizer_of
+from diffq_exp.quant.cpu import arithmetic
+from diffq_exp.quant.cpu.jobs import inner
 
 SHAPES = (7,), (8, 16, 3, 3), (9001,), (4, 5), (1,), (4100,)
 GROUP_SIZES = [0, 1, 2, 3, 8, 32, 33, 72, 4096, 4097, 5000]
@@ -21,17 +22,17 @@ def assert_forward_and_gradients(model, setting, seed=3, rank=0):
     drawn = noise_after_seed(seed, [w.numel() for w in weights], setting.group_size, setting.noise, rank)
     torch.manual_seed(seed)
     values = model()
-    upstream = [torch.randn_like(value) for value in values]
-    torch.autograd.backward(values, upstream)
+    upstream = [torch.randn_like(value, device="cpu") for value in values]
+    torch.autograd.backward(values, [grad.to(values[0].device) for grad in upstream])
     for name, weight, value, g, eps in zip(model.names, weights, values, upstream, drawn, strict=True):
         logits = named_logits(model)[name]
-        w, l_ = (one.detach().double().requires_grad_() for one in (weight, logits))
+        w, l_ = (one.detach().cpu().double().requires_grad_() for one in (weight, logits))
         expected = noisy_weight(w, l_, eps.view(w.shape), setting)
-        torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(value.cpu().double(), expected, rtol=1e-6, atol=1e-6)
         grads = torch.autograd.grad(expected, [w, l_], g.double())
         for found, exact in zip((weight.grad, logits.grad), grads, strict=True):
             torch.testing.assert_close(
-                found.double(), exact, rtol=1e-5, atol=1e-5 * exact.abs().max().item() + 1e-9
+                found.cpu().double(), exact, rtol=1e-5, atol=1e-5 * exact.abs().max().item() + 1e-9
             )
 
 
@@ -63,21 +64,23 @@ def test_philox():
 @pytest.mark.parametrize("noise", ["uniform", "gaussian"])
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
-def test_forward_and_gradients(group_size, param, noise):
+def test_forward_and_gradients(group_size, param, noise, device):
     setting = Setting(group_size=group_size, param=param, noise=noise, min_bits=1.5, max_bits=12.5)
-    assert_forward_and_gradients(noisy_bag(setting, *SHAPES), setting)
+    assert_forward_and_gradients(noisy_bag(setting, *SHAPES, device=device), setting)
 
 
 @pytest.mark.parametrize("rank", [1, 7])
-def test_each_rank_has_a_counter_of_its_own(rank, monkeypatch):
-    monkeypatch.setattr(noise_cpu, "rank", lambda: rank)
-    assert_forward_and_gradients(noisy_bag(Setting(group_size=8), *SHAPES), Setting(group_size=8), rank=rank)
+def test_each_rank_has_a_counter_of_its_own(rank, monkeypatch, device):
+    monkeypatch.setattr(compiled, "rank", lambda: rank)
+    assert_forward_and_gradients(
+        noisy_bag(Setting(group_size=8), *SHAPES, device=device), Setting(group_size=8), rank=rank
+    )
 
 
 @pytest.mark.parametrize("group_size", [0, 1, 8, 5000])
-def test_equal_extremes_share_the_gradient(group_size):
+def test_equal_extremes_share_the_gradient(group_size, device):
     setting = Setting(group_size=group_size, init_bits=3)
-    model = noisy_bag(setting, (50, 99), (12,), (4097,), (10_000,))
+    model = noisy_bag(setting, (50, 99), (12,), (4097,), (10_000,), device=device)
     with torch.no_grad():
         model.w0.clamp_(-0.5, 0.5)  # hundreds, in every piece
         model.w1.copy_(torch.arange(12) % 2)  # nothing but extremes
@@ -87,9 +90,9 @@ def test_equal_extremes_share_the_gradient(group_size):
 
 
 @pytest.mark.parametrize("group_size", [0, 8])
-def test_zeros_of_both_signs_are_equal(group_size):
+def test_zeros_of_both_signs_are_equal(group_size, device):
     setting = Setting(group_size=group_size)
-    model = noisy_bag(setting, (5000,), (300,))
+    model = noisy_bag(setting, (5000,), (300,), device=device)
     with torch.no_grad():
         model.w0.abs_().clamp_(min=0.5)
         model.w0[[3, 4500]] = torch.tensor([0.0, -0.0])  # the lowest, twice
@@ -98,14 +101,15 @@ def test_zeros_of_both_signs_are_equal(group_size):
     value.sum().backward()
     assert torch.equal(value, model.w1) and (model.w1.grad == 1).all()
     model.zero_grad()
-    model.w1.data = torch.randn(300)
+    model.w1.data = torch.randn(300, device=device)
     assert_forward_and_gradients(model, setting)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of the interpreter
 @pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf")])
 @pytest.mark.parametrize("group_size", [0, 8])
-def test_what_is_no_number_makes_its_tensor_none_and_leaves_the_others(bad, group_size):
-    model = noisy_bag(Setting(group_size=group_size), (5000,), (40,))
+def test_what_is_no_number_makes_its_tensor_none_and_leaves_the_others(bad, group_size, device):
+    model = noisy_bag(Setting(group_size=group_size), (5000,), (40,), device=device)
     with torch.no_grad():
         model.w0[4500] = bad
     first, second = model()
@@ -116,8 +120,8 @@ def test_what_is_no_number_makes_its_tensor_none_and_leaves_the_others(bad, grou
 
 
 @pytest.mark.parametrize("param", ["bits", "noise"])
-def test_logits_that_are_no_numbers_or_very_large(param):
-    model = noisy_bag(Setting(param=param), (40,), (40,))
+def test_logits_that_are_no_numbers_or_very_large(param, device):
+    model = noisy_bag(Setting(param=param), (40,), (40,), device=device)
     with torch.no_grad():
         model.w0_diffq[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30])
         model.w1_diffq[:2] = torch.tensor([200.0, -200.0])
@@ -134,9 +138,9 @@ def test_logits_that_are_no_numbers_or_very_large(param):
 
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
-def test_sizes_and_their_gradients(group_size, param):
+def test_sizes_and_their_gradients(group_size, param, device):
     setting = Setting(group_size=group_size, param=param, min_bits=1.5, extra_bits=0.5)
-    model = noisy_bag(setting, *SHAPES)
+    model = noisy_bag(setting, *SHAPES, device=device)
     size = quantizer_of(model).model_size()
     (3 * size).backward()
     exact = {name: one.detach().double().requires_grad_() for name, one in named_logits(model).items()}
@@ -169,9 +173,9 @@ def test_powers_and_logarithms_of_two():
 
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("logit", [-40.0, -86.0, -1000.0, -float("inf"), 60.0, float("inf")])
-def test_widths_at_their_very_ends_have_a_gradient_of_next_to_nothing(logit, param):
+def test_widths_at_their_very_ends_have_a_gradient_of_next_to_nothing(logit, param, device):
     for group_size in (0, 1, 8):
-        model = noisy_bag(Setting(group_size=group_size, param=param), (64, 64))
+        model = noisy_bag(Setting(group_size=group_size, param=param), (64, 64), device=device)
         nn.init.constant_(model.w0_diffq, logit)
         (value,) = model()
         (1e20 * value.sum() + 1e20 * quantizer_of(model).model_size()).backward()

@@ -10,8 +10,9 @@ from quant_models import Net, images, noisy_bag, same_bits
 from quant_reference import Setting
 from torch import nn
 
-from diffq_exp.quant import DiffQuantizer, draw, groups, quantizer_of, threads
-from diffq_exp.quant.kernels import PIECE
+from diffq_exp.quant import DiffQuantizer, compiled, draw, groups, quantizer_of
+from diffq_exp.quant.cpu import threads
+from diffq_exp.quant.pieces import PIECE
 
 SHAPES = (7,), (8, 16, 3, 3), (9001,), (1,)
 
@@ -54,8 +55,8 @@ def test_large_weights_go_through_torchs_openmp(monkeypatch):
     assert calls == [torch.get_num_threads()] * 6  # look, add_noise, pass_back, share, and two of the size
 
 
-def test_a_node_for_each_weight_draws_the_same_noise():
-    model = noisy_bag(Setting(group_size=8), *SHAPES)
+def test_a_node_for_each_weight_draws_the_same_noise(device):
+    model = noisy_bag(Setting(group_size=8), *SHAPES, device=device)
     torch.manual_seed(4)
     together = model()
     torch.manual_seed(4)
@@ -70,7 +71,7 @@ def test_a_node_for_each_weight_draws_the_same_noise():
 def test_gradients_do_not_depend_on_which_weights_go_together(monkeypatch):
     found = []
     for most in (1, 2**62):
-        monkeypatch.setattr(groups, "MOST", most)
+        monkeypatch.setitem(compiled.MOST, "cpu", most)
         torch.manual_seed(1)
         model = Net().to(memory_format=torch.channels_last)
         DiffQuantizer(model, min_size=0, group_size=4, init_bits=3).no_optimizer()
@@ -81,27 +82,26 @@ def test_gradients_do_not_depend_on_which_weights_go_together(monkeypatch):
         assert same_bits(grad, found[1][name]) and grad.stride() == found[1][name].stride()
 
 
-def test_neighbours_go_together_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(groups, "MOST", 20)
+def test_neighbours_go_together_up_to_a_bound():
     sizes = [5, 5, 9, 1, 1, 30, 3, 40, 2, 2]
-    found = [sizes[some] for some in groups.together([torch.empty(size) for size in sizes])]
+    found = [sizes[some] for some in groups.together([torch.empty(size) for size in sizes], 20)]
     assert found == [[5, 5, 9, 1], [1], [30], [3], [40], [2, 2]]
-    assert list(groups.together([])) == []
+    assert list(groups.together([], 20)) == []
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_channels_last_weights_and_gradients(large):
+def test_channels_last_weights_and_gradients(large, device):
     """Groups are row-major, whatever the memory format; so is the noise."""
     setting = Setting(group_size=9, init_bits=3)
-    shape = (520, 128, 3, 3) if large else (8, 16, 3, 3)
+    shape = (40, 128, 3, 3) if large else (8, 16, 3, 3)
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)
-        model = noisy_bag(setting, shape, (40,))
+        model = noisy_bag(setting, shape, (40,), device=device)
         model.w0.data = model.w0.data.to(memory_format=layout)
         torch.manual_seed(4)
         values = model()
-        upstream = torch.randn(shape).to(memory_format=layout)
+        upstream = torch.randn(shape).to(device, memory_format=layout)
         values[0].backward(upstream)
         assert values[0].is_contiguous(memory_format=layout)
         found.append((values[0], model.w0.grad, model.w0_diffq.grad))
@@ -109,14 +109,11 @@ def test_channels_last_weights_and_gradients(large):
         assert same_bits(one, other)
 
 
-def test_transposed_and_expanded_gradients():
-    model = noisy_bag(Setting(group_size=3), (30, 50))
+def test_transposed_and_expanded_gradients(device):
+    model = noisy_bag(Setting(group_size=3), (30, 50), device=device)
     found = []
-    for grad in (
-        torch.arange(50.0).expand(30, 50),
-        torch.arange(50.0).repeat(30, 1),
-        torch.arange(50.0).repeat(30, 1).t(),
-    ):
+    row = torch.arange(50.0, device=device)
+    for grad in (row.expand(30, 50), row.repeat(30, 1), row.repeat(30, 1).t()):
         torch.manual_seed(4)
         model.zero_grad()
         (value,) = model()
@@ -126,16 +123,16 @@ def test_transposed_and_expanded_gradients():
         assert all(same_bits(*pair) for pair in zip(found[0], other, strict=True))
 
 
-def test_a_gradient_with_a_pending_sign():
+def test_a_gradient_with_a_pending_sign(device):
     """Of the imaginary part of a conjugate, which torch keeps as a mark on the tensor."""
-    model = noisy_bag(Setting(group_size=4), (16,))
+    model = noisy_bag(Setting(group_size=4), (16,), device=device)
     found = []
     for conjugate in (True, False):
         torch.manual_seed(4)
         model.zero_grad()
         (value,) = model()
-        number = torch.complex(torch.zeros(16), value)
-        (number.conj().imag if conjugate else -number.imag).mul(torch.arange(16.0)).sum().backward()
+        number = torch.complex(torch.zeros_like(value), value)
+        (number.conj().imag if conjugate else -number.imag).mul(torch.arange(16.0, device=device)).sum().backward()
         found.append((model.w0.grad.clone(), model.w0_diffq.grad.clone()))
     assert all(same_bits(*pair) for pair in zip(*found, strict=True))
 
@@ -153,7 +150,7 @@ def test_weights_that_a_forward_does_not_use_have_no_gradient():
 @pytest.mark.usefixtures("each_way")
 def test_a_backward_takes_the_gradients_of_a_layer_before_it_goes_on(monkeypatch):
     """Else all would be in memory at its end, and distributed training could send none before."""
-    monkeypatch.setattr(groups, "MOST", 1)
+    monkeypatch.setitem(compiled.MOST, "cpu", 1)
     model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(3)))
     DiffQuantizer(model, min_size=0, group_size=4).no_optimizer()
     seen = []
@@ -181,16 +178,16 @@ def test_what_changes_before_the_backward_is_refused_by_autograd(what):
 WRONG = {
     "half": lambda model: model.half(),
     "double": lambda model: model.double(),
-    "shorter": lambda model: setattr(model.w1_diffq, "data", torch.zeros(3)),
-    "longer": lambda model: setattr(model.w0, "data", torch.zeros(70)),
+    "shorter": lambda model: setattr(model.w1_diffq, "data", model.w1_diffq.new_zeros(3)),
+    "longer": lambda model: setattr(model.w0, "data", model.w0.new_zeros(70)),
 }
 
 
 @pytest.mark.parametrize("when", ["before the forward", "before the backward"])
 @pytest.mark.parametrize("what", WRONG)
-def test_tensors_of_another_kind_than_expected_are_refused(what, when):
+def test_tensors_of_another_kind_than_expected_are_refused(what, when, device):
     """Kernels would read, or write, what is beyond them."""
-    model = noisy_bag(Setting(group_size=4), (8, 8), (40,))
+    model = noisy_bag(Setting(group_size=4), (8, 8), (40,), device=device)
     if when == "before the backward":
         values, size = model(), quantizer_of(model).model_size()
         WRONG[what](model)
@@ -204,14 +201,14 @@ def test_tensors_of_another_kind_than_expected_are_refused(what, when):
     if what in ("half", "double"):  # torch does it
         assert {value.dtype for value in model()} == {model.w0.dtype} != {torch.float32}
     else:
-        with pytest.raises(RuntimeError, match=r"instead of torch\.float32 on cpu with"):
+        with pytest.raises(RuntimeError, match=r"instead of torch\.float32 on (cpu|cuda:0) with"):
             model()
 
 
-def test_gradients_that_autograd_does_not_write():
+def test_gradients_that_autograd_does_not_write(device):
     """Zeros without memory."""
-    model = noisy_bag(Setting(group_size=4), (64,))
-    model()[0].backward(torch._efficientzerotensor((64,)))
+    model = noisy_bag(Setting(group_size=4), (64,), device=device)
+    model()[0].backward(torch._efficientzerotensor((64,), device=device))
     assert (model.w0.grad == 0).all() and (model.w0_diffq.grad == 0).all()
 
 
@@ -232,8 +229,8 @@ def test_a_default_device_is_none_of_the_kernels_business():
     assert (model.w0_diffq.grad != 0).all()
 
 
-def test_signs_that_are_pending():
-    model = noisy_bag(Setting(group_size=4), (64,))
+def test_signs_that_are_pending(device):
+    model = noisy_bag(Setting(group_size=4), (64,), device=device)
     plain = [model.w0.detach().clone(), model.w0_diffq.detach().clone()]
     found = []
     for pending in (False, True):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from quant_models import Bag, same_bits
 
-from diffq_exp.quant import DiffQuantizer, draw, noise_cpu
+from diffq_exp.quant import DiffQuantizer, compiled, draw
 from diffq_exp.quant.groups import CHUNK, chunks_of
-from diffq_exp.quant.kernels import PIECE
+from diffq_exp.quant.pieces import PIECE
 
 LARGE = 5 * PIECE // 2 + 5  # entries: three pieces, a tail of groups of 8
 
@@ -53,11 +53,11 @@ def test_torchs_generator_resumes_it():
 @pytest.mark.parametrize("kind", ["uniform", "gaussian"])
 def test_each_rank_has_noise_of_its_own(kind, by_torch, monkeypatch):
     if by_torch:
-        monkeypatch.setattr("diffq_exp.quant.diffq.in_cpu_memory", lambda _: False)
+        monkeypatch.setattr("diffq_exp.quant.diffq.by_kernels", lambda _: False)
     model = large(noise=kind)
     found = []
     for rank in (0, 1, 2, 1):
-        for module in (draw, noise_cpu):
+        for module in (draw, compiled):
             monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         torch.manual_seed(1)
         found.append(noise_of(model))

@@ -1,4 +1,4 @@
-"""The soft size of float32 logits in a CPU's memory: the formulas of size.py by compiled kernels."""
+"""The soft size of float32 logits in a CPU's memory: the formulas of ../size.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..bits import Param
+from ..pieces import group_sizes, plan_of
+from ..tables import addresses, flat
 from . import kernels
-from .bits import Param
-from .pieces import WHOLE, plan_of
-from .threads import addresses, flat, run
+from .threads import run
 
 
-class SumBitsOnCPU(torch.autograd.Function):
-    """Of size.py: the sum over all entries of their group's width; each tensor's highest logit, (T,)."""
+class SumBits(torch.autograd.Function):
+    """Of ../size.py: the sum over all entries of their group's width; each tensor's highest logit, (T,)."""
 
     @staticmethod
     def forward(
@@ -25,9 +26,7 @@ class SumBitsOnCPU(torch.autograd.Function):
         ctx.plan = plan = plan_of(tuple(one.numel() for one in given), 1)
         ctx.save_for_backward(*given)
         logits = flat(given, plan.counts)
-        count, groups = np.array(entries), np.array(plan.counts)
-        size = np.full_like(count, min(group_size, WHOLE)) if group_size else count
-        of = {"size": size.astype(np.float32), "last": (count - size * (groups - 1)).astype(np.float32)}
+        of = dict(zip(("size", "last"), group_sizes(entries, group_size), strict=True))
         ctx.how = {**param.fields, **of}
         sums, highs = np.empty((2, len(plan.pieces)), np.float32)
         run(kernels.sum_bits, plan, logits=addresses(logits), sums=sums, highs=highs, **ctx.how)

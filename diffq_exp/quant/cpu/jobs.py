@@ -10,10 +10,12 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
-FILES = [Path(__file__).with_name(name) for name in ("jobs.py", "arithmetic.py", "draw.py")]
+from ..pieces import Piece
+
+HERE = Path(__file__).parent
+FILES = [HERE / "jobs.py", HERE / "arithmetic.py", HERE.parent / "pieces.py", HERE.parent / "draw.py"]
 VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()[:8]
 
-Piece = np.dtype([(name, "i8") for name in ("tensor", "start", "stop", "first", "last")])  # entries, groups
 Job = np.dtype(
     [
         ("next", "i8"),  # the first piece that no thread has taken; take() relies on its being the first field

@@ -1,9 +1,10 @@
-"""The loops over weights in a CPU's memory, compiled by numba: the formulas of noise.py, bits.py and size.py.
+"""The loops over weights in a CPU's memory, compiled by numba: the formulas of ../noise.py, ../bits.py and
+../size.py.
 
-Tensors are cut into pieces (pieces.py) that fit in a core's caches, and all that is to be done with a piece is done
-while it is there: its noise is drawn, used and forgotten, and drawn again in the backward. A kernel is a C
+Tensors are cut into pieces (../pieces.py) that fit in a core's caches, and all that is to be done with a piece is
+done while it is there: its noise is drawn, used and forgotten, and drawn again in the backward. A kernel is a C
 function of one job (jobs.py); several threads run it at once, each taking the next piece that is left (threads.py).
-What is of a whole tensor, noise_cpu.py and size_cpu.py put together from its pieces, between two kernels:
+What is of a whole tensor, noise.py and size.py put together from its pieces, between two kernels:
 
     kernel          reads                                         writes
     look            weight                                        per piece: lows, highs
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from ..draw import CELLS
+from ..pieces import PIECE
 from .arithmetic import (
     F0,
     F1,
@@ -38,10 +41,8 @@ from .arithmetic import (
     sigmoid,
     value_of,
 )
-from .draw import CELLS
 from .jobs import at, floats, has, inner, kernel, part, pieces_of, take
 
-PIECE = 4096  # entries; a piece has whole groups, or is a part of one
 BLOCK = 8  # entries that a counter gives: 16 bits of 128 each
 
 

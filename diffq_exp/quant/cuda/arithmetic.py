@@ -1,0 +1,85 @@
+"""What kernels.py computes with: where entries lie, random bits, powers of two; compiled by Triton into kernels."""
+
+import math
+
+import triton
+import triton.language as tl
+
+LN2, LOG2_E = tl.constexpr(math.log(2)), tl.constexpr(1 / math.log(2))
+LOWEST, HIGHEST = tl.constexpr(-(2**31)), tl.constexpr(2**31 - 1)  # integers that `ordered` gives
+
+
+@triton.jit
+def piece(pieces, place):
+    """Its tensor; start, stop: its entries; first, last: its groups."""
+    at = pieces + 5 * place
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
+
+
+@triton.jit
+def floats(table, row):
+    """Where a tensor begins."""
+    return tl.load(table + row).to(tl.pointer_type(tl.float32))
+
+
+@triton.jit
+def places_of(local, start, channels, inner):
+    """Where entries start + local of (outer, channels, inner) lie, in memory of (outer, inner, channels)."""
+    places = start + local
+    size = channels * inner
+    if size > 1:
+        wide, long = channels.to(tl.int32), inner.to(tl.int32)
+        entry = (start % size).to(tl.int32) + local
+        rest = entry % (wide * long)
+        places = start // size * size + (entry - rest) + rest % long * wide + rest // long
+    return places
+
+
+@triton.jit
+def ordered(bits):
+    """The bits of floats as integers in the order of the floats, nan outermost; and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def exp2(x):
+    """2^x for x from -126 to 127, where it stays; nan for nan."""
+    x = tl.where(x > 127.0, 127.0, x)
+    return tl.exp2(tl.where(x < -126.0, -126.0, x))
+
+
+@triton.jit
+def sigma_and_slope(logit):
+    """sigma, and its derivative sigma (1 - sigma)."""
+    rest = exp2(logit * -LOG2_E)
+    sigma = 1.0 / (1.0 + rest)
+    return sigma, sigma * (rest * sigma)
+
+
+@triton.jit
+def step_and_slope(logit, base, rise, offset):
+    """Step s, and d s / d logit."""
+    sigma, slope = sigma_and_slope(logit)
+    power = exp2(base + rise * sigma)
+    step = 1.0 / (power - offset)
+    return step, rise * slope * power * step * step * -LN2
+
+
+@triton.jit
+def draw(cells, local, length, number, rank, key):
+    """The eps of entries of a piece: 16 of the 128 bits that Philox4x32-10 gives for a counter choose one."""
+    counters = (length + 7) // 8
+    word = local // 2  # as cpu/kernels.py has them: the first words of all counters, then the second ones, ...
+    counter, which = (word % counters).to(tl.uint32), word // counters
+    c0, c1, c2, c3 = tl.philox(key, counter, number.to(tl.uint32), rank.to(tl.uint32), 0)
+    bits = tl.where(which == 0, c0, tl.where(which == 1, c1, tl.where(which == 2, c2, c3)))
+    return tl.load(cells + ((bits >> (local % 2 * 16).to(tl.uint32)) & 0xFFFF).to(tl.int32))
+
+
+@triton.jit
+def tile(row, length, first, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr):
+    """Rows of a piece: entries, counted from its first, (GROUPS, ENTRIES); which of them are any; their groups."""
+    rows = row + tl.arange(0, GROUPS)
+    entry = tl.arange(0, ENTRIES)[None, :]
+    local = rows[:, None] * GROUP + entry
+    return local, (entry < GROUP) & (local < length), first + (rows * 0 if SPLIT else rows)

@@ -1,0 +1,61 @@
+"""Tensors as kernels are told of them: by the address of their first entry, and with nothing checked any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .draw import Array
+
+CPU = torch.device("cpu")
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
+
+
+def flat(
+    tensors: Sequence[Tensor | None],
+    entries: Sequence[int],
+    device: torch.device = CPU,
+    channels_last: bool = False,
+) -> list[Any]:
+    """Tensors as kernels read them: row-major, without a pending sign, with memory of their own; None for None.
+
+    channels_last: tensors of that format stay as they are.
+
+    Raises: RuntimeError if one is not float32 on `device` with its number of entries. Kernels look at none of that,
+    and autograd does not see it change, by `model.half()` between forward and backward for example.
+    """
+    pairs = zip(tensors, entries, strict=True)
+    return [None if one is None else _flat(one, count, device, channels_last) for one, count in pairs]
+
+
+def _flat(tensor: Tensor, entries: int, device: torch.device, channels_last: bool) -> Tensor:
+    if not (tensor.dtype == torch.float32 and tensor.device == device and tensor.numel() == entries):
+        found = f"{tensor.dtype} on {tensor.device} with {tensor.numel()} entries"
+        raise RuntimeError(
+            f"{found} instead of torch.float32 on {device} with {entries}: a weight or its logits were replaced, "
+            "by model.half() perhaps, after the quantizer was attached or between forward and backward"
+        )
+    if not (channels_last and is_channels_last(tensor)):
+        tensor = tensor.contiguous()
+    tensor = tensor.resolve_neg()
+    return tensor if tensor.data_ptr() else tensor.clone()  # zeros that autograd has without writing them
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether its memory is (outer, inner, channels), and not row-major as well."""
+    wanted = LAST.get(tensor.dim())
+    return wanted is not None and tensor.is_contiguous(memory_format=wanted) and not tensor.is_contiguous()
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor in the memory format of another."""
+    return tensor if tensor.stride() == like.stride() else torch.empty_like(like).copy_(tensor)
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> Array:
+    """Where they lie, int64 (T,); 0 for None."""
+    return np.array([0 if one is None else one.data_ptr() for one in tensors])
