@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .attach import Attached, StoredTensors, attached_to
 from .select import Tensors
 from .size import BITS_PER_MB
-from .state import StoredModel, describe, pack_state, unpack_state, write_into
+from .state import StoredModel, describe, pack_state, targets_of, unpack_state, write_into
 from .uniform import Stored
 
 
@@ -75,6 +75,7 @@ class Quantizer(Attached):
             raise ValueError(f"{odd[0]!r} is quantized in only one of the state and this quantizer")
         for item in self.selection.quantized:
             self._check_groups(item.name, stored.tensors[item.name])
+        targets_of(self.model, stored, self.learned().keys())  # or raise, while nothing is changed
         self.unquantize()
         write_into(self.model, stored, self.learned().keys())
         tensors = {}

@@ -152,12 +152,9 @@ def _unpack_tensor(name: str, fields: Mapping[str, Any]) -> Stored:
 def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] = ()) -> None:
     """Copy stored values into a model's parameters and buffers; `learned` are a quantizer's own parameters.
 
-    Raises: ValueError naming tensors that the model lacks, that the store lacks, or of another shape; the model
-    is then untouched.
+    Raises: as `targets_of`; the model is then untouched.
     """
-    targets = {name: value for name, value in model.state_dict().items() if name not in learned}
-    check_fit(targets, stored.shapes())
-    _check_ties(targets, stored)
+    targets = targets_of(model, stored, learned)
     with torch.no_grad():
         for name, value in stored.plain().items():
             targets[name].copy_(value)
@@ -166,6 +163,14 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
         for other, name in stored.tied.items():
             if targets[other].data_ptr() != targets[name].data_ptr():
                 targets[other].copy_(stored.value(other))
+
+
+def targets_of(model: nn.Module, stored: StoredModel, learned: Collection[str] = ()) -> dict[str, Tensor]:
+    """Where stored values go. Raises: ValueError naming tensors that one of the two lacks, or has otherwise."""
+    targets = {name: value for name, value in model.state_dict().items() if name not in learned}
+    check_fit(targets, stored.shapes())
+    _check_ties(targets, stored)
+    return targets
 
 
 def check_fit(targets: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:

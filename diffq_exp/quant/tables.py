@@ -23,6 +23,8 @@ def flat(
 ) -> list[Any]:
     """Tensors as kernels read them: row-major, without a pending sign, with memory of their own; None for None.
 
+    Sparse gradients, of an nn.Embedding(sparse=True), become dense ones.
+
     channels_last: tensors of that format stay as they are.
 
     Raises: RuntimeError if one is not float32 on `device` with its number of entries. Kernels look at none of that,
@@ -39,6 +41,8 @@ def _flat(tensor: Tensor, entries: int, device: torch.device, channels_last: boo
             f"{found} instead of torch.float32 on {device} with {entries}: a weight or its logits were replaced, "
             "by model.half() perhaps, after the quantizer was attached or between forward and backward"
         )
+    if tensor.is_sparse:
+        tensor = tensor.to_dense()
     if not (channels_last and is_channels_last(tensor)):
         tensor = tensor.contiguous()
     tensor = tensor.resolve_neg()

@@ -205,6 +205,19 @@ def test_tensors_of_another_kind_than_expected_are_refused(what, when, device):
             model()
 
 
+@pytest.mark.usefixtures("each_way")
+def test_sparse_gradients_of_an_embedding():
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(1)
+        model = nn.Embedding(30, 9, sparse=sparse)
+        DiffQuantizer(model, min_size=0, group_size=4).no_optimizer()
+        model(torch.tensor([3, 7, 3])).square().sum().backward()
+        found.append((model.weight.grad, model.weight_diffq.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_gradients_that_autograd_does_not_write(device):
     """Zeros without memory."""
     model = noisy_bag(Setting(group_size=4), (64,), device=device)

@@ -160,3 +160,14 @@ def test_no_state_at_all(kind, state):
 
 def test_a_plain_state_dict_is_no_quantized_state():
     assert_refused(DiffQuantizer, Net().state_dict(), "")
+
+
+def test_what_is_refused_inside_of_quantize_leaves_the_stored_values_in_place():
+    model, other = Net(), NoNorm()
+    quantizer = attach(UniformQuantizer, model)
+    with quantizer.enter_quantize():
+        before = snapshot(model)
+        with pytest.raises(ValueError, match=r"lacks 'norm\.num_batches_tracked'"):
+            quantizer.restore_quantized_state(attach(UniformQuantizer, other).get_quantized_state())
+        assert_same(snapshot(model), before)
+    assert not torch.equal(model.conv.weight, before["conv.weight"])
