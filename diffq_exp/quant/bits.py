@@ -12,7 +12,7 @@ Both are one formula, with u linear in sigma and an offset of 1 or 0:
 
 Plain functions of tensors, and derivatives by the logit in closed form: all that the gradients of the noisy weights
 (noise.py) and of the size (size.py) need, so that neither parameterisation costs an autograd graph. The compiled
-kernels (kernels.py) have the same formulas for a CPU.
+kernels (cpu/, cuda/) have the same formulas.
 """
 
 from __future__ import annotations

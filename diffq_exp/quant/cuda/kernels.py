@@ -41,6 +41,7 @@ from .arithmetic import (
 
 PIECE = tl.constexpr(pieces.PIECE)
 SPAN = tl.constexpr(1024)  # pieces of a tensor that are put together at a time
+CHANGING = ["key", "number", "rank"]  # numbers for which Triton is not to compile anew
 
 
 @triton.jit
@@ -68,7 +69,7 @@ def extremes(tensors, lows, highs, low, high):
     tl.store(high + tensor, ordered(tl.max(most, 0)).to(tl.float32, bitcast=True))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=CHANGING)
 def add_noise(
     pieces, weight, channels, inner, logits, noisy, low, high, at_low, at_high, cells, key, number, rank, base,
     rise, offset, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr,
@@ -93,7 +94,7 @@ def add_noise(
     tl.store(at_high + place, tl.sum(highs, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=CHANGING)
 def pass_back(
     pieces, grad, channels, inner, logits, grad_weight, grad_logits, low, high, sums, cells, key, number, rank,
     base, rise, offset, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr,

@@ -27,8 +27,10 @@ def launch(kernel: Any, programs: int, *args: Any, **constants: Any) -> None:
 
 
 def upload(device: torch.device, *arrays: Array) -> tuple[Tensor, ...]:
-    """Arrays of one length as tensors there, int64."""
-    table = torch.from_numpy(np.stack(arrays))
+    """Arrays of one length as tensors there, int64, each from a multiple of 16 bytes on, which Triton asks for."""
+    count = len(arrays[0])
+    table = torch.zeros(len(arrays), count + count % 2, dtype=torch.int64, device="cpu")
+    np.stack(arrays, out=table.numpy()[:, :count])
     if device.type == "cuda":
         table = table.pin_memory()  # else the copy would wait
     return table.to(device, non_blocking=True).unbind()

@@ -26,8 +26,8 @@ class AddNoise(torch.autograd.Function):
         noisy = [torch.empty_like(one) for one in weights]
         told = (addresses(weights), *formats(weights), addresses(logits), addresses(noisy))
         weight, channels, inner, logit, new = upload(device, *told)
-        lows, highs, at_low, at_high = pieces.new_empty((4, len(pieces)), dtype=torch.int32)
-        low, high = pieces.new_empty((2, count), dtype=torch.float32)
+        lows, highs, at_low, at_high = (pieces.new_empty(len(pieces), dtype=torch.int32) for _ in range(4))
+        low, high = (pieces.new_empty(count, dtype=torch.float32) for _ in range(2))
         launch(kernels.look, len(pieces), pieces, weight, lows, highs)
         launch(kernels.extremes, count, starts, lows, highs, low, high)
         given, found = (pieces, weight, channels, inner, logit, new), (low, high, at_low, at_high)
