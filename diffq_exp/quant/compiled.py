@@ -1,35 +1,36 @@
-"""Noise by compiled kernels, for many tensors at once: the formulas of noise.py, on a CPU (cpu/) or a GPU (cuda/).
+"""Noise and sizes by compiled kernels, for many tensors at once: the formulas of noise.py and size.py.
 
-Besides the noisy weights nothing of their size is kept: the backward draws the noise again. From one seed, CPU and
-GPU draw the same.
+Two packages have kernels, `cpu` and `cuda`, each with four functions between tensors; here is what they share: what
+tensors must be, and what autograd has to know. Besides the noisy weights nothing of their size is kept, for the
+backward draws the noise again. From one seed, CPU and GPU draw the same.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .bits import Param, bits_param
+from .bits import Param
 from .draw import new_key, rank
-from .groups import together
 from .noise import run_early
-from .pieces import Plan, plan_of
+from .pieces import Plan, plan_of, together
+from .tables import checked, laid_out
 
-MOST = {"cpu": 2**21, "cuda": 2**23}  # entries of tensors that go together; their gradients come together, too
-OLDEST = (7, 0)  # compute capability that Triton compiles for
+BUNDLE = {"cpu": 2**21, "cuda": 2**23}  # entries of weights that go together, by the devices that have kernels
 
 
 @dataclass(frozen=True)
-class How:
-    """What kernels are told of all pieces. number: of the first one, among those of all tensors of a forward."""
+class Bundle:
+    """Weights that go together, as one node of autograd's graph, and what their noise follows from.
+
+    key: of this forward. number: of the bundle's first piece among those of all bundles. rank: of this process.
+    """
 
     plan: Plan
     param: Param
@@ -39,21 +40,14 @@ class How:
     rank: int
 
 
-def by_kernels(tensors: Sequence[Tensor]) -> bool:
-    """Whether kernels can have them: float32 in the memory of a CPU or of one GPU, outside of torch.compile.
+@dataclass(frozen=True)
+class Sizes:
+    """Logits whose widths are added up: a plan of theirs, in groups of 1, and the entries of the weights."""
 
-    Not if one is empty, and not while a CUDA graph is captured: it would draw the same noise at every replay.
-    """
-    plain = (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
-    device = tensors[0].device
-    if torch.compiler.is_compiling() or device.type not in MOST:
-        return False
-    if not all(
-        type(one) in plain and one.dtype == torch.float32 and one.device == device and one.data_ptr()
-        for one in tensors
-    ):
-        return False
-    return device.type == "cpu" or (not torch.cuda.is_current_stream_capturing() and usable(device))
+    plan: Plan
+    param: Param
+    entries: tuple[int, ...]
+    group_size: int
 
 
 def backend(device: torch.device) -> Any:
@@ -71,49 +65,77 @@ def add_noise_to_all(
 ) -> Iterator[Tensor]:
     """The noisy weights, one by one; each of the shape and memory format of its weight, see noise.add_noise.
 
-    All must be for kernels, `by_kernels`. apart: each has a node of its own in autograd's graph, for backwards that
-    go through it tensor by tensor; the noise is the same.
+    `by_kernels` must hold for all weights and logits. apart: each weight is a bundle of its own, for backwards that
+    go through the graph tensor by tensor; the noise is the same.
     """
-    device = weights[0].device
-    function, key, number, own = backend(device).AddNoise, new_key(), 0, rank()
-    some_of = (slice(i, i + 1) for i in range(len(weights))) if apart else together(weights, MOST[device.type])
-    for some in some_of:
+    key, number, own = new_key(), 0, rank()
+    for some in together(weights, 0 if apart else BUNDLE[weights[0].device.type]):
         plan = plan_of(tuple(one.numel() for one in weights[some]), group_size)
-        how = How(plan, param, noise, key, number, own)
+        bundle = Bundle(plan, param, noise, key, number, own)
         number += len(plan.pieces)
-        noisy: tuple[Tensor, ...] = function.apply(how, *logits[some], *weights[some])
+        noisy: tuple[Tensor, ...] = AddNoise.apply(bundle, *logits[some], *weights[some])  # type: ignore[no-untyped-call]
         run_early(noisy[0])
         yield from noisy
 
 
-@cache
-def usable(device: torch.device) -> bool:
-    """Whether this GPU gives, noise and gradients, what a CPU gives; if not, torch does it, and a warning says so.
+class AddNoise(torch.autograd.Function):
+    """A bundle, its logits, its weights -> the noisy weights."""
 
-    Triton compiles on the user's machine: for hardware, with drivers and a C compiler that nobody has tried.
-    """
-    if find_spec("triton") is None or torch.cuda.get_device_capability(device) < OLDEST:
-        return False
-    try:
-        here, there = _trial(torch.device("cpu")), _trial(device)
-        for one, other in zip(here, there, strict=True):
-            torch.testing.assert_close(one, other.cpu(), rtol=1e-3, atol=1e-5)
-    except Exception as error:
-        what = " ".join(str(error).split())[:300]
-        warnings.warn(f"noise on {device} is slower than it could be, kernels fail: {what}", stacklevel=2)
-        return False
-    return True
+    @staticmethod
+    def forward(ctx: Any, bundle: Bundle, *tensors: Tensor) -> tuple[Tensor, ...]:
+        kernels, count = backend(tensors[0].device), len(tensors) // 2
+        logits, weights = _of(bundle.plan, tensors, kernels.CHANNELS_LAST)
+        noisy = [torch.empty_like(one) for one in weights]
+        ctx.found = kernels.add_noise(bundle, weights, logits, noisy)
+        ctx.save_for_backward(*tensors)
+        ctx.bundle = bundle
+        ctx.set_materialize_grads(False)
+        return tuple(laid_out(*pair) for pair in zip(noisy, tensors[count:], strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        plan, device = ctx.bundle.plan, ctx.saved_tensors[0].device
+        kernels, wanted = backend(device), ctx.needs_input_grad[1 + len(grads) :]
+        logits, weights = _of(plan, ctx.saved_tensors, kernels.CHANNELS_LAST)
+        given = checked(grads, plan.entries, device, kernels.CHANNELS_LAST)
+        to_logits = [torch.empty_like(one) for one in logits]
+        to_weights = [
+            None if one is None or not each else torch.empty_like(one)
+            for one, each in zip(given, wanted, strict=True)
+        ]
+        kernels.pass_back(ctx.bundle, ctx.found, weights, logits, given, to_weights, to_logits)
+        used = (None if grad is None else one for one, grad in zip(to_logits, grads, strict=True))
+        return None, *used, *to_weights
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
-@torch.inference_mode(False)
-def _trial(device: torch.device) -> list[Tensor]:
-    """Noise and gradients of two small tensors, from a seed of their own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        shapes = ((16, 8, 3, 3), torch.channels_last), ((5000,), torch.contiguous_format)
-        start = [torch.randn(shape).to(device, memory_format=layout) for shape, layout in shapes]
-        weights = [one.requires_grad_() for one in start]
-        logits = [torch.randn(-(-one.numel() // 8)).to(device).requires_grad_() for one in weights]
-        noisy = list(add_noise_to_all(weights, logits, 8, bits_param(2, 15), "gaussian"))
-    return [*noisy, *torch.autograd.grad([(one**2).sum() for one in noisy], [*weights, *logits])]
+def _of(plan: Plan, tensors: Sequence[Tensor], channels_last: bool) -> tuple[list[Any], list[Any]]:
+    """The logits and the weights among them."""
+    count, device = len(plan.entries), tensors[0].device
+    logits = checked(tensors[:count], plan.groups, device)
+    return logits, checked(tensors[count:], plan.entries, device, channels_last)
+
+
+class SumBits(torch.autograd.Function):
+    """Logits -> the sum over all entries of their group's width; each tensor's highest logit, (T,)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *given: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        plan, device = plan_of(tuple(one.numel() for one in given), 1), given[0].device
+        ctx.sizes = Sizes(plan, param, entries, group_size)
+        ctx.save_for_backward(*given)
+        both: tuple[Tensor, Tensor] = backend(device).sum_bits(ctx.sizes, checked(given, plan.entries, device))
+        ctx.mark_non_differentiable(both[1])
+        return both
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
+        device = ctx.saved_tensors[0].device
+        logits = checked(ctx.saved_tensors, ctx.sizes.plan.entries, device)
+        (factor,) = checked([grad], [1], device)
+        to_logits = [torch.empty_like(one) for one in logits]
+        backend(device).pass_back_bits(ctx.sizes, logits, factor, to_logits)
+        return None, None, None, *to_logits

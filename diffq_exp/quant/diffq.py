@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .arguments import check_number
 from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
-from .compiled import add_noise_to_all, by_kernels
+from .choice import by_kernels
+from .compiled import add_noise_to_all
 from .draw import NOISES
 from .groups import group_count, sum_entries
 from .learned import LearnedQuantizer
 from .noise import add_noise
 from .select import Tensors
-from .size import check_number, exact_bits, soft_bits
+from .size import exact_bits, soft_bits
 from .uniform import Stored, store_minmax, widest_of
 
 

@@ -1,7 +1,7 @@
 """The noise eps of a weight before its size: U(-1/2, 1/2) or N(0, 1)/2.
 
 `draw` is torch's own, for any device and under torch.compile. The compiled kernels (compiled.py) choose one of
-65,536 equally likely values by 16 random bits: the means of cells of equal probability of the distribution. Its
+65,536 equally likely values by 16 random bits: the means of cells of equal probability of the distribution, whose
 function is met within 2^-16 everywhere, its moments to the fourth within 1e-3: nothing that a training could tell.
 
 Either follows from torch's global generator, so that a seed, or a checkpoint of its state, gives the same noise

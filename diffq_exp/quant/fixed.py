@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .arguments import check_number
 from .base import Quantizer
 from .bits import MAX_STORED_BITS
 from .select import Tensors
-from .size import EXTREMES_BITS, check_number
+from .size import EXTREMES_BITS
 from .uniform import Stored, store_minmax
 
 

@@ -6,7 +6,7 @@ without an index per entry: the full groups are a (full, group_size) view, the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -76,15 +76,3 @@ def sum_entries(per_group: Tensor, entries: int, group_size: int) -> Tensor:
     missing = len(per_group) * size - entries  # entries that the last group lacks
     total = per_group.sum() * size
     return total - per_group[-1] * missing if missing else total
-
-
-def together(tensors: Sequence[Tensor], most: int) -> Iterator[slice]:
-    """Cut a list of tensors into neighbours of at most so many entries in all; a larger one is alone."""
-    first, entries = 0, 0
-    for place, one in enumerate(tensors):
-        if place > first and entries + one.numel() > most:
-            yield slice(first, place)
-            first, entries = place, 0
-        entries += one.numel()
-    if tensors:
-        yield slice(first, len(tensors))

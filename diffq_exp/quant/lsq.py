@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
+from .arguments import check_number
 from .bits import MAX_STORED_BITS
 from .learned import LearnedQuantizer
 from .select import Tensors
-from .size import STEP_BITS, check_number
+from .size import STEP_BITS
 from .uniform import Stored, store_step
 
 SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts as this

@@ -17,13 +17,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .bits import Param
-from .compiled import backend, by_kernels
-from .groups import sum_entries, together
+from .choice import by_kernels
+from .compiled import SumBits
+from .groups import sum_entries
+from .pieces import together
 
 BITS_PER_MB = 8 * 2**20
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
-MOST = 2**21  # logits that are one tensor for a while
+JOINED = 2**21  # logits that are one tensor for a while
 POWERS = tuple(2.0**k for k in range(5))  # 1 + 15 - 1 <= 2^4
 WIDTH_BITS = 8  # the byte that says how wide the entries of the table of bits are
 
@@ -73,7 +75,7 @@ def sum_bits(
     logits: Sequence[Tensor], entries: Sequence[int], group_size: int, param: Param
 ) -> tuple[Tensor, Tensor]:
     """The sum over all entries of their group's width, differentiable; each tensor's highest logit, (T,), not."""
-    way: Any = backend(logits[0].device).SumBits if by_kernels(logits) else _SumBits
+    way: Any = SumBits if by_kernels(logits) else _SumBits
     both: tuple[Tensor, Tensor] = way.apply(tuple(entries), group_size, param, *logits)
     return both
 
@@ -88,7 +90,7 @@ class _SumBits(torch.autograd.Function):
         ctx.save_for_backward(*logits)
         ctx.entries, ctx.size, ctx.param = entries, float(group_size or 1), param
         total = _wide(logits[0].new_zeros(()))
-        for some in together(logits, MOST):
+        for some in together(logits, JOINED):
             flat = _wide(torch.cat(list(logits[some])))
             bits = param.bits(flat)
             last, share = _last_groups(logits[some], entries[some], ctx.size)
@@ -103,7 +105,7 @@ class _SumBits(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
         logits: Sequence[Tensor] = ctx.saved_tensors
         slopes: list[Tensor] = []
-        for some in together(logits, MOST):
+        for some in together(logits, JOINED):
             slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
             last, share = _last_groups(logits[some], ctx.entries[some], ctx.size)
             slope[last] *= share
@@ -129,12 +131,3 @@ def exact_bits(bits: Tensor, entries: int, group_size: int, min_bits: float) -> 
     """Size in bits of a tensor with stored widths (G,), uint8; int64."""
     table = table_bits(bits.max().view(1), min_bits, [len(bits)])
     return sum_entries(bits.long(), entries, group_size) + EXTREMES_BITS + table[0]
-
-
-def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> float:
-    """`value` when it is a number in [low, high]. Raises: ValueError that names it and says what is allowed."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and low <= value <= high and (not whole or value == int(value))):
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} from {low} to {high}, not {value!r}")
-    return float(value)

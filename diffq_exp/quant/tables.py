@@ -1,4 +1,4 @@
-"""Tensors as kernels are told of them: by the address of their first entry, and with nothing checked any more."""
+"""Tensors made ready for kernels, which get addresses and check nothing: all that they rely on is checked here."""
 
 from __future__ import annotations
 
@@ -11,30 +11,25 @@ from torch import Tensor
 
 from .draw import Array
 
-CPU = torch.device("cpu")
-LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 
 
-def flat(
-    tensors: Sequence[Tensor | None],
-    entries: Sequence[int],
-    device: torch.device = CPU,
-    channels_last: bool = False,
+def checked(
+    tensors: Sequence[Tensor | None], entries: Sequence[int], device: torch.device, channels_last: bool = False
 ) -> list[Any]:
     """Tensors as kernels read them: row-major, without a pending sign, with memory of their own; None for None.
 
-    Sparse gradients, of an nn.Embedding(sparse=True), become dense ones.
+    Sparse gradients, of an nn.Embedding(sparse=True), become dense ones. channels_last: tensors of that format stay
+    as they are.
 
-    channels_last: tensors of that format stay as they are.
-
-    Raises: RuntimeError if one is not float32 on `device` with its number of entries. Kernels look at none of that,
-    and autograd does not see it change, by `model.half()` between forward and backward for example.
+    Raises: RuntimeError if one is not float32 on `device` with its number of entries, which autograd does not see:
+    by `model.half()` between forward and backward, for example.
     """
     pairs = zip(tensors, entries, strict=True)
-    return [None if one is None else _flat(one, count, device, channels_last) for one, count in pairs]
+    return [None if one is None else _checked(one, count, device, channels_last) for one, count in pairs]
 
 
-def _flat(tensor: Tensor, entries: int, device: torch.device, channels_last: bool) -> Tensor:
+def _checked(tensor: Tensor, entries: int, device: torch.device, channels_last: bool) -> Tensor:
     if not (tensor.dtype == torch.float32 and tensor.device == device and tensor.numel() == entries):
         found = f"{tensor.dtype} on {tensor.device} with {tensor.numel()} entries"
         raise RuntimeError(
@@ -51,7 +46,7 @@ def _flat(tensor: Tensor, entries: int, device: torch.device, channels_last: boo
 
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether its memory is (outer, inner, channels), and not row-major as well."""
-    wanted = LAST.get(tensor.dim())
+    wanted = CHANNELS_LAST.get(tensor.dim())
     return wanted is not None and tensor.is_contiguous(memory_format=wanted) and not tensor.is_contiguous()
 
 

@@ -20,16 +20,23 @@ def seeded():
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request, monkeypatch):
     """Where kernels run. Without a GPU, its kernels run on a CPU, by Triton's interpreter."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.importorskip("triton", reason="this torch has no Triton")
-        monkeypatch.setitem(sys.modules, "diffq_exp.quant.cpu", import_module("diffq_exp.quant.cuda"))
-        return torch.device("cpu")
-    return torch.device(request.param)
+    return kernels_on(request.param, monkeypatch)
 
 
-@pytest.fixture(params=["torch", "kernels"])
+@pytest.fixture(params=["torch", "cpu", "cuda"])
 def each_way(request, monkeypatch):
-    """Noise and sizes by torch, and as weights in a CPU's memory get them."""
-    if request.param == "torch":
-        for module in ("diffq", "size"):
-            monkeypatch.setattr(f"diffq_exp.quant.{module}.by_kernels", lambda _: False)
+    """Noise and sizes by torch, and by the kernels of either kind; -> where tensors are to be for that."""
+    if request.param != "torch":
+        return kernels_on(request.param, monkeypatch)
+    for module in ("diffq", "size"):
+        monkeypatch.setattr(f"diffq_exp.quant.{module}.by_kernels", lambda _: False)
+    return torch.device("cpu")
+
+
+def kernels_on(kind, monkeypatch):
+    if kind == "cuda" and not torch.cuda.is_available():
+        pytest.importorskip("triton", reason="this torch has no Triton")
+        cuda = import_module("diffq_exp.quant.cuda")
+        monkeypatch.setattr("diffq_exp.quant.compiled.backend", lambda _: cuda)
+        return torch.device("cpu")
+    return torch.device(kind)

@@ -1,10 +1,11 @@
 """Small networks for the tests, importable so that they pickle, and ways to look into a forward."""
 
 import torch
-from quant_reference import logits_for, named_logits, named_weights
+from quant_philox import noise_after_seed
+from quant_reference import logits_for, named_logits, named_weights, noisy_weight
 from torch import nn
 
-from diffq_exp.quant import DiffQuantizer
+from diffq_exp.quant import DiffQuantizer, quantizer_of
 
 
 class Bag(nn.Module):
@@ -27,6 +28,35 @@ def noisy_bag(setting, *shapes, spread=2.0, device="cpu"):
     for logits in named_logits(model).values():
         nn.init.normal_(logits, std=spread)
     return model.to(device)
+
+
+def one_step(model, seed=4):
+    """What a Bag gives and all its gradients, of noise and size."""
+    torch.manual_seed(seed)
+    values = model()
+    model.zero_grad()
+    (sum(value.square().sum() for value in values) + quantizer_of(model).model_size()).backward()
+    return [one.detach().clone() for one in values] + [one.grad.clone() for one in model.parameters()]
+
+
+def assert_forward_and_gradients(model, setting, seed=3, rank=0, grad_format=torch.contiguous_format):
+    """Those of the formula, with the noise that Philox gives for this seed; -> what the forward gave."""
+    weights = [getattr(model, name) for name in model.names]
+    drawn = noise_after_seed(seed, [w.numel() for w in weights], setting.group_size, setting.noise, rank)
+    torch.manual_seed(seed)
+    values = model()
+    upstream = [torch.randn(value.shape).to(memory_format=grad_format) for value in values]
+    torch.autograd.backward(values, [grad.to(values[0].device) for grad in upstream])
+    for name, weight, value, g, eps in zip(model.names, weights, values, upstream, drawn, strict=True):
+        logits = named_logits(model)[name]
+        w, l_ = (one.detach().cpu().double().requires_grad_() for one in (weight, logits))
+        expected = noisy_weight(w, l_, eps.view(w.shape), setting)
+        torch.testing.assert_close(value.cpu().double(), expected, rtol=1e-6, atol=1e-6)
+        grads = torch.autograd.grad(expected, [w, l_], g.double())
+        for found, exact in zip((weight.grad, logits.grad), grads, strict=True):
+            bound = 1e-5 * exact.abs().max().item() + 1e-9
+            torch.testing.assert_close(found.cpu().double(), exact, rtol=1e-5, atol=bound)
+    return values
 
 
 class Net(nn.Module):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from quant_models import noisy_bag
-from quant_philox import noise_after_seed, philox
-from quant_reference import Setting, named_logits, noisy_weight, soft_size_mb
+from quant_models import assert_forward_and_gradients, noisy_bag
+from quant_philox import philox
+from quant_reference import Setting, named_logits, soft_size_mb
 from torch import nn
 
 from diffq_exp.quant import compiled, quantizer_of
@@ -14,26 +14,6 @@ from diffq_exp.quant.cpu.jobs import inner
 
 SHAPES = (7,), (8, 16, 3, 3), (9001,), (4, 5), (1,), (4100,)
 GROUP_SIZES = [0, 1, 2, 3, 8, 32, 33, 72, 4096, 4097, 5000]
-
-
-def assert_forward_and_gradients(model, setting, seed=3, rank=0):
-    """Those of the formula, with the noise that Philox gives for this seed."""
-    weights = [getattr(model, name) for name in model.names]
-    drawn = noise_after_seed(seed, [w.numel() for w in weights], setting.group_size, setting.noise, rank)
-    torch.manual_seed(seed)
-    values = model()
-    upstream = [torch.randn_like(value, device="cpu") for value in values]
-    torch.autograd.backward(values, [grad.to(values[0].device) for grad in upstream])
-    for name, weight, value, g, eps in zip(model.names, weights, values, upstream, drawn, strict=True):
-        logits = named_logits(model)[name]
-        w, l_ = (one.detach().cpu().double().requires_grad_() for one in (weight, logits))
-        expected = noisy_weight(w, l_, eps.view(w.shape), setting)
-        torch.testing.assert_close(value.cpu().double(), expected, rtol=1e-6, atol=1e-6)
-        grads = torch.autograd.grad(expected, [w, l_], g.double())
-        for found, exact in zip((weight.grad, logits.grad), grads, strict=True):
-            torch.testing.assert_close(
-                found.cpu().double(), exact, rtol=1e-5, atol=1e-5 * exact.abs().max().item() + 1e-9
-            )
 
 
 @pytest.mark.parametrize(

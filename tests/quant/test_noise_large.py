@@ -74,7 +74,7 @@ def test_cells_of_the_gaussian_are_those_of_the_distribution():
     even = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
     assert (below - even).abs().max() < 2.0**-17
     for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3), (6, 15)):
-        assert abs(cells.pow(power).mean() - moment) < 0.005 * max(moment, 1e-6), power
+        assert abs(cells.pow(power).mean() - moment) < (1e-3 if power < 5 else 5e-3) * max(moment, 1e-6), power
 
 
 def test_a_weight_that_is_not_a_number_is_seen_in_the_loss():

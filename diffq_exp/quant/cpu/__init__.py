@@ -1,6 +1,8 @@
 """Kernels for weights in a CPU's memory, compiled by numba."""
 
-from .noise import AddNoise
-from .size import SumBits
+from .noise import add_noise, pass_back
+from .size import pass_back_bits, sum_bits
 
-__all__ = ["AddNoise", "SumBits"]
+CHANNELS_LAST = False  # whether tensors of that memory format may stay as they are
+
+__all__ = ["CHANNELS_LAST", "add_noise", "pass_back", "pass_back_bits", "sum_bits"]

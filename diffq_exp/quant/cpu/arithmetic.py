@@ -51,7 +51,7 @@ def value_of(number: Any) -> Any:
 
 @inner
 def exp2(x: Any) -> Any:
-    """2^x within 2e-7 of it, for x from -126 to 127, where it stays; nan for nan."""
+    """2^x within 2e-7 of it, with x clamped to [-126, 127]; nan for nan."""
     x = max(min(x, np.float32(127)), np.float32(-126)) if x == x else x
     whole = np.floor(x + HALF)
     part = x - whole
@@ -68,7 +68,7 @@ def exp2(x: Any) -> Any:
 
 @inner
 def log2(x: Any) -> Any:
-    """The logarithm of a number of at least 1, within 3e-7 of it and 2e-7; nan for nan."""
+    """The logarithm of a number of at least 1, within 3e-7 times it plus 2e-7; nan for nan."""
     bits = np.float32(x).view(np.int32)
     exponent = (bits - ROOT) >> EXPONENT
     rest = np.int32(bits - (exponent << EXPONENT)).view(np.float32)  # in [sqrt(1/2), sqrt(2))

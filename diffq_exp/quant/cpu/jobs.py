@@ -47,7 +47,7 @@ def kernel(function: Any) -> Any:
     signature = types.void(types.CPointer(from_dtype(Job)))
     try:
         return cfunc(signature, cache=True, **IN_ANY_ORDER)(function)
-    except Exception:  # no place to write to, a full disk, a damaged file; what is wrong with the function is again
+    except Exception:  # no place to write to, a full disk, a damaged file; a fault of the function is raised below
         return cfunc(signature, **IN_ANY_ORDER)(function)
 
 

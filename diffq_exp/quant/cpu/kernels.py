@@ -4,7 +4,7 @@
 Tensors are cut into pieces (../pieces.py) that fit in a core's caches, and all that is to be done with a piece is
 done while it is there: its noise is drawn, used and forgotten, and drawn again in the backward. A kernel is a C
 function of one job (jobs.py); several threads run it at once, each taking the next piece that is left (threads.py).
-What is of a whole tensor, noise.py and size.py put together from its pieces, between two kernels:
+What is of a whole tensor, noise.py and size.py of this folder put together from its pieces, between two kernels:
 
     kernel          reads                                         writes
     look            weight                                        per piece: lows, highs
@@ -119,12 +119,12 @@ def pass_back(pointer: Any) -> None:
         if not has(job.grad, piece.tensor):
             continue
         grad = part(job.grad, piece.tensor, piece.start, piece.stop)
-        grad_weight = part(job.grad_weight, piece.tensor, piece.start, piece.stop)
         noise, dot = eps[: len(grad)], dots[: piece.last - piece.first]
         _draw(job, place, words, noise)
         for i in range(len(noise)):
-            grad_weight[i] = grad[i]
             noise[i] *= grad[i]
+        if has(job.grad_weight, piece.tensor):
+            part(job.grad_weight, piece.tensor, piece.start, piece.stop)[:] = grad
         add_up_groups(noise, job.group_size, dot)
         if job.group_size > PIECE:
             sums[place] = dot[0]
@@ -151,7 +151,7 @@ def share(pointer: Any) -> None:
         if place >= job.count:
             break
         piece = pieces[place]
-        if at(job.at_low, place) + at(job.at_high, place) == F0 or not has(job.grad, piece.tensor):
+        if at(job.at_low, place) + at(job.at_high, place) == F0 or not has(job.grad_weight, piece.tensor):
             continue
         low, high = at(job.low, piece.tensor), at(job.high, piece.tensor)
         to_low, to_high = at(job.to_low, piece.tensor), at(job.to_high, piece.tensor)

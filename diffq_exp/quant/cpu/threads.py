@@ -26,7 +26,7 @@ def run(kernel: Any, plan: Plan, **fields: Array | float) -> None:
     job = np.zeros(1, Job)
     for name, value in {"pieces": plan.pieces, "count": len(plan.pieces), **fields}.items():
         job[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
-    openmp = _openmp() if plan.entries > FEW else None
+    openmp = _openmp() if plan.total > FEW else None
     if openmp is None:
         kernel.ctypes(job.ctypes.data)
     else:  # on all of them, however few pieces there are: those left out would end, and be made again

@@ -1,4 +1,4 @@
-"""What kernels.py computes with: where entries lie, random bits, powers of two; compiled by Triton into kernels."""
+"""What kernels.py computes with: pieces and their tiles, where entries lie, random bits, powers of two."""
 
 import math
 
@@ -43,7 +43,7 @@ def ordered(bits):
 
 @triton.jit
 def exp2(x):
-    """2^x for x from -126 to 127, where it stays; nan for nan."""
+    """2^x with x clamped to [-126, 127]; nan for nan."""
     x = tl.where(x > 127.0, 127.0, x)
     return tl.exp2(tl.where(x < -126.0, -126.0, x))
 

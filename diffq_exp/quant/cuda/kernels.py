@@ -1,24 +1,22 @@
-"""The loops over weights in a GPU's memory, compiled by Triton: those of cpu/kernels.py, with the same noise.
+"""The loops over weights in a GPU's memory, compiled by Triton: those of ../cpu/kernels.py, with the same noise.
 
-Each program of a kernel has one piece (pieces.py), of which it makes a tile, (groups, entries of a group), both
-rounded up to powers of two, as Triton's are. Nothing is read back from the GPU, and no sum depends on the order in
-which programs run. Between two kernels, what programs found in the pieces of a tensor is put together by `extremes`
-and in `share`:
+A program has what the table says. Of a piece (../pieces.py) it takes one tile after the other: some groups in
+rows, both numbers powers of two. Nothing is read back from the GPU, and no sum depends on the order of programs.
 
-    kernel          a program has   reads                                    writes
-    look            a piece         weight                                   per piece: lows, highs
-    extremes        a tensor        lows, highs                              low, high
-    add_noise       a piece         weight, logits; low, high                noisy; per piece: at_low, at_high
-    pass_back       a piece         grad, logits; low, high                  grad_weight, grad_logits; sums
-    finish          a split group   logits; low, high; sums                  grad_logits; to_scale
-    share           a piece         weight; low, high; at_low, ...; to_scale grad_weight, at the extremes
-    sum_bits        piece of logits logits; size, last                       per piece: sums, highs
-    pass_back_bits  piece of logits logits; size, last; factor               grad_logits
+    kernel          a program has    reads                                     writes
+    look            a piece          weight                                    per piece: lows, highs
+    extremes        a tensor         lows, highs                               low, high
+    add_noise       a piece          weight, logits; low, high                 noisy; per piece: at_low, at_high
+    pass_back       a piece          grad, logits; low, high                   grad_weight, grad_logits; sums
+    finish          a split group    logits; low, high; parts: the sums above  grad_logits; sums
+    share           a piece          weight; low, high, at_low, at_high; sums  grad_weight, at the extremes
+    sum_bits        a logits' piece  logits; size, last                        per piece: sums, highs
+    pass_back_bits  a logits' piece  logits; size, last; factor                grad_logits
 
-A tensor is a row of the tables `weight`, `grad` and so on, which hold addresses. Groups, and with them pieces, are
-row-major, memory may be channels_last: the tables `channels` and `inner` say how entries lie (`places_of`). Each
-entry computes its whole counter of Philox, eight times as often as needed: some hundred integer operations, for
-which groups may have any size.
+A tensor is an entry of the tables `weight`, `grad` and so on, which hold addresses. Groups, and with them pieces,
+are row-major, memory may be channels_last: the tables `channels` and `inner` say how entries lie (`places_of`).
+Each entry computes its whole counter of Philox, eight times as often as needed: some hundred integer operations,
+for which groups may have any size.
 """
 
 import triton
@@ -96,8 +94,8 @@ def add_noise(
 
 @triton.jit(do_not_specialize=CHANGING)
 def pass_back(
-    pieces, grad, channels, inner, logits, grad_weight, grad_logits, low, high, sums, cells, key, number, rank,
-    base, rise, offset, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr,
+    pieces, grad, grad_channels, grad_inner, logits, grad_weight, grad_logits, low, high, sums, cells, key, number,
+    rank, base, rise, offset, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """The gradients -> grad_weight, but for what the extremes get, and grad_logits; that of the scale -> sums.
 
@@ -108,12 +106,17 @@ def pass_back(
     total = tl.zeros((GROUPS,), tl.float32)
     if tl.load(grad + tensor) != 0:
         scale = tl.load(high + tensor) - tl.load(low + tensor)
-        length, wide, long = (stop - start).to(tl.int32), tl.load(channels + tensor), tl.load(inner + tensor)
+        length, wide, long = (
+            (stop - start).to(tl.int32),
+            tl.load(grad_channels + tensor),
+            tl.load(grad_inner + tensor),
+        )
         for row in range(0, tl.cdiv(length, GROUP), GROUPS):
             local, inside, group = tile(row, length, first, GROUP, GROUPS, ENTRIES, SPLIT)
             places = places_of(local, start, wide, long)
             given = tl.load(floats(grad, tensor) + places, inside, 0.0)
-            tl.store(floats(grad_weight, tensor) + places, given, inside)
+            if tl.load(grad_weight + tensor) != 0:
+                tl.store(floats(grad_weight, tensor) + places, given, inside)
             eps = draw(cells, local, length, number + place, rank, key)
             dot = tl.sum(tl.where(inside, given * eps, 0.0), 1)
             if SPLIT:
@@ -127,29 +130,27 @@ def pass_back(
 
 
 @triton.jit
-def finish(
-    pieces, parts, grad, logits, grad_logits, low, high, sums, to_scale, base, rise, offset,
-):  # fmt: skip
-    """From the sums of a group's pieces its gradient -> grad_logits; that of the scale -> to_scale, at `begin`."""
+def finish(pieces, groups, grad, logits, grad_logits, low, high, parts, sums, base, rise, offset):
+    """From the sums of a group's parts its gradient -> grad_logits; the scale's -> sums, at its first piece."""
     group = tl.program_id(0)
-    begin, end = tl.load(parts + group), tl.load(parts + group + 1)
+    begin, end = tl.load(groups + group), tl.load(groups + group + 1)
     tensor, _, _, first, _ = piece(pieces, begin)
     if tl.load(grad + tensor) != 0:
         total = tl.zeros((SPAN,), tl.float64)
         for some in range(begin, end, SPAN):
             place = some + tl.arange(0, SPAN)
-            total += tl.load(sums + place, place < end, 0.0).to(tl.float64)
+            total += tl.load(parts + place, place < end, 0.0).to(tl.float64)
         dot = tl.sum(total, 0).to(tl.float32)
         step, slope = step_and_slope(tl.load(floats(logits, tensor) + first), base, rise, offset)
         scale = tl.load(high + tensor) - tl.load(low + tensor)
         tl.store(floats(grad_logits, tensor) + first, slope * scale * dot)
-        tl.store(to_scale + begin, dot * step)
+        tl.store(sums + begin, dot * step)
 
 
 @triton.jit
 def share(
-    pieces, tensors, weight, channels, inner, grad_weight, its_channels, its_inner, low, high, at_low, at_high,
-    to_scale,
+    pieces, tensors, weight, channels, inner, grad_weight, grad_channels, grad_inner, low, high, at_low, at_high,
+    sums,
 ):  # fmt: skip
     """Add the gradient of the scale to those of the entries that are extremes, in equal shares."""
     place = tl.program_id(0).to(tl.int64)
@@ -160,7 +161,7 @@ def share(
         end = tl.load(tensors + tensor + 1)
         for begin in range(tl.load(tensors + tensor), end, SPAN):
             other = begin + tl.arange(0, SPAN)
-            total += tl.load(to_scale + other, other < end, 0.0).to(tl.float64)
+            total += tl.load(sums + other, other < end, 0.0).to(tl.float64)
             lows += tl.load(at_low + other, other < end, 0)
             highs += tl.load(at_high + other, other < end, 0)
         to_low = (-tl.sum(total, 0) / tl.sum(lows, 0)).to(tl.float32)
@@ -171,7 +172,7 @@ def share(
         value = tl.load(floats(weight, tensor) + places, inside, 0.0)
         more = tl.where(value == tl.load(high + tensor), to_high, 0.0)
         more = tl.where(value == tl.load(low + tensor), to_low, more)
-        places = places_of(local, start, tl.load(its_channels + tensor), tl.load(its_inner + tensor))
+        places = places_of(local, start, tl.load(grad_channels + tensor), tl.load(grad_inner + tensor))
         to = floats(grad_weight, tensor) + places
         tl.store(to, tl.load(to, inside, 0.0) + more, inside)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
@@ -19,31 +19,36 @@ from ..tables import is_channels_last
 TILE = 1024  # entries, or more for long groups
 
 
-def launch(kernel: Any, programs: int, *args: Any, **constants: Any) -> None:
-    """Run so many programs of a kernel, on the device of its first argument and its current stream."""
-    device = args[0].device
+OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
+
+
+def launch(kernel: Any, programs: int, fields: Mapping[str, Any]) -> None:
+    """Run so many programs of a kernel, with those of the fields that it names, where `pieces` are."""
+    taken, device = {name: fields[name] for name in kernel.arg_names}, fields["pieces"].device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[(programs,)](*args, **constants, num_warps=8, enable_fp_fusion=True)
+        kernel[(programs,)](**taken, **OPTIONS)
 
 
-def upload(device: torch.device, *arrays: Array) -> tuple[Tensor, ...]:
-    """Arrays of one length as tensors there, int64, each from a multiple of 16 bytes on, which Triton asks for."""
-    count = len(arrays[0])
-    table = torch.zeros(len(arrays), count + count % 2, dtype=torch.int64, device="cpu")
-    np.stack(arrays, out=table.numpy()[:, :count])
+def upload(device: torch.device, rows: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Arrays of one length as tensors there, int64; from multiples of 16 bytes on, or Triton compiles once more."""
+    count = len(next(iter(rows.values())))
+    table = torch.zeros(len(rows), count + count % 2, dtype=torch.int64, device="cpu")
+    np.stack(list(rows.values()), out=table.numpy()[:, :count])
     if device.type == "cuda":
         table = table.pin_memory()  # else the copy would wait
-    return table.to(device, non_blocking=True).unbind()
+    return dict(zip(rows, table.to(device, non_blocking=True).unbind(), strict=True))
 
 
 @lru_cache(maxsize=256)
-def tables_of(plan: Plan, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """pieces (P, 5); tensors, the first piece of each, and the end (T + 1,); parts, of each group, (G + 1,)."""
+def tables_of(plan: Plan, device: torch.device) -> dict[str, Tensor]:
+    """pieces, (P, 5); tensors, groups: the first piece of each, and the end, (T + 1,), (G + 1,)."""
     count = len(plan.pieces)
-    pieces = plan.pieces.view(np.int64).reshape(count, -1)
-    ends = (np.append(starts, count) for starts in (plan.tensors, plan.parts))
-    on_device = [torch.from_numpy(one.astype(np.int64)).to(device) for one in (pieces, *ends)]
-    return on_device[0], on_device[1], on_device[2]
+    arrays = {
+        "pieces": plan.pieces.view(np.int64).reshape(count, -1),
+        "tensors": np.append(plan.first_of_tensor, count),
+        "groups": np.append(plan.first_of_group, count),
+    }
+    return {name: torch.from_numpy(one.astype(np.int64)).to(device) for name, one in arrays.items()}
 
 
 @lru_cache(maxsize=16)
@@ -54,13 +59,13 @@ def cells_on(device: torch.device, noise: str) -> Tensor:
 
 def tile_of(plan: Plan) -> dict[str, int | bool]:
     """What a program has of a piece at a time: groups, each in a row; of a part of a group just entries."""
-    size = TILE if plan.split else plan.size
+    size = TILE if plan.split else plan.group_size
     entries = triton.next_power_of_2(size)
     return {"GROUP": size, "GROUPS": max(TILE // entries, 1), "ENTRIES": entries, "SPLIT": plan.split}
 
 
 def formats(tensors: Sequence[Tensor | None]) -> Array:
-    """channels, inner: how the entries of tensors lie, see kernels._places; (2, T). Row-major: 1, 1."""
+    """channels, inner: how the entries of tensors lie, see arithmetic.places_of; (2, T). Row-major: 1, 1."""
     table: Array = np.ones((2, len(tensors)), np.int64)
     for place, one in enumerate(tensors):
         if one is not None and is_channels_last(one):

@@ -1,59 +1,45 @@
-"""The soft size of logits in a GPU's memory: the formulas of ../size.py."""
+"""The soft size of logits in a GPU's memory; see ../compiled.py."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..bits import Param
-from ..pieces import group_sizes, plan_of
-from ..tables import addresses, flat
+from ..compiled import Sizes
+from ..pieces import group_sizes
+from ..tables import addresses
 from . import kernels
 from .launch import launch, tables_of, upload
 
 
-class SumBits(torch.autograd.Function):
-    """Of ../size.py: the sum over all entries of their group's width; each tensor's highest logit, (T,)."""
+def sum_bits(sizes: Sizes, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The bits of all entries, (); each tensor's highest logit, (T,)."""
+    count, device = len(sizes.plan.pieces), logits[0].device
+    sums, highs = (torch.empty(count, dtype=kind, device=device) for kind in (torch.float32, torch.int32))
+    low, high = (torch.empty(len(logits), dtype=torch.float32, device=device) for _ in range(2))
+    fields = _told(sizes, device) | upload(device, {"logits": addresses(logits)}) | {"sums": sums, "highs": highs}
+    launch(kernels.sum_bits, count, fields)
+    launch(kernels.extremes, len(logits), {**fields, "lows": highs, "low": low, "high": high})  # low: of no use
+    return sums.sum(dtype=torch.float64).float(), high
 
-    @staticmethod
-    def forward(
-        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *given: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.plan = plan = plan_of(tuple(one.numel() for one in given), 1)
-        ctx.save_for_backward(*given)
-        device = given[0].device
-        logits = flat(given, plan.counts, device)
-        pieces, starts, _ = tables_of(plan, device)
-        ctx.how = _sizes_on(device, entries, group_size), tuple(param.fields.values())
-        (logit,) = upload(device, addresses(logits))
-        sums, highs = (
-            pieces.new_empty(len(pieces), dtype=torch.float32),
-            pieces.new_empty(len(pieces), dtype=torch.int32),
-        )
-        launch(kernels.sum_bits, len(pieces), pieces, starts, logit, *ctx.how[0], sums, highs, *ctx.how[1])
-        highest = sums.new_empty(len(given))
-        launch(kernels.extremes, len(given), starts, highs, highs, torch.empty_like(highest), highest)
-        ctx.mark_non_differentiable(highest)
-        return sums.sum(dtype=torch.float64).float(), highest
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
-        device = grad.device
-        pieces, starts, _ = tables_of(ctx.plan, device)
-        logits = flat(ctx.saved_tensors, ctx.plan.counts, device)
-        slopes = [torch.empty_like(one) for one in logits]
-        logit, to = upload(device, addresses(logits), addresses(slopes))
-        (factor,) = flat([grad], [1], device)
-        launch(kernels.pass_back_bits, len(pieces), pieces, starts, logit, *ctx.how[0], factor, to, *ctx.how[1])
-        return None, None, None, *slopes
+def pass_back_bits(sizes: Sizes, logits: Sequence[Tensor], factor: Tensor, to_logits: Sequence[Tensor]) -> None:
+    """Write the gradient of `factor`, (), times the bits."""
+    told = {"logits": addresses(logits), "grad_logits": addresses(to_logits)}
+    fields = _told(sizes, factor.device) | upload(factor.device, told) | {"factor": factor}
+    launch(kernels.pass_back_bits, len(sizes.plan.pieces), fields)
+
+
+def _told(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    size, last = _sizes_on(device, sizes.entries, sizes.group_size)
+    return {**tables_of(sizes.plan, device), "size": size, "last": last, **sizes.param.fields}
 
 
 @lru_cache(maxsize=256)
-def _sizes_on(device: torch.device, entries: tuple[int, ...], group_size: int) -> tuple[Tensor, ...]:
-    """How many entries groups have, and the last one of each tensor, float32 (T,) each."""
-    return tuple(torch.from_numpy(one).to(device) for one in group_sizes(entries, group_size))
+def _sizes_on(device: torch.device, entries: tuple[int, ...], group_size: int) -> tuple[Tensor, Tensor]:
+    size, last = (torch.from_numpy(one).to(device) for one in group_sizes(entries, group_size))
+    return size, last

@@ -1,0 +1,14 @@
+"""Arguments of quantizers that are out of their range are refused by name and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> float:
+    """`value` when it is a number in [low, high]. Raises: ValueError that names it and says what is allowed."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and low <= value <= high and (not whole or value == int(value))):
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{name} must be {kind} from {low} to {high}, not {value!r}")
+    return float(value)
