@@ -93,8 +93,7 @@ class _SumBits(torch.autograd.Function):
         for some in together(logits, JOINED):
             flat = _wide(torch.cat(list(logits[some])))
             bits = param.bits(flat)
-            last, share = _last_groups(logits[some], entries[some], ctx.size)
-            bits[last] *= share
+            _weigh_last_(bits, logits[some], entries[some], ctx.size)
             total = total + bits.sum() * ctx.size
         highest = torch.stack([_wide(one).amax() for one in logits])
         ctx.mark_non_differentiable(highest)
@@ -107,8 +106,7 @@ class _SumBits(torch.autograd.Function):
         slopes: list[Tensor] = []
         for some in together(logits, JOINED):
             slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
-            last, share = _last_groups(logits[some], ctx.entries[some], ctx.size)
-            slope[last] *= share
+            _weigh_last_(slope, logits[some], ctx.entries[some], ctx.size)
             groups = [one.numel() for one in logits[some]]
             slopes += slope.to(logits[some.start].dtype).split(groups)
         return None, None, None, *slopes
@@ -119,12 +117,13 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _last_groups(logits: Sequence[Tensor], entries: Sequence[int], size: float) -> tuple[Tensor, Tensor]:
-    """Where the last groups are, and how many times `size` entries they have, (T,) each. Whole tensors: size 1."""
-    groups, device = [one.numel() for one in logits], logits[0].device
-    last = tuple(end - 1 for end in accumulate(groups))
-    share = tuple((count - (number - 1) * size) / size for number, count in zip(groups, entries, strict=True))
-    return _constant(last, device, torch.int64), _constant(share, device, torch.float32)
+def _weigh_last_(widths: Tensor, logits: Sequence[Tensor], entries: Sequence[int], size: float) -> None:
+    """Multiply what is of last groups by how many times `size` entries they have. Whole tensors: size 1."""
+    groups = [one.numel() for one in logits]
+    for end, number, count in zip(accumulate(groups), groups, entries, strict=True):
+        share = (count - (number - 1) * size) / size
+        if share != 1:
+            widths[end - 1].mul_(share)
 
 
 def exact_bits(bits: Tensor, entries: int, group_size: int, min_bits: float) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .draw import Array
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
+HUGE = 2**30  # entries, beyond which kernels that compute places in 32 bits would be wrong
 
 
 def checked(
@@ -45,9 +46,11 @@ def _checked(tensor: Tensor, entries: int, device: torch.device, channels_last: 
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether its memory is (outer, inner, channels), and not row-major as well."""
+    """Whether its memory is (outer, inner, channels), and not row-major as well; of huge ones no."""
     wanted = CHANNELS_LAST.get(tensor.dim())
-    return wanted is not None and tensor.is_contiguous(memory_format=wanted) and not tensor.is_contiguous()
+    if wanted is None or tensor.is_contiguous() or tensor.numel() > HUGE:
+        return False
+    return tensor.is_contiguous(memory_format=wanted)
 
 
 def laid_out(tensor: Tensor, like: Tensor) -> Tensor:

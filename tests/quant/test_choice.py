@@ -91,6 +91,7 @@ def on_gpu(monkeypatch):
     """As if there were one; -> a way to set what it gives."""
     pytest.importorskip("triton", reason="this torch has no Triton")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
     def gives(change):
         on_cpu = trial(torch.device("cpu"))
@@ -125,6 +126,8 @@ def test_a_gpu_that_passes_is_used_and_old_ones_are_not_tried(capability, triton
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(choice, "find_spec", lambda _: triton)
     assert usable.__wrapped__(GPU) == expected
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert not usable.__wrapped__(GPU)
 
 
 def test_the_noise_of_a_forward_does_not_depend_on_bundles(device, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from quant_models import assert_forward_and_gradients, noisy_bag
 from quant_reference import Setting
 
-from diffq_exp.quant import compiled, quantizer_of
+from diffq_exp.quant import compiled, quantizer_of, tables
 
 triton = pytest.importorskip("triton", reason="this torch has no Triton")
 FORMATS = {4: (torch.contiguous_format, torch.channels_last), 5: (torch.contiguous_format, torch.channels_last_3d)}
@@ -26,6 +26,12 @@ def test_weights_and_gradients_in_memory_formats_of_their_own(shape, device):
         model.w0.data = model.w0.data.to(memory_format=weight_format)
         (value,) = assert_forward_and_gradients(model, setting, grad_format=grad_format)
         assert value.is_contiguous(memory_format=weight_format)
+
+
+def test_huge_tensors_are_made_row_major():
+    for entries, expected in ((2**13, True), (2**16, False)):  # times 2^15
+        tensor = torch.empty(2, entries // 2, 2**8, 2**7, device="meta").to(memory_format=torch.channels_last)
+        assert tables.is_channels_last(tensor) == expected
 
 
 @pytest.mark.parametrize(("group_size", "expected"), [(8, 5), (4096, 5), (5000, 6), (0, 6)])

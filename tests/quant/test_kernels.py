@@ -65,7 +65,7 @@ def test_equal_extremes_share_the_gradient(group_size, device):
         model.w0.clamp_(-0.5, 0.5)  # hundreds, in every piece
         model.w1.copy_(torch.arange(12) % 2)  # nothing but extremes
         model.w2[[0, 4095, 4096]] = 9.0  # on both sides of where pieces end
-        model.w3[[5000, 9999]] = torch.tensor([-9.0, 9.0])
+        model.w3[[5000, 9999]] = torch.tensor([-9.0, 9.0], device=device)
     assert_forward_and_gradients(model, setting)
 
 
@@ -75,7 +75,7 @@ def test_zeros_of_both_signs_are_equal(group_size, device):
     model = noisy_bag(setting, (5000,), (300,), device=device)
     with torch.no_grad():
         model.w0.abs_().clamp_(min=0.5)
-        model.w0[[3, 4500]] = torch.tensor([0.0, -0.0])  # the lowest, twice
+        model.w0[[3, 4500]] = torch.tensor([0.0, -0.0], device=device)  # the lowest, twice
         model.w1.copy_(torch.tensor([0.0, -0.0]).repeat(150))  # constant: no noise, plain gradients
     value = model()[1]
     value.sum().backward()
@@ -123,12 +123,12 @@ def test_sizes_and_their_gradients(group_size, param, device):
     model = noisy_bag(setting, *SHAPES, device=device)
     size = quantizer_of(model).model_size()
     (3 * size).backward()
-    exact = {name: one.detach().double().requires_grad_() for name, one in named_logits(model).items()}
+    exact = {name: one.detach().cpu().double().requires_grad_() for name, one in named_logits(model).items()}
     expected = soft_size_mb(model, setting, exact)
-    torch.testing.assert_close(size.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(size.cpu().double(), expected, rtol=1e-6, atol=0)
     grads = torch.autograd.grad(3 * expected, exact.values())
     for logits, grad in zip(named_logits(model).values(), grads, strict=True):
-        torch.testing.assert_close(logits.grad.double(), grad, rtol=3e-6, atol=1e-12)
+        torch.testing.assert_close(logits.grad.cpu().double(), grad, rtol=3e-6, atol=1e-12)
 
 
 def test_powers_and_logarithms_of_two():

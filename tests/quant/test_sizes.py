@@ -17,7 +17,7 @@ from quant_reference import (
 )
 from torch import nn
 
-from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer, size
 
 pytestmark = pytest.mark.usefixtures("each_way")
 
@@ -228,3 +228,18 @@ def test_groups_larger_than_any_tensor_are_whole_tensors(dtype):
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-6, atol=0)
     assert found[0][0] == pytest.approx((5 * 1064 + 2 * (64 + 8 + 2)) / MB_BITS, rel=1e-4)
+
+
+def test_torchs_operations_copy_nothing_to_the_device_that_a_cuda_graph_could_not_copy(monkeypatch):
+    """What is captured first gets the constants of steps that kernels did before."""
+    asked = []
+    constant = size._constant
+    monkeypatch.setattr(size, "_constant", lambda *args: (asked.append(args), constant(*args))[1])
+    found = []
+    for by_torch in (False, True):
+        monkeypatch.setattr(size, "by_kernels", lambda _, by_torch=by_torch: not by_torch)
+        asked.clear()
+        quantizer = make(Bag((30,), (9, 4)), Setting(group_size=4))
+        quantizer.model_size().backward()
+        found.append(list(asked))
+    assert found[0] == found[1] != []

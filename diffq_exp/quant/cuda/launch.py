@@ -35,6 +35,8 @@ def upload(device: torch.device, rows: Mapping[str, Array]) -> dict[str, Tensor]
     table = torch.zeros(len(rows), count + count % 2, dtype=torch.int64, device="cpu")
     np.stack(list(rows.values()), out=table.numpy()[:, :count])
     if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("a CUDA graph must be captured of the forward as well: this one ran before")
         table = table.pin_memory()  # else the copy would wait
     return dict(zip(rows, table.to(device, non_blocking=True).unbind(), strict=True))
 
