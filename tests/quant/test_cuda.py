@@ -4,14 +4,17 @@ import itertools
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from quant_models import assert_forward_and_gradients, noisy_bag
 from quant_reference import Setting
 
 from diffq_exp.quant import compiled, quantizer_of, tables
+from diffq_exp.quant.choice import trial
 
 triton = pytest.importorskip("triton", reason="this torch has no Triton")
 FORMATS = {4: (torch.contiguous_format, torch.channels_last), 5: (torch.contiguous_format, torch.channels_last_3d)}
@@ -26,6 +29,13 @@ def test_weights_and_gradients_in_memory_formats_of_their_own(shape, device):
         model.w0.data = model.w0.data.to(memory_format=weight_format)
         (value,) = assert_forward_and_gradients(model, setting, grad_format=grad_format)
         assert value.is_contiguous(memory_format=weight_format)
+
+
+def test_tables_begin_where_triton_need_not_compile_anew():
+    launch = compiled.backend(torch.device("cuda")).launch
+    rows = launch.upload(torch.device("cpu"), {name: np.arange(5) + at for at, name in enumerate("abc")})
+    assert [row.data_ptr() % 16 for row in rows.values()] == [0, 0, 0]
+    assert [row[:5].tolist() for row in rows.values()] == [[at + i for i in range(5)] for at in range(3)]
 
 
 def test_huge_tensors_are_made_row_major():
@@ -47,6 +57,21 @@ def test_launches_do_not_grow_with_the_tensors(group_size, expected, monkeypatch
         assert len(launched) == expected
         quantizer_of(model).model_size().backward()
         assert len(launched) == expected + 3
+
+
+def test_the_trial_of_a_gpu_runs_every_kernel(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("by the interpreter")
+    cuda, launched = compiled.backend(torch.device("cuda")), set()
+    plain = cuda.launch.launch
+    for module in (cuda.noise, cuda.size):
+        monkeypatch.setattr(module, "launch", lambda kernel, *args: (launched.add(kernel), plain(kernel, *args)))
+    monkeypatch.setattr(compiled, "backend", lambda _: cuda)
+    trial(torch.device("cpu"))
+    kinds = type(cuda.noise.kernels.look)
+    all_of_them = {name for name, one in vars(cuda.noise.kernels).items() if isinstance(one, kinds)}
+    helpers = {*vars(import_module("diffq_exp.quant.cuda.arithmetic")), "_counts"}
+    assert {one.fn.__name__ for one in launched} == all_of_them - helpers
 
 
 COMPILE = """

@@ -6,7 +6,7 @@ from quant_models import noisy_bag, one_step, same_bits
 from quant_reference import Setting
 from torch import nn
 
-from diffq_exp.quant import DiffQuantizer, draw, quantizer_of
+from diffq_exp.quant import DiffQuantizer, draw, quantizer_of, tables
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -27,6 +27,13 @@ def test_channels_last_weights_and_gradients(large, device):
         found.append((values[0], model.w0.grad, model.w0_diffq.grad))
     for one, other in zip(*found, strict=True):
         assert same_bits(one, other)
+
+
+def test_channels_last_is_copied_only_where_kernels_cannot_read_it():
+    last = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    for kept in (True, False):
+        (ready,) = tables.checked([last], [48], last.device, channels_last=kept)
+        assert (ready is last) == kept and torch.equal(ready, last) and ready.is_contiguous() != kept
 
 
 def test_transposed_and_expanded_gradients(device):

@@ -105,6 +105,17 @@ def test_what_is_frozen_has_no_gradient_and_the_others_theirs(frozen, group_size
     assert len(found[1]) == 3 and all(same_bits(found[0][name], grad) for name, grad in found[1].items())
 
 
+def test_frozen_weights_cost_no_gradient_of_their_size(device, monkeypatch):
+    kernels, given = compiled.backend(device), []
+    plain = kernels.pass_back
+    monkeypatch.setattr(kernels, "pass_back", lambda *args: (given.append(args[5]), plain(*args)))
+    model = noisy_bag(Setting(group_size=8), (40,), (9,), device=device)
+    model.w0.requires_grad_(False)
+    sum(value.sum() for value in model()).backward()
+    ((first, second),) = given
+    assert first is None and second.shape == model.w1.shape
+
+
 @pytest.mark.parametrize(("bundle", "first"), [(1, "12"), (150, "2"), (2**20, "")])
 def test_a_backward_takes_the_gradients_of_a_bundle_before_it_goes_on(bundle, first, each_way, monkeypatch):
     """Else all would be in memory at its end, and distributed training could send none before."""
