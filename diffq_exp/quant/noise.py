@@ -64,7 +64,8 @@ class _AddNoise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, logits, eps, low, high = ctx.saved_tensors
-        grad = grad.to_dense() if grad.is_sparse else grad  # of an nn.Embedding(sparse=True)
+        if not torch.compiler.is_compiling() and grad.is_sparse:  # of an nn.Embedding(sparse=True)
+            grad = grad.to_dense()
         sums = sum_groups((grad * eps).reshape(-1), ctx.group_size)  # (G,)
         step, slope = ctx.param.step_and_slope(logits)
         grad_weight = None
