@@ -22,7 +22,7 @@ from .noise import run_early
 from .pieces import Plan, plan_of, together
 from .tables import checked, laid_out
 
-BUNDLE = {"cpu": 2**21, "cuda": 2**23}  # entries of weights that go together, by the devices that have kernels
+BUNDLE = {"cpu": 2**21, "cuda": 2**24}  # entries of weights that go together, by the devices that have kernels
 
 
 @dataclass(frozen=True)

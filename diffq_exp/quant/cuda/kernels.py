@@ -15,8 +15,8 @@ rows, both numbers powers of two. Nothing is read back from the GPU, and no sum 
 
 A tensor is an entry of the tables `weight`, `grad` and so on, which hold addresses. Groups, and with them pieces,
 are row-major, memory may be channels_last: the tables `channels` and `inner` say how entries lie (`places_of`).
-Each entry computes its whole counter of Philox, eight times as often as needed: some hundred integer operations,
-for which groups may have any size.
+Each entry computes its whole counter of Philox, eight times as often as needed: some two hundred operations, for
+which groups may have any size.
 """
 
 import triton

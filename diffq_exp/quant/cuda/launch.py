@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -17,8 +18,6 @@ from ..pieces import Plan
 from ..tables import is_channels_last
 
 TILE = 1024  # entries, or more for long groups
-
-
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 
 
@@ -68,8 +67,5 @@ def tile_of(plan: Plan) -> dict[str, int | bool]:
 
 def formats(tensors: Sequence[Tensor | None]) -> Array:
     """channels, inner: how the entries of tensors lie, see arithmetic.places_of; (2, T). Row-major: 1, 1."""
-    table: Array = np.ones((2, len(tensors)), np.int64)
-    for place, one in enumerate(tensors):
-        if one is not None and is_channels_last(one):
-            table[:, place] = one.shape[1], one[0, 0].numel()
-    return table
+    last = [one.shape if one is not None and is_channels_last(one) else (1, 1) for one in tensors]
+    return np.array([[shape[1] for shape in last], [math.prod(shape[2:]) for shape in last]])
