@@ -1,4 +1,4 @@
-"""Which tensors kernels can have; the others are torch's (noise.py, size.py)."""
+"""Whether kernels can have a model's tensors; if one cannot be theirs, all are torch's (noise.py, size.py)."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ def usable(device: torch.device) -> bool:
     return True
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # which switches gradients on
 def trial(device: torch.device) -> list[Tensor]:
     """What all kernels give for two small tensors, in groups of 8 and as wholes; draws from nobody's generator."""
     shapes = ((16, 8, 3, 3), torch.channels_last), ((9000,), torch.contiguous_format)

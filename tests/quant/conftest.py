@@ -1,5 +1,6 @@
 """Every test starts from seed 0; the helpers beside this file can be imported in any import mode."""
 
+import inspect
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,9 @@ def device(request, monkeypatch):
 @pytest.fixture(params=["torch", "cpu", "cuda"])
 def each_way(request, monkeypatch):
     """Noise and sizes by torch, and by the kernels of either kind; -> where tensors are to be for that."""
+    taken = "each_way" in inspect.signature(request.function).parameters
+    if request.param == "cuda" and torch.cuda.is_available() and not taken:
+        pytest.skip("its tensors stay on the CPU")
     if request.param != "torch":
         return kernels_on(request.param, monkeypatch)
     for module in ("diffq", "size"):

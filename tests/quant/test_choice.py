@@ -20,7 +20,6 @@ OTHERS = {
     "float64": torch.ones(3, dtype=torch.float64),
     "bfloat16": torch.ones(3, dtype=torch.bfloat16),
     "empty": torch.ones(0),
-    "of another device": torch.ones(3, device="meta"),
     "a subclass": torch.ones(3).as_subclass(Own),
 }
 
@@ -37,23 +36,38 @@ def test_none_under_torch_compile(monkeypatch):
     assert not by_kernels([torch.ones(3)])
 
 
-class OnGPU:
+class Elsewhere:
     """What by_kernels asks a tensor."""
 
-    device, dtype = GPU, torch.float32
+    dtype = torch.float32
+
+    def __init__(self, device):
+        self.device = torch.device(device)
 
     def data_ptr(self):
         return 1
+
+
+@pytest.mark.parametrize(
+    "devices", [["xpu:0"], ["cuda:0", "cuda:1"], ["cuda:0", "cpu"], ["cpu", "cuda:0"]], ids=str
+)
+def test_one_device_that_has_kernels(devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(choice, "usable", lambda _: True)
+    monkeypatch.setattr(choice, "Tensor", Elsewhere)
+    assert not by_kernels([Elsewhere(device) for device in devices])
+    assert by_kernels([Elsewhere("cuda:1"), Elsewhere("cuda:1")])
 
 
 @pytest.mark.parametrize(("capturing", "passes"), [(False, True), (True, True), (False, False)])
 def test_on_a_gpu_that_passes_the_trial_and_captures_no_graph(capturing, passes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
     monkeypatch.setattr(choice, "usable", lambda device: passes and device == GPU)
-    monkeypatch.setattr(choice, "Tensor", OnGPU)
-    assert by_kernels([OnGPU()]) == (passes and not capturing)
+    monkeypatch.setattr(choice, "Tensor", Elsewhere)
+    assert by_kernels([Elsewhere(GPU)]) == (passes and not capturing)
 
 
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
 def test_a_gpu_gives_what_a_cpu_gives(device):
     """Or its interpreter does."""
     with pytest.MonkeyPatch.context() as patch:

@@ -38,6 +38,14 @@ def test_tables_begin_where_triton_need_not_compile_anew():
     assert [row[:5].tolist() for row in rows.values()] == [[at + i for i in range(5)] for at in range(3)]
 
 
+def test_a_backward_is_not_captured_without_its_forward(monkeypatch):
+    """A replay would read addresses of another time."""
+    launch = compiled.backend(torch.device("cuda")).launch
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="must be captured of the forward as well"):
+        launch.upload(torch.device("cuda"), {"grad": np.zeros(3, np.int64)})
+
+
 def test_huge_tensors_are_made_row_major():
     for entries, expected in ((2**13, True), (2**16, False)):  # times 2^15
         tensor = torch.empty(2, entries // 2, 2**8, 2**7, device="meta").to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ What is of a whole tensor, noise.py and size.py of this folder put together from
     look            weight                                        per piece: lows, highs
     add_noise       weight, logits; low, high; lows, highs        noisy; per piece: at_low, at_high
     pass_back       grad, logits; low, high                       grad_weight, grad_logits; per piece: sums
-    share           weight, grad; low, high, to_...; at_...       grad_weight, at the extremes
+    share           weight; low, high, to_...; at_...             grad_weight, at the extremes
     sum_bits        logits; size, last                            per piece: sums, highs
     pass_back_bits  logits; size, last; factor                    grad_logits
 

@@ -53,7 +53,7 @@ def pass_back(
         to_scale = _add_up(sums, plan.first_of_tensor)
     low, high = (_add_up(found[side], plan.first_of_tensor) for side in ("at_low", "at_high"))
     shares = {"to_low": -to_scale / np.maximum(low, 1), "to_high": to_scale / np.maximum(high, 1)}
-    run(kernels.share, plan, weight=addresses(weights), **grad, **found, **shares)
+    run(kernels.share, plan, weight=addresses(weights), grad_weight=grad["grad_weight"], **found, **shares)
 
 
 def _drawn(bundle: Bundle) -> dict[str, Any]:

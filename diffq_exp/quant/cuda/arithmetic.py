@@ -43,9 +43,8 @@ def ordered(bits):
 
 @triton.jit
 def exp2(x):
-    """2^x with x clamped to [-126, 127]; nan for nan."""
-    x = tl.where(x > 127.0, 127.0, x)
-    return tl.exp2(tl.where(x < -126.0, -126.0, x))
+    """2^x with x at most 127; nan for nan."""
+    return tl.exp2(tl.where(x > 127.0, 127.0, x))
 
 
 @triton.jit
@@ -78,7 +77,7 @@ def draw(cells, local, length, number, rank, key):
 
 @triton.jit
 def tile(row, length, first, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr):
-    """Rows of a piece: entries, counted from its first, (GROUPS, ENTRIES); which of them are any; their groups."""
+    """Rows of a piece: entries, counted from its first, (GROUPS, ENTRIES); which are there; the rows' groups."""
     rows = row + tl.arange(0, GROUPS)
     entry = tl.arange(0, ENTRIES)[None, :]
     local = rows[:, None] * GROUP + entry

@@ -15,8 +15,8 @@ rows, both numbers powers of two. Nothing is read back from the GPU, and no sum 
 
 A tensor is an entry of the tables `weight`, `grad` and so on, which hold addresses. Groups, and with them pieces,
 are row-major, memory may be channels_last: the tables `channels` and `inner` say how entries lie (`places_of`).
-Each entry computes its whole counter of Philox, eight times as often as needed: some two hundred operations, for
-which groups may have any size.
+Each entry computes its whole counter of Philox, eight times as often as needed: some two hundred operations, the
+price of groups of any size.
 """
 
 import triton
@@ -130,21 +130,20 @@ def pass_back(
 
 
 @triton.jit
-def finish(pieces, groups, grad, logits, grad_logits, low, high, parts, sums, base, rise, offset):
+def finish(pieces, groups, logits, grad_logits, low, high, parts, sums, base, rise, offset):
     """From the sums of a group's parts its gradient -> grad_logits; the scale's -> sums, at its first piece."""
     group = tl.program_id(0)
     begin, end = tl.load(groups + group), tl.load(groups + group + 1)
     tensor, _, _, first, _ = piece(pieces, begin)
-    if tl.load(grad + tensor) != 0:
-        total = tl.zeros((SPAN,), tl.float64)
-        for some in range(begin, end, SPAN):
-            place = some + tl.arange(0, SPAN)
-            total += tl.load(parts + place, place < end, 0.0).to(tl.float64)
-        dot = tl.sum(total, 0).to(tl.float32)
-        step, slope = step_and_slope(tl.load(floats(logits, tensor) + first), base, rise, offset)
-        scale = tl.load(high + tensor) - tl.load(low + tensor)
-        tl.store(floats(grad_logits, tensor) + first, slope * scale * dot)
-        tl.store(sums + begin, dot * step)
+    total = tl.zeros((SPAN,), tl.float64)
+    for some in range(begin, end, SPAN):
+        place = some + tl.arange(0, SPAN)
+        total += tl.load(parts + place, place < end, 0.0).to(tl.float64)
+    dot = tl.sum(total, 0).to(tl.float32)
+    step, slope = step_and_slope(tl.load(floats(logits, tensor) + first), base, rise, offset)
+    scale = tl.load(high + tensor) - tl.load(low + tensor)
+    tl.store(floats(grad_logits, tensor) + first, slope * scale * dot)
+    tl.store(sums + begin, dot * step)
 
 
 @triton.jit
