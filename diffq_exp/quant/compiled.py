@@ -1,8 +1,8 @@
 """Noise and sizes by compiled kernels, for many tensors at once: the formulas of noise.py and size.py.
 
 Two packages have kernels, `cpu` and `cuda`, each with four functions between tensors; here is what they share: what
-goes together, and what autograd has to know. What tensors must be is in tables.py. Besides the noisy weights nothing
-of their size is kept, for the backward draws the noise again. From one seed, CPU and GPU draw the same.
+goes together, and what autograd has to know. What tensors must be is in tables.py. Besides the noisy weights
+nothing of their size is kept, for the backward draws the noise again. From one seed, CPU and GPU draw the same.
 """
 
 from __future__ import annotations
