@@ -8,7 +8,8 @@ from run_configs import TINY
 from sweeps.processes import results, rows_by_run, statuses, sweep, swept, wait_until, written
 
 NAMED = "hydra.sweep.subdir=run-${seed}"  # folders of the user's own
-LONG = [*TINY, "quantizer=none", "seed=0,1,2", "epochs=30", "hydra.launcher.n_jobs=2", NAMED]
+EPOCHS = 100  # that none is through before a signal comes
+LONG = [*TINY, "quantizer=none", "seed=0,1,2", f"epochs={EPOCHS}", "hydra.launcher.n_jobs=2", NAMED]
 NO_END = [*TINY, "quantizer=none", "seed=0,1", "epochs=100000", "hydra.launcher.n_jobs=2"]
 
 
@@ -46,9 +47,9 @@ def test_the_same_command_goes_on_where_the_runs_stopped(stopped_twice):
     for *_, earlier in stopped_twice[:2]:
         for name, saved in earlier.items():
             assert (
-                len(saved) < 30 and rows[name][: len(saved)] == saved
+                len(saved) < EPOCHS and rows[name][: len(saved)] == saved
             )  # their seconds too: they were not done again
-    assert all(len(done) == 30 for done in rows.values())
+    assert all(len(done) == EPOCHS for done in rows.values())
 
 
 def test_a_signal_before_the_first_job_works_stops_it_too(tmp_path):
