@@ -1,9 +1,11 @@
 """How compiled kernels are run: threads, bundles of weights, what autograd gets and when."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from quant_models import Net, images, noisy_bag, one_step, same_bits
@@ -36,6 +38,26 @@ def test_nothing_depends_on_the_threads(kind, group_size, on_threads, monkeypatc
     found.append(one_step(model))
     for other in found[1:]:
         assert all(same_bits(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+def test_nothing_depends_on_where_memory_is():
+    """Compilers ask whether arrays are near each other, and have another loop, with other sums, where they are."""
+    source, x, found = random.Random(0), torch.randn(3, 5), []
+    for _ in range(3000):
+        kept = [np.empty(source.randrange(1, 5000), np.float32) for _ in range(source.randrange(8))]
+        kept += [torch.empty(source.randrange(1, 3000)) for _ in range(source.randrange(6))]
+        torch.manual_seed(0)
+        models = [nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 4)) for _ in range(2)]
+        models[1].load_state_dict(models[0].state_dict())
+        for model in models:
+            kept += [torch.empty(source.randrange(1, 300)) for _ in range(source.randrange(4))]
+            DiffQuantizer(model, min_size=0, group_size=4, init_bits=3).no_optimizer()
+            torch.manual_seed(2)
+            model(x).square().sum().backward()
+            step = [one.grad for one in model.parameters()]
+            found = found or step
+            assert all(same_bits(*pair) for pair in zip(found, step, strict=True))
+        del kept
 
 
 def test_large_weights_go_through_torchs_openmp(monkeypatch):

@@ -94,23 +94,34 @@ def sigma_and_slope(logit: Any) -> Any:
 @adding
 def count_of(entries: Any, value: Any) -> Any:
     found = F0
-    for entry in entries:
-        found += F1 if entry == value else F0
+    for i in range(len(entries)):
+        found += F1 if entries[i] == value else F0
     return found
 
 
 @adding
+def sum_of(entries: Any) -> Any:
+    """In any order, but always in the same: nothing is written whose place could decide how the loop runs.
+
+    By index: a loop over an iterator makes no vectors.
+    """
+    total = F0
+    for i in range(len(entries)):
+        total += entries[i]
+    return total
+
+
+@inner
 def add_up_groups(entries: Any, size: Any, sums: Any) -> None:
     """The sum of each group. Of short ones, entry k of every group at once: loops over groups become vectors."""
     full = len(entries) // size
-    sums[:] = F0
     if size <= SHORT:
+        sums[:] = F0
         for k in range(size):
             for j in range(full):
                 sums[j] += entries[j * size + k]
     else:
         for j in range(full):
-            for entry in entries[j * size : (j + 1) * size]:
-                sums[j] += entry
-    for entry in entries[full * size :]:
-        sums[full] += entry
+            sums[j] = sum_of(entries[j * size : (j + 1) * size])
+    if full < len(sums):
+        sums[full] = sum_of(entries[full * size :])

@@ -46,9 +46,9 @@ def kernel(function: Any) -> Any:
     """A C function of a pointer to a job. numba keeps what it compiles."""
     signature = types.void(types.CPointer(from_dtype(Job)))
     try:
-        return cfunc(signature, cache=True, **IN_ANY_ORDER)(function)
+        return cfunc(signature, cache=True, **IN_ORDER)(function)
     except Exception:  # no place to write to, a full disk, a damaged file; a fault of the function is raised below
-        return cfunc(signature, **IN_ANY_ORDER)(function)
+        return cfunc(signature, **IN_ORDER)(function)
 
 
 @intrinsic

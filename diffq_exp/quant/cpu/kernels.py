@@ -39,6 +39,7 @@ from .arithmetic import (
     philox,
     sigma_and_slope,
     sigmoid,
+    sum_of,
     value_of,
 )
 from .jobs import at, floats, has, inner, kernel, part, pieces_of, take
@@ -129,16 +130,16 @@ def pass_back(pointer: Any) -> None:
         if job.group_size > PIECE:
             sums[place] = dot[0]
             continue
-        scale, total = at(job.high, piece.tensor) - at(job.low, piece.tensor), F0
+        scale = at(job.high, piece.tensor) - at(job.low, piece.tensor)
         logits = part(job.logits, piece.tensor, piece.first, piece.last)
         grad_logits = part(job.grad_logits, piece.tensor, piece.first, piece.last)
         for j in range(len(logits)):
             sigma, slope = sigma_and_slope(logits[j])
             power = exp2(base + rise * sigma)
             step = F1 / (power - offset)
-            total += dot[j] * step
             grad_logits[j] = -LN2 * rise * slope * power * step * step * scale * dot[j]
-        sums[place] = total
+            dot[j] *= step
+        sums[place] = sum_of(dot)
 
 
 @kernel
@@ -183,7 +184,7 @@ def sum_bits(pointer: Any) -> None:
             break
         piece = pieces[place]
         logits = part(job.logits, piece.tensor, piece.start, piece.stop)
-        total, high = F0, np.int32(-(2**31))
+        high = np.int32(-(2**31))
         for bits in logits.view(np.int32):
             high = max(high, ordered(bits))
         for j in range(len(logits)):
@@ -193,9 +194,8 @@ def sum_bits(pointer: Any) -> None:
                 widths[j] = log2(exp2(widths[j]) + F1)
         if _ends(pieces, place):
             widths[len(logits) - 1] *= at(job.last, piece.tensor) / at(job.size, piece.tensor)
-        for width in widths[: len(logits)]:
-            total += width
-        sums[place], highs[place] = total * at(job.size, piece.tensor), value_of(high)
+        sums[place] = sum_of(widths[: len(logits)]) * at(job.size, piece.tensor)
+        highs[place] = value_of(high)
 
 
 @kernel
