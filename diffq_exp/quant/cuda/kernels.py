@@ -180,43 +180,36 @@ def share(
 
 
 @triton.jit
-def _counts(place, tensor, group, stop, tensors, size, last):
-    """How many entries groups have; the last one of a tensor maybe less than the others."""
-    ends = (group == stop - 1) & (place + 1 == tl.load(tensors + tensor + 1))
-    return tl.where(ends, tl.load(last + tensor), tl.load(size + tensor))
-
-
-@triton.jit
-def sum_bits(
-    pieces, tensors, logits, size, last, sums, highs, base, rise, offset,
-):  # fmt: skip
-    """The bits of all entries of a piece's groups -> sums; its highest logit, as an `ordered` integer -> highs."""
-    place = tl.program_id(0).to(tl.int64)
+def _logits(place, pieces, tensors, logits, size, last):
+    """Where the logits of a piece are, and which are any; what they are; how many entries their groups have."""
     tensor, start, stop, _, _ = piece(pieces, place)
     group = start + tl.arange(0, PIECE)
     inside = group < stop
-    logit = tl.load(floats(logits, tensor) + group, inside, 0.0)
+    ends = (group == stop - 1) & (place + 1 == tl.load(tensors + tensor + 1))
+    count = tl.where(ends, tl.load(last + tensor), tl.load(size + tensor))
+    return tensor, group, inside, tl.load(floats(logits, tensor) + group, inside, 0.0), count
+
+
+@triton.jit
+def sum_bits(pieces, tensors, logits, size, last, sums, highs, base, rise, offset):
+    """The bits of all entries of a piece's groups -> sums; its highest logit, as an `ordered` integer -> highs."""
+    place = tl.program_id(0).to(tl.int64)
+    _, _, inside, logit, count = _logits(place, pieces, tensors, logits, size, last)
     bits = tl.where(inside, ordered(logit.to(tl.int32, bitcast=True)), LOWEST)
     sigma, _ = sigma_and_slope(logit)
     width = base + rise * sigma
     if offset == 0.0:
         width = tl.log2(exp2(width) + 1.0)
-    count = _counts(place, tensor, group, stop, tensors, size, last)
     tl.store(sums + place, tl.sum(tl.where(inside, width * count, 0.0), 0))
     tl.store(highs + place, tl.max(bits, 0))
 
 
 @triton.jit
-def pass_back_bits(
-    pieces, tensors, logits, size, last, factor, grad_logits, base, rise, offset,
-):  # fmt: skip
+def pass_back_bits(pieces, tensors, logits, size, last, factor, grad_logits, base, rise, offset):
     """The gradient of `factor` times the bits -> grad_logits."""
     place = tl.program_id(0).to(tl.int64)
-    tensor, start, stop, _, _ = piece(pieces, place)
-    group = start + tl.arange(0, PIECE)
-    inside = group < stop
-    sigma, slope = sigma_and_slope(tl.load(floats(logits, tensor) + group, inside, 0.0))
+    tensor, group, inside, logit, count = _logits(place, pieces, tensors, logits, size, last)
+    sigma, slope = sigma_and_slope(logit)
     power = exp2(base + rise * sigma)
-    count = _counts(place, tensor, group, stop, tensors, size, last)
     result = tl.load(factor) * count * rise * slope * power / (power + 1.0 - offset)
     tl.store(floats(grad_logits, tensor) + group, result, inside)
