@@ -11,7 +11,7 @@ __all__ = ["load_model"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_model":
-        from .loading import load_model
+        from .runs.loading import load_model
 
         return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

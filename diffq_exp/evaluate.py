@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show_ledger(args: argparse.Namespace) -> None:
-    from .loading import stored_file
+    from .runs.loading import stored_file
     from .storage.ledger import ledger, table
 
     print(table(ledger(stored_file(args.source))))
@@ -42,8 +42,8 @@ def _show_ledger(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from . import storage
-    from .build import device_fault, pick_device
-    from .loading import build_stored, build_stored_model, stored_file
+    from .runs.build import device_fault, pick_device
+    from .runs.loading import build_stored, build_stored_model, stored_file
     from .training.measure import evaluate
 
     path = stored_file(args.source)

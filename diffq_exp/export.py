@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from .results.records import replacing
 
 if TYPE_CHECKING:
-    from .quant.state import StoredModel
-    from .storage.onnx_graph import Graph
+    from .onnx.graph import Graph
+    from .stored.network import StoredModel
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> None:
     from . import storage
-    from .loading import stored_file
+    from .runs.loading import stored_file
 
     default, write = FORMS[args.to]
     if args.to == "onnx":
@@ -95,8 +95,8 @@ def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str,
 
 
 def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
-    from .loading import build_stored_model
-    from .storage.onnx_graph import onnx_graph
+    from .onnx.graph import onnx_graph
+    from .runs.loading import build_stored_model
 
     model = build_stored_model(stored, config, args.allow)
     try:

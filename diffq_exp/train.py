@@ -11,9 +11,9 @@ from contextlib import suppress
 import hydra
 from hydra._internal.utils import get_args_parser
 
-from .config import conf_dir, register
-from .job import codes, job
-from .signature import register_resolver
+from .command.schema import conf_dir, register
+from .command.signature import register_resolver
+from .runs.job import codes, job
 
 PASSED_ON = ("--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
 
@@ -29,7 +29,7 @@ def main() -> int:
 
 def _main(words: list[str]) -> int:
     if "--help" in words or "-h" in words:
-        from .help import help_text
+        from .command.help import help_text
 
         with suppress(BrokenPipeError):  # of --help | head
             print(help_text(), flush=True)
@@ -47,7 +47,7 @@ def _main(words: list[str]) -> int:
 
 def _checked(words: list[str]) -> int | None:
     """Say what is wrong with a command line, or what it would do; -> exit code, None to go on."""
-    from .checks import check
+    from .command.check import check
 
     found = check(words)
     for line in found.faults:
@@ -56,7 +56,7 @@ def _checked(words: list[str]) -> int | None:
         return 2
     for line in found.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    from .sweep import Sweep, planned, show_plan
+    from .sweeps.sweep import Sweep, planned, show_plan
 
     sweep = Sweep.of(found.jobs, words)
     if any(one.cfg.dry_run for one in sweep.jobs):

@@ -26,8 +26,8 @@ from benchmarks.profile_step import profile_step
 from benchmarks.startup import startup
 from benchmarks.steps import BATCH_32, BATCH_128, evaluation, train_step
 
-from diffq_exp.cores import cores
-from diffq_exp.machine import keep_freed_memory
+from diffq_exp.runs.machine import keep_freed_memory
+from diffq_exp.sweeps.cores import cores
 
 PARTS: dict[str, dict[str, Callable[[Context], Part]]] = {  # device -> what is measured, in this order
     "cpu": {

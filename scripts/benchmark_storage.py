@@ -28,9 +28,9 @@ from torch import nn
 from diffq_exp import storage
 from diffq_exp.models import digits_cnn
 from diffq_exp.quant import DiffQuantizer, quantizer_of
-from diffq_exp.quant.pack import split_widths
 from diffq_exp.storage import entropy
-from diffq_exp.storage.tensor import symbols_of
+from diffq_exp.storage.coding import symbols_of
+from diffq_exp.stored.packing import split_widths
 from diffq_exp.training.checkpoint import load_checkpoint
 
 MB = 2**20

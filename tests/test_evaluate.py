@@ -3,18 +3,18 @@
 import re
 
 import pytest
-import storage_models
 import torch
+from helpers import storage_models
+from helpers.stored_networks import config, made_data, network, store
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
-from stored_networks import config, made_data, network, store
 
-from diffq_exp.build import build_data
 from diffq_exp.evaluate import main
 from diffq_exp.results.records import write_json
+from diffq_exp.runs.build import build_data
+from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.measure import evaluate
-from diffq_exp.training.objective import Classification
 
 
 def refusal(capsys, *words) -> str:
@@ -48,11 +48,11 @@ def test_it_says_accuracy_size_and_bits(what, tmp_path, capsys):
 
 def test_the_models_own_class_has_to_be_allowed(tmp_path, capsys):
     conf = config()
-    conf["model"]["node"] = {"_target_": "storage_models.UserNet"}
+    conf["model"]["node"] = {"_target_": "helpers.storage_models.UserNet"}
     model = storage_models.UserNet(4, 1, 8).eval()
     store(tmp_path, conf, model)
-    assert "--allow storage_models.UserNet" in refusal(capsys, tmp_path)
-    numbers = said(capsys, tmp_path, "--allow", "storage_models.UserNet", "--device", "cpu")
+    assert "--allow helpers.storage_models.UserNet" in refusal(capsys, tmp_path)
+    numbers = said(capsys, tmp_path, "--allow", "helpers.storage_models.UserNet", "--device", "cpu")
     expected = evaluate(model, made_data().test, Classification())
     assert numbers["test.loss"] == pytest.approx(expected["loss"], rel=1e-5)
 

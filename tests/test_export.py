@@ -7,19 +7,19 @@ import re
 import numpy as np
 import onnx
 import pytest
-import storage_models
 import torch
+from helpers import storage_models
+from helpers.storage_models import Mixed, Tied, assert_same, attached
+from helpers.storage_models import network as scrambled
+from helpers.stored_networks import config, network, store
 from onnx import TensorProto
 from safetensors import safe_open
 from safetensors.torch import load_file
-from storage_models import Mixed, Tied, assert_same, attached
-from storage_models import network as scrambled
-from stored_networks import config, network, store
 
 from diffq_exp import load_model, models, storage
 from diffq_exp.export import main
-from diffq_exp.storage import onnx_graph
-from diffq_exp.storage.onnx_types import session
+from diffq_exp.onnx import graph as onnx_graph
+from diffq_exp.onnx.integers import session
 
 
 def said(capsys, *words) -> dict[str, str]:
@@ -92,7 +92,7 @@ def test_onnx_of_learned_widths(tmp_path, capsys):
 
 
 def test_onnx_of_a_class_of_ones_own_that_leaves_a_part_unused(tmp_path, capsys):
-    class_name = "storage_models.UserNet"
+    class_name = "helpers.storage_models.UserNet"
     conf = config()
     conf["model"]["node"] = {"_target_": class_name}
     model = storage_models.UserNet(4, 1, 8).eval()

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .folder import read_image
+from .class_folders import read_image
 
 log = logging.getLogger(__name__)
 _CHUNK = 256  # images a thread decodes before it takes the next lot

@@ -15,8 +15,8 @@ import torch
 from typing_extensions import Unpack
 
 from .base import Data, Loading
+from .class_folders import open_parts, read_image
 from .decode import Target, decoded
-from .folder import open_parts, read_image
 from .streams import from_datasets
 from .tensors import Part, from_tensors
 

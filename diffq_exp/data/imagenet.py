@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing_extensions import Unpack
 
 from .base import Data, Loading
-from .folder import open_parts
+from .class_folders import open_parts
 from .pixels import IMAGENET_MEAN, IMAGENET_STD
 from .streams import from_datasets
 

@@ -5,12 +5,12 @@ quantizer.setup_optimizer(optimizer)                 # the learned bits train al
 loss = task_loss + penalty * quantizer.model_size()  # MB, differentiable
 """
 
-from .base import Quantizer, quantizer_of, restore_quantized_state
+from ..stored.grids import Stored
+from ..stored.network import StoredModel
 from .diffq import DiffQuantizer
-from .fixed import UniformQuantizer
 from .lsq import LSQ
-from .state import StoredModel
-from .uniform import Stored
+from .quantizer import Quantizer, quantizer_of, restore_quantized_state
+from .uniform import UniformQuantizer
 
 __all__ = [
     "LSQ",

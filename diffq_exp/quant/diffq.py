@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..stored.grids import Stored, store_minmax, widest_of
+from ..stored.groups import group_count, sum_entries
+from ..stored.selection import Tensors
 from .arguments import check_number
 from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
-from .choice import by_kernels
-from .compiled import add_noise_to_all
-from .draw import NOISES
-from .groups import group_count, sum_entries
+from .formula import exact_bits, soft_bits
+from .kernels.autograd import add_noise_to_all
+from .kernels.dispatch import by_kernels
 from .learned import LearnedQuantizer
-from .noise import add_noise
-from .select import Tensors
-from .size import exact_bits, soft_bits
-from .uniform import Stored, store_minmax, widest_of
+from .noise import NOISES
+from .noisy_weights import add_noise
 
 
 class DiffQuantizer(LearnedQuantizer):

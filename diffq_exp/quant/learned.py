@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .base import Quantizer
-from .select import Tensors
+from ..stored.selection import Tensors
+from .quantizer import Quantizer
 
 
 class LearnedQuantizer(Quantizer):

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
+from ..stored.grids import Stored, store_step
+from ..stored.selection import Tensors
 from .arguments import check_number
 from .bits import MAX_STORED_BITS
+from .formula import STEP_BITS
 from .learned import LearnedQuantizer
-from .select import Tensors
-from .size import STEP_BITS
-from .uniform import Stored, store_step
 
 SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts as this
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .select import Tensors
+from ..stored.selection import Tensors
 
 
 def put(item: Tensors, tensor: Tensor) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .discovery import MISSING, SWEEPS, Run, read_sweep
 from .records import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT, read_json
-from .runs import MISSING, SWEEPS, Run, read_sweep
 from .tables import NONE, Table, counts, megabytes
 
 OF_A_RUN = {*LEFT_BY_A_RUN, LOCK, EARLIER}

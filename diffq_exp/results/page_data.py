@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from .discovery import Run
 from .plots import accuracy_floor, styles
 from .points import Point, mean_std
 from .records import METRICS, read_rows
-from .runs import Run
 from .summary import Problem, Report
 
 _ORDER = ("finished", "running", "interrupted", "failed", "diverged", "killed", "missing")

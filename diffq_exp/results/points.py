@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from .runs import Run
+from .discovery import Run
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .discovery import UNREADABLE, Run, Sweep, unknown
 from .pareto import best_at, hypervolume, non_dominated, smallest_within
 from .points import Point, make_points, mean_std, varying
-from .runs import UNREADABLE, Run, Sweep, unknown
 
 SIZES = ("file", "true")
 WITHIN = (0.5, 1.0)  # points of accuracy below float32

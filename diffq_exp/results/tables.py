@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .discovery import Run
 from .plots import SIZE_LABEL, styles
 from .points import Point, shown
 from .records import replacing
-from .runs import Run
 from .summary import HYPERVOLUME_UNIT, WITHIN, Problem, Report, keys_that_vary
 
 NONE = "-"

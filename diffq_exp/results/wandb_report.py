@@ -17,11 +17,11 @@ from typing import Any
 
 import yaml
 
-from ..training.tracking import WandbTracker
+from ..tracking.wandb_tracker import WandbTracker
+from .discovery import Run
 from .plots import PANELS, SIZE_LABEL, Style, styles
 from .points import Point
 from .records import RESULT
-from .runs import Run
 from .summary import MethodSummary, Problem, Report
 from .tables import percent, run_rows
 

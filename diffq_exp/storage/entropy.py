@@ -19,7 +19,7 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
-from ..quant.pack import PIECE, Bytes, Levels, counts_of
+from ..stored.packing import PIECE, Bytes, Levels, counts_of
 from .spline import fit
 
 Knots = NDArray[Any]  # uint8

@@ -22,7 +22,7 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-from ..quant.pack import Bytes
+from ..stored.packing import Bytes
 
 VERSION = 2
 FORMAT = f"diffq_exp.model/{VERSION}"

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..quant import Stored
-from ..quant.pack import Bytes
-from ..quant.uniform import GRIDS, SCALES, check_stored
+from ..stored.grids import GRIDS, SCALES, check_stored
+from ..stored.packing import Bytes
+from .coding import ANS, PACKED, Coded, decode_tensor
 from .layout import DTYPES, FREE_TEXT, FREE_VALUES, KINDS, TEXT_PER_BYTE, values_in
-from .tensor import ANS, PACKED, Coded, decode_tensor
 
 LARGEST_TENSOR = 2**40  # entries
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..quant import StoredModel, quantizer_of
-from ..quant.state import check_fit, write_into
+from ..stored.network import check_fit, write_into
 from .layout import check_format, checksum, most_entries
 from .parse import Contents, contents_of, payloads_of
 

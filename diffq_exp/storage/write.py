@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ..quant import Quantizer, Stored, StoredModel, quantizer_of
-from ..quant.pack import Bytes
-from ..quant.select import select
-from ..quant.state import describe
-from ..quant.uniform import check_stored
 from ..results.records import replacing
+from ..stored.grids import check_stored
+from ..stored.network import describe
+from ..stored.packing import Bytes
+from ..stored.selection import select
+from .coding import Coded, encode_tensor
 from .layout import CODINGS, DTYPES, FLOATS, FORMAT, KINDS, checksum, fewest_bytes, header
-from .tensor import Coded, encode_tensor
 
 Source = Quantizer | nn.Module | StoredModel
 

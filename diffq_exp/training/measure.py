@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Loader
-from .objective import Task
+from ..tasks.classification import Task
 
 
 class Sums:

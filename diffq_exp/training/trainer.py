@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from ..data import Data
 from ..results.records import METRICS, append_row, read_rows, write_rows
+from ..tasks.classification import Task
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .measure import Sums, evaluate
-from .objective import Task
 from .optim import Optimizers
 from .schedule import Schedule
-from .sizes import size_row
+from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
 READ_EVERY = 50  # steps between two looks at the sums on the device

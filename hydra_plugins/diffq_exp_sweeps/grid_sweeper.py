@@ -29,8 +29,8 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run what is left of the sweep; its exit code becomes that of the process."""
-        from diffq_exp.job import codes
-        from diffq_exp.sweep import carry_out, planned
+        from diffq_exp.runs.job import codes
+        from diffq_exp.sweeps.sweep import carry_out, planned
 
         codes[:] = [carry_out(planned[0], self.launcher, self.by)]
         return []

@@ -26,7 +26,7 @@ from .signals import Signals
 from .worker import work
 
 LOOK_SECONDS = 0.5  # between two looks at locks
-PRELOAD = ["diffq_exp.job", "diffq_exp.session", "diffq_exp.quant.cpu", "wandb"]  # once for all jobs
+PRELOAD = ["diffq_exp.runs.job", "diffq_exp.runs.session", "diffq_exp.quant.kernels.cpu", "wandb"]  # for all jobs
 
 
 class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks
@@ -37,7 +37,7 @@ class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modu
 
 class _Running(NamedTuple):
     waiting: _Waiting
-    job: Any  # diffq_exp.compose.Job
+    job: Any  # diffq_exp.command.compose.Job
     slot: int
 
 
@@ -53,8 +53,8 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs. Raises: SystemExit(128+n) after a signal, when the jobs that ran have saved and ended."""
-        from diffq_exp.cores import cores, gpus, jobs_at_once
-        from diffq_exp.sweep_display import SweepDisplay
+        from diffq_exp.sweeps.cores import cores, gpus, jobs_at_once
+        from diffq_exp.sweeps.progress import SweepDisplay
 
         setup_globals()
         queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, initial_job_idx))
@@ -81,8 +81,8 @@ class ProcessLauncher(Launcher):
 
     def _job(self, waiting: _Waiting) -> Any:
         """The composed job; None where another sweep has done it in the meantime."""
-        from diffq_exp.compose import job
-        from diffq_exp.sweep import DONE, status
+        from diffq_exp.command.compose import job
+        from diffq_exp.sweeps.sweep import DONE, status
 
         loader = self.hydra_context.config_loader
         composed = job(
@@ -112,10 +112,10 @@ class ProcessLauncher(Launcher):
         """Note how a job ended; -> what is to be tried again: it, where it found another process at work."""
         from pebble import ProcessExpired
 
-        from diffq_exp.folder import FolderBusy, FolderError, record_death
-        from diffq_exp.job import codes
-        from diffq_exp.signature import record_of
-        from diffq_exp.sweep import status
+        from diffq_exp.command.signature import record_of
+        from diffq_exp.runs.job import codes
+        from diffq_exp.runs.run_folder import FolderBusy, FolderError, record_death
+        from diffq_exp.sweeps.sweep import status
 
         reason = ""
         try:

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_runs import made_run, made_sweep
+from helpers.made_runs import made_run, made_sweep
 
+from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.page import write_page
-from diffq_exp.results.runs import find_runs, read_sweep, runs_of
 from diffq_exp.results.summary import make_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")

@@ -1,16 +1,10 @@
-"""Every test starts from seed 0; the helpers beside this file can be imported in any import mode."""
+"""Every test starts from seed 0, and where kernels run is a fixture."""
 
 import inspect
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
-
-HERE = str(Path(__file__).parent)
-if HERE not in sys.path:
-    sys.path.insert(0, HERE)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +26,7 @@ def each_way(request, monkeypatch):
         pytest.skip("its tensors stay on the CPU")
     if request.param != "torch":
         return kernels_on(request.param, monkeypatch)
-    for module in ("diffq", "size"):
+    for module in ("diffq", "formula"):
         monkeypatch.setattr(f"diffq_exp.quant.{module}.by_kernels", lambda _: False)
     return torch.device("cpu")
 
@@ -40,7 +34,7 @@ def each_way(request, monkeypatch):
 def kernels_on(kind, monkeypatch):
     if kind == "cuda" and not torch.cuda.is_available():
         pytest.importorskip("triton", reason="this torch has no Triton")
-        cuda = import_module("diffq_exp.quant.cuda")
-        monkeypatch.setattr("diffq_exp.quant.compiled.backend", lambda _: cuda)
+        cuda = import_module("diffq_exp.quant.kernels.cuda")
+        monkeypatch.setattr("diffq_exp.quant.kernels.autograd.backend", lambda _: cuda)
         return torch.device("cpu")
     return torch.device(kind)

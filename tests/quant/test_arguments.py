@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from quant_models import Net, assert_same, snapshot
+from helpers.quant_models import Net, assert_same, snapshot
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from quant_models import Tied, assert_same, left_behind, seen_weights, set_bits, snapshot
-from quant_reference import Setting, named_logits, named_weights, stored_diffq
+from helpers.quant_models import Tied, assert_same, left_behind, seen_weights, set_bits, snapshot
+from helpers.quant_reference import Setting, named_logits, named_weights, stored_diffq
 from torch import nn
 from torch.func import functional_call
 

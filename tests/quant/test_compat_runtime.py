@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from quant_models import (
+from helpers.quant_models import (
     Net,
     Tied,
     assert_same,
@@ -17,7 +17,14 @@ from quant_models import (
     set_bits,
     snapshot,
 )
-from quant_reference import Setting, named_logits, named_weights, rounded_to_levels, stored_bits, stored_diffq
+from helpers.quant_reference import (
+    Setting,
+    named_logits,
+    named_weights,
+    rounded_to_levels,
+    stored_bits,
+    stored_diffq,
+)
 from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer, quantizer_of

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from quant_models import Tied, assert_same, hidden, left_behind, snapshot
-from quant_reference import Setting, named_logits
+from helpers.quant_models import Tied, assert_same, hidden, left_behind, snapshot
+from helpers.quant_reference import Setting, named_logits
 from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer

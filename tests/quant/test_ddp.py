@@ -2,7 +2,7 @@
 
 import torch
 import torch.multiprocessing as mp
-from quant_two_processes import train
+from helpers.quant_two_processes import train
 
 
 def test_bits_stay_equal_on_both_ranks(tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import torch
-from quant_models import Bag, Net, images, seen_weights, set_bits
-from quant_reference import (
+from helpers.quant_models import Bag, Net, images, seen_weights, set_bits
+from helpers.quant_reference import (
     Setting,
     named_logits,
     named_weights,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from quant_models import Bag, Net, images, left_behind
-from quant_reference import named_logits, named_weights
+from helpers.quant_models import Bag, Net, images, left_behind
+from helpers.quant_reference import named_logits, named_weights
 from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from quant_models import (
+from helpers.quant_models import (
     Bag,
     Bombed,
     Net,
@@ -16,7 +16,7 @@ from quant_models import (
     set_bits,
     snapshot,
 )
-from quant_reference import MB_BITS, Setting, logits_for, named_logits, named_weights, stored_diffq
+from helpers.quant_reference import MB_BITS, Setting, logits_for, named_logits, named_weights, stored_diffq
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

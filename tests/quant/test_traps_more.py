@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from quant_models import (
+from helpers.quant_models import (
     Bag,
     Net,
     TwoNames,
@@ -14,7 +14,7 @@ from quant_models import (
     seen_weights,
     set_bits,
 )
-from quant_reference import MB_BITS, Setting, named_logits, named_weights, stored_diffq, stored_uniform
+from helpers.quant_reference import MB_BITS, Setting, named_logits, named_weights, stored_diffq, stored_uniform
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 

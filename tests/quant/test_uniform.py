@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from helpers.quant_models import Bag, Net, assert_same, images, left_behind, same_bits, seen_weights, snapshot
+from helpers.quant_reference import stored_uniform
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from quant_models import Bag, Net, assert_same, images, left_behind, same_bits, seen_weights, snapshot
-from quant_reference import stored_uniform
 from torch import nn
 
 from diffq_exp.quant import UniformQuantizer

@@ -6,11 +6,11 @@ import time
 
 import pytest
 from filelock import FileLock
-from made_runs import COMMIT, made_run
+from helpers.made_runs import COMMIT, made_run
 
 from diffq_exp.results.commit import git_state
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.housekeeping import bytes_below, leftovers, list_table, prune
-from diffq_exp.results.runs import find_runs
 
 HEAD = "f" * 40
 

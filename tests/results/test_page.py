@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_runs import LAYERS, made_run, made_sweep
+from helpers.made_runs import LAYERS, made_run, made_sweep
 
+from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.page import MAX_BYTES, PARTS, SCRIPTS, data_within, embedded, write_page
 from diffq_exp.results.page_data import page_data
-from diffq_exp.results.runs import find_runs, read_sweep, runs_of
 from diffq_exp.results.summary import Report, make_report
 
 HOSTILE = [

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import matplotlib
 import pytest
+from helpers.made_runs import made_run, made_sweep
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import made_run, made_sweep
 
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.plots import PANELS, STYLES, accuracy_floor, draw, styles, ticks
-from diffq_exp.results.runs import find_runs
 from diffq_exp.results.summary import make_report
 
 PNG = b"\x89PNG\r\n\x1a\n"

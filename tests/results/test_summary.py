@@ -3,9 +3,9 @@
 import statistics
 
 import pytest
-from made_runs import made_run, made_sweep
+from helpers.made_runs import made_run, made_sweep
 
-from diffq_exp.results.runs import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.summary import make_report
 
 

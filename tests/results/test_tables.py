@@ -5,10 +5,10 @@ import io
 import re
 
 import pytest
-from made_runs import made_run, made_sweep
+from helpers.made_runs import made_run, made_sweep
 from rich.console import Console
 
-from diffq_exp.results.runs import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.summary import make_report
 from diffq_exp.results.tables import (
     Table,

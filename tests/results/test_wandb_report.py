@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_runs import made_sweep
-from training.wandb_fakes import Server, mute_server, read_segment
-from training.wandb_runs import alone, segments, stored_in, warnings_in  # noqa: F401
+from helpers.made_runs import made_sweep
+from helpers.wandb_fakes import Server, mute_server, read_segment
+from helpers.wandb_runs import alone, segments, stored_in, warnings_in  # noqa: F401
 
 from diffq_exp.report import main
-from diffq_exp.results.runs import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.summary import make_report
 from diffq_exp.results.wandb_report import log_report
-from diffq_exp.training.tracking import WandbTracker
+from diffq_exp.tracking.wandb_tracker import WandbTracker
 
-WANDB = {"_target_": "diffq_exp.training.tracking.WandbTracker", "project": "p", "entity": None, "mode": None}
+WANDB = {"_target_": "diffq_exp.tracking.wandb_tracker.WandbTracker", "project": "p", "entity": None, "mode": None}
 WANDB |= {"timeout_seconds": 10, "group": "other", "job_type": "train", "tags": ["x"]}
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -72,7 +72,7 @@ def test_a_second_report_takes_the_place_of_the_first(tmp_path):
     assert len(list((out / "wandb").glob("files-*"))) == 1
 
 
-NULL = {"_target_": "diffq_exp.training.tracking.NullTracker"}
+NULL = {"_target_": "diffq_exp.tracking.wandb_tracker.NullTracker"}
 
 
 @pytest.mark.parametrize("tracking", [None, NULL, {**WANDB, "mode": "disabled"}])

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from run_configs import TINY, do, rows_of, timeless
-from training.wandb_runs import epochs, stored_in
+from helpers.run_configs import TINY, do, rows_of, timeless
+from helpers.wandb_runs import epochs, stored_in
 
 from diffq_exp.results.records import read_json
 

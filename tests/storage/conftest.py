@@ -1,7 +1,7 @@
 """Files for the tests of this folder."""
 
 import pytest
-from storage_models import good_file
+from helpers.storage_models import good_file
 
 
 @pytest.fixture(scope="session", params=["auto", "packed"])

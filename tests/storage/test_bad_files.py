@@ -9,8 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save as dump_safetensors
-from storage_models import (
+from helpers.storage_models import (
     Net,
     Tied,
     assert_same,
@@ -24,6 +23,7 @@ from storage_models import (
     snapshot,
     wide,
 )
+from safetensors.numpy import save as dump_safetensors
 from torch import nn
 
 from diffq_exp import storage

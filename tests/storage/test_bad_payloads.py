@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from storage_models import changed, parts_of, put_together, refusal, refused_or_loaded, wide
+from helpers.storage_models import changed, parts_of, put_together, refusal, refused_or_loaded, wide
 from torch import nn
 
 from diffq_exp import storage

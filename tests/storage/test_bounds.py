@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import storage_peak
-import stored_networks
-from storage_models import changed, good_file
+from helpers import storage_peak, stored_networks
+from helpers.storage_models import changed, good_file
 
 from diffq_exp import storage
-from diffq_exp.quant.pack import pack_bits
+from diffq_exp.stored.packing import pack_bits
 
 pytestmark = pytest.mark.skipif(not storage_peak.resettable(), reason="no /proc that tells peaks of memory")
 
-TESTS = Path(storage_peak.__file__).parent
+TESTS = Path(storage_peak.__file__).parents[1]
 SECONDS = 2.0
 
 

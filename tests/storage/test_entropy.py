@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffq_exp.quant.pack import PIECE
 from diffq_exp.storage.entropy import KNOTS, MOST_IN_TABLE, bits_of, decode, encode, model_of
+from diffq_exp.stored.packing import PIECE
 
 often = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31)

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from storage_models import WAYS, Mixed, Net, Tied, assert_same, attached, network, same_bits, snapshot, weights_of
+from helpers.storage_models import (
+    WAYS,
+    Mixed,
+    Net,
+    Tied,
+    assert_same,
+    attached,
+    network,
+    same_bits,
+    snapshot,
+    weights_of,
+)
 
 from diffq_exp import storage
 

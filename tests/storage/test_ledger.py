@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from storage_models import WAYS, Mixed, attached, diffq, network, wide
+from helpers.storage_models import WAYS, Mixed, attached, diffq, network, wide
 from torch import nn
 
 from diffq_exp import storage

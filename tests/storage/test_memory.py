@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import storage_peak
+from helpers import storage_peak
 
 pytestmark = pytest.mark.skipif(not storage_peak.resettable(), reason="no /proc that tells peaks of memory")
 
-TESTS = Path(storage_peak.__file__).parent
+TESTS = Path(storage_peak.__file__).parents[1]
 LARGEST = 4 * 512 * 512 * 9 / 2**20  # MB of the largest of the network's tensors, 9.0; all of them are 42.7
 # Above the network. Measured: 10 to 14, once 19; 18 to 19; and 57 to 59: a quantizer keeps the levels and a copy of
 # the weights.
@@ -23,8 +23,8 @@ MEGABYTES = {"save": 2.5 * LARGEST, "load": 2.5 * LARGEST, "load, with a quantiz
 MEASURE = """
 import json, sys
 import numpy as np, torch
-from storage_models import Setting, logits_for, named_logits
-from storage_peak import Growth
+from helpers.storage_models import Setting, logits_for, named_logits
+from helpers.storage_peak import Growth
 from diffq_exp import models, storage
 from diffq_exp.quant import DiffQuantizer
 

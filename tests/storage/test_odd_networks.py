@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from storage_models import (
+from helpers.storage_models import (
     WAYS,
     Bag,
     Setting,

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from storage_models import assert_same, diffq, network, snapshot
+from helpers.storage_models import assert_same, diffq, network, snapshot
 
 from diffq_exp import storage
 

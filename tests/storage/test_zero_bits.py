@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from storage_models import Bag, same_stored
+from helpers.storage_models import Bag, same_stored
 
 from diffq_exp import storage
-from diffq_exp.quant.state import StoredModel
-from diffq_exp.quant.uniform import Stored, check_stored
+from diffq_exp.stored.grids import Stored, check_stored
+from diffq_exp.stored.network import StoredModel
 
 FLOAT = torch.float32
 both = pytest.mark.parametrize("coding", storage.write.CODINGS)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from diffq_exp import cores
-from diffq_exp.cores import gpus, jobs_at_once
+from diffq_exp.sweeps import cores
+from diffq_exp.sweeps.cores import gpus, jobs_at_once
 
 
 @pytest.fixture

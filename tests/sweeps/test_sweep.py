@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
-from run_configs import listening
+from helpers.run_configs import listening
 
 from diffq_exp import report
-from diffq_exp.checks import check
+from diffq_exp.command.check import check
 from diffq_exp.results.records import write_json
-from diffq_exp.sweep import Sweep, carry_out
+from diffq_exp.sweeps.sweep import Sweep, carry_out
 
 REPORT = report.report_sweep
 SEEDS = ("finished", "diverged", "failed", "interrupted", "running", "missing")  # the status of each seed's run
@@ -53,7 +53,7 @@ def elsewhere(tmp_path, monkeypatch):
     for name in ("WANDB_RUN_GROUP", "WANDB_TAGS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr("diffq_exp.sweep.report_sweep", lambda outputs, name: None)
+    monkeypatch.setattr("diffq_exp.sweeps.sweep.report_sweep", lambda outputs, name: None)
 
 
 def carried_out(sweep, launcher):
@@ -81,7 +81,9 @@ def test_what_is_finished_or_diverged_is_not_launched_again(half_done):
 
 def test_a_sweep_that_is_done_launches_nothing_and_reports(monkeypatch):
     reported = []
-    monkeypatch.setattr("diffq_exp.sweep.report_sweep", lambda outputs, name: reported.append((outputs, name)))
+    monkeypatch.setattr(
+        "diffq_exp.sweeps.sweep.report_sweep", lambda outputs, name: reported.append((outputs, name))
+    )
     sweep = sweep_of("seed=0,1")
     for job in sweep.jobs:
         leave(job, "finished")
@@ -142,7 +144,7 @@ def test_a_report_that_breaks_does_not_change_the_exit_code(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("diffq_exp.sweep.report_sweep", REPORT)
+    monkeypatch.setattr("diffq_exp.sweeps.sweep.report_sweep", REPORT)
     monkeypatch.setattr(report, "make_report", broken)
     sweep = sweep_of("seed=0")
     code, lines = carried_out(sweep, Launcher(sweep))
@@ -197,7 +199,7 @@ def test_a_disk_that_takes_no_record_is_one_line(monkeypatch):
     def refuse(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diffq_exp.sweep.write_json", refuse)
+    monkeypatch.setattr("diffq_exp.sweeps.sweep.write_json", refuse)
     launcher = Launcher(sweep)
     code, lines = carried_out(sweep, launcher)
     assert code == 2 and launcher.launched is None

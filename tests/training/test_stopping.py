@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_configs import TINY
+from helpers.run_configs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffq_exp.results.records import read_rows, status_of

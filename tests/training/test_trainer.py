@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from run_pieces import CPU, RandomNet, TinyNet, tiny_data, tiny_trainer
+from helpers.run_pieces import CPU, RandomNet, TinyNet, tiny_data, tiny_trainer
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.checkpoint import load_checkpoint
 from diffq_exp.training.measure import evaluate
-from diffq_exp.training.objective import Classification
 from diffq_exp.training.optim import Optimizers
 from diffq_exp.training.schedule import Constant, Cosine
 from diffq_exp.training.stopping import Diverged, StopFlag

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from run_configs import timeless
-from run_pieces import RandomNet, TinyNet, tiny_data, tiny_trainer
+from helpers.run_configs import timeless
+from helpers.run_pieces import RandomNet, TinyNet, tiny_data, tiny_trainer
 
+from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.checkpoint import load_checkpoint
-from diffq_exp.training.objective import Classification
 from diffq_exp.training.schedule import OneCycle
 from diffq_exp.training.stopping import Interrupted, StopFlag
 

@@ -1,0 +1,1 @@
+"""The command line: overrides -> one checked configuration for each run."""

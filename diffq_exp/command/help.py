@@ -1,0 +1,37 @@
+"""The text of --help: every plain key in a line, and the choices of each group."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from .schema import GROUPS, Config, conf_dir, shown
+
+HEAD = """python -m diffq_exp.train [key=value ...]
+
+How small can this network get before it gets worse? Trains, quantizes, stores and measures one network.
+
+    python -m diffq_exp.train noise=uniform group_size=8      one run
+    python -m diffq_exp.train -m penalty=0.3,3,30             a sweep
+    python -m diffq_exp.train experiment=quick                a few seconds
+"""
+TAIL = """
+Keys inside a group are set by group.key=value, a key that its YAML lacks by +group.key=value, and anything of
+your own by group._target_=package.Class. --cfg job shows the whole config, --hydra-help Hydra's own options."""
+
+
+def help_text() -> str:
+    """Generated from the schema, so that it cannot fall behind it."""
+    lines = [HEAD, "Groups (group=choice):"]
+    for group in GROUPS:
+        names = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        lines.append(f"  {group:<18} {', '.join(names)}")
+    lines += ["", "Keys (general defaults; an experiment may set its own):"]
+    lines += [_key_line(one) for one in fields(Config) if one.metadata]
+    return "\n".join([*lines, TAIL])
+
+
+def _key_line(one: Any) -> str:
+    default = one.default if one.default is not MISSING else one.default_factory()
+    allowed = one.metadata["range"]
+    return f"  {f'{one.name}={shown(default)}':<26} {one.metadata['help']} ({allowed.text})"

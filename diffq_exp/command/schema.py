@@ -1,0 +1,170 @@
+"""The typed schema of conf/: every plain key with its type, default, range and one line of help.
+
+A run is described by *nodes* (model, dataset, quantizer, ...: one YAML file each, built by its `_target_`) and by
+the *plain keys* below, which nodes take up by interpolation (`lr: ${lr}`). What a node takes up is what the run
+consumes: the signature of a run (signature.py) and the warnings about unused keys (checks.py) follow from it, so
+that nowhere stands a second list of which quantizer uses which key. No torch here: `--help` and faults are quick.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+NODES = ("model", "dataset", "quantizer", "optimizer", "scheduler", "task", "storage", "tracking")
+GROUPS = (*NODES, "experiment")
+
+
+def conf_dir() -> Path:
+    """Where conf/ lies: inside an installed package, or at the top level of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that a key may take; `text` says it to the user."""
+
+    kind: type = object
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def text(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
+        bounds = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
+        limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
+        text = " ".join(part for part in (words.get(self.kind, "any value"), limits) if part)
+        return text + (" or null" if self.optional else "")
+
+    def allows(self, value: Any) -> bool:
+        """Whether a parsed value is of the kind and inside the bounds."""
+        if value is None:
+            return self.optional
+        if self.choices:
+            return value in self.choices
+        if self.kind in (int, float):
+            return _is_number(value, self.kind) and self._inside(value)
+        if self.kind is str:
+            return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        return self.kind is object or isinstance(value, self.kind)
+
+    def _inside(self, value: float) -> bool:
+        return (
+            (self.low is None or value >= self.low)
+            and (self.above is None or value > self.above)
+            and (self.high is None or value <= self.high)
+            and (self.below is None or value < self.below)
+        )
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, int) if kind is int else math.isfinite(value)
+
+
+def shown(value: Any) -> str:
+    """A value as the user types it."""
+    words = {True: "true", False: "false", None: "null"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def key(default: Any, help: str, kind: type, **limits: Any) -> Any:
+    """A plain key: default, help line and range."""
+    metadata = {"help": help, "range": Range(kind, optional=default is None, **limits)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def node() -> Any:
+    return field(default_factory=dict)
+
+
+@dataclass
+class Config:
+    """General defaults; those of the default experiment stand in conf/experiment/digits.yaml."""
+
+    model: dict[str, Any] = node()
+    dataset: dict[str, Any] = node()
+    quantizer: dict[str, Any] = node()
+    optimizer: dict[str, Any] = node()
+    scheduler: dict[str, Any] = node()
+    task: dict[str, Any] = node()
+    storage: dict[str, Any] = node()
+    tracking: dict[str, Any] = node()
+
+    # the quantizer
+    noise: str = key("gaussian", "pseudo quantization noise of DiffQ", str, choices=("gaussian", "uniform"))
+    param: str = key("bits", "what the logits parameterise", str, choices=("bits", "noise"))
+    group_size: int = key(8, "weights that share one learned width; 0: a whole tensor", int, low=0)
+    penalty: float = key(5.0, "weight of the size in MB in the loss", float, low=0)
+    min_bits: float = key(2.0, "narrowest width that can be learned", float, low=1, below=15)
+    max_bits: float = key(15.0, "widest width that can be learned", float, above=1, high=15)
+    init_bits: float = key(8.0, "width that learning starts from", float, above=1, below=15)
+    bits: float = key(8.0, "width of the fixed-width quantizers (qat, ptq, lsq)", float, low=1, high=15)
+    min_size: float = key(0.01, "parameters of at most this many MB stay float", float, low=0)
+    exclude: list[str] = key([], "patterns of parameter names that stay float", list)
+    float16: bool = key(False, "store what is not quantized as float16", bool)
+
+    # the training
+    seed: int = key(0, "seed of weights, noise, data order and the validation split", int, low=0, below=2**63)
+    epochs: int = key(30, "passes over the training part", int, low=1)
+    batch_size: int = key(128, "images per forward", int, low=1)
+    accumulate: int = key(1, "forwards per optimizer step", int, low=1)
+    lr: float = key(0.1, "learning rate of the weights", float, above=0)
+    bits_lr: float = key(1e-3, "learning rate of the bits", float, above=0)
+    clip: float | None = key(None, "largest gradient norm, of weights and of bits apart", float, above=0)
+    val_fraction: float = key(0.1, "share of the training part held out for validation", float, low=0, high=0.9)
+    init_from: str | None = key(None, "run folder or stored model whose weights to start from", str)
+
+    # the machine
+    device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
+    precision: str = key("float32", "arithmetic of the training forward", str, choices=("float32", "bf16", "fp16"))
+    compile: bool = key(False, "torch.compile the training forward", bool)
+    threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1, high=1024)
+    num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)
+    checkpoint_minutes: float = key(10.0, "minutes between checkpoints within a long epoch", float, above=0)
+    restart: bool = key(False, "throw an earlier run of the same signature away and do it again", bool)
+    dry_run: bool = key(False, "only tell what would run, what is done already, and the time to expect", bool)
+
+
+PLAIN: dict[str, Range] = {f.name: f.metadata["range"] for f in fields(Config) if f.metadata}
+
+# Ranges of keys inside nodes that have more than the type of their default.
+NODE_RANGES: dict[str, Range] = {
+    "optimizer.momentum": Range(float, low=0, below=1),
+    "optimizer.weight_decay": Range(float, low=0),
+    "scheduler.warmup_epochs": Range(float, low=0),
+    "scheduler.every": Range(int, low=1),
+    "scheduler.decay": Range(float, above=0),
+    "scheduler.final": Range(float, low=0, high=1),
+    "scheduler.peak_at": Range(float, above=0, below=1),
+    "quantizer.extra_bits": Range(float, low=0),
+    "dataset.train_images": Range(int, low=1),
+    "dataset.test_images": Range(int, low=1),
+    "task.label_smoothing": Range(float, low=0, below=1),
+    "dataset.crop": Range(int, low=0),
+    "dataset.image_size": Range(int, low=1, optional=True),
+    "dataset.num_classes": Range(int, low=2),
+    "storage.coding": Range(str, choices=("auto", "packed")),
+    "storage.float": Range(str, choices=("float32", "float16")),
+    "tracking.mode": Range(str, choices=("offline", "online", "disabled"), optional=True),
+}
+
+
+def register() -> None:
+    """Make the schema known to Hydra as `schema`, the first entry of conf/config.yaml's defaults."""
+    ConfigStore.instance().store("schema", Config)

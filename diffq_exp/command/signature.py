@@ -1,0 +1,142 @@
+"""What a run consumes, and its name after that: outputs/<dataset>-<model>-<quantizer>-<signature>.
+
+The signature hashes resolved values: those of the nodes (with what they take up of the plain keys) and the plain
+keys that the trainer reads. Nulls are left out and so is what nothing consumes, so that a new option with a null
+default, or a key that this quantizer ignores, keeps the name of old runs. Nothing of the machine enters it but
+`threads`: sums in another order round otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..results.records import read_json
+from .schema import NODES, PLAIN, conf_dir
+
+CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
+TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
+MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_from")
+TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile")
+LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
+
+
+def consumed(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved values that a run depends on, nested, nulls left out, whole numbers as integers.
+
+    Raises: omegaconf errors for values that are missing or do not resolve.
+    """
+    names = (*CONSUMED_NODES, *TRAINER_KEYS)
+    if cfg.init_from is not None and only_afterwards(cfg):
+        names = tuple(name for name in names if name not in TRAINING_ONLY)
+    values = {name: _plain(cfg[name]) for name in names}
+    if values["dataset"].get("root") is not None:  # the user's own folder, however it was typed
+        values["dataset"]["root"] = str(Path(values["dataset"]["root"]).expanduser().resolve())
+    if cfg.init_from is not None:
+        values["init_from"] = identity(Path(cfg.init_from).expanduser())
+    kept: dict[str, Any] = _without_nulls(values)
+    return kept
+
+
+def only_afterwards(cfg: DictConfig) -> bool:
+    """Whether the quantizer is applied to a trained network, without training of its own."""
+    return bool(OmegaConf.select(cfg, "quantizer.training.after", default=False))
+
+
+def signature(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that name what `cfg` consumes."""
+    text = json.dumps(consumed(cfg), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_name(cfg: DictConfig, choices: Any = None) -> str:
+    """<dataset>-<model>-<quantizer>-<signature>, after the chosen YAML files."""
+    names = labels(cfg, choices or cfg.hydra.runtime.choices)
+    return "-".join([names["dataset"], names["model"], names["quantizer"], signature(cfg)])
+
+
+def _label(cfg: DictConfig, group: str, choice: str) -> str:
+    """The chosen YAML's name; where its target was replaced on the command line, the name of that."""
+    path, target = conf_dir() / group / f"{choice}.yaml", cfg[group].get("_target_")
+    if not path.is_file() or _target_of(path) == target:
+        return choice
+    return str(target).rpartition(".")[2]
+
+
+@cache
+def _target_of(path: Path) -> Any:
+    return OmegaConf.select(OmegaConf.load(path), "_target_")
+
+
+def identity(source: Path) -> str:
+    """What stands for `init_from` in a signature: the source run's own, or the hash of a file's content."""
+    if source.is_dir():
+        return str(read_json(source / "result.json").get("signature"))
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+
+def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> dict[str, Any]:
+    """What a run was asked to do, as its result.json says it whether it finishes or not. hydra: Hydra's own config.
+
+    In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
+    differ in one key, the seed say, differ in that one entry only. Nulls are left out.
+    """
+    keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *unused_keys(cfg))]
+    values = {key: _plain(cfg[key]) for key in keys}
+    values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in CONSUMED_NODES}
+    if cfg.init_from is not None:
+        values["init_from"] = identity(Path(cfg.init_from).expanduser())
+    sources = hydra.runtime.config_sources if hydra is not None else []
+    searched = [os.path.relpath(one.path) for one in sources if one.provider == "command-line"]
+    return {
+        "seed": cfg.seed,
+        "choices": labels(cfg, choices),
+        "overrides": without(overrides, {"restart", "dry_run", "hydra"}),
+        **({"config_dir": searched[0]} if searched else {}),
+        "config": _without_nulls(values),
+    }
+
+
+def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
+    """The overrides that do not set one of the keys, or a key inside one of these nodes."""
+    return [str(word) for word in overrides if re.split(r"[=.@/]", word.lstrip("+~"), maxsplit=1)[0] not in keys]
+
+
+def labels(cfg: DictConfig, choices: Any) -> dict[str, str]:
+    """The name that stands for each consumed node: {"dataset": "digits", "quantizer": "qat", ...}."""
+    return {group: _label(cfg, group, choices[group]) for group in CONSUMED_NODES}
+
+
+def unused_keys(cfg: DictConfig) -> set[str]:
+    """Plain keys that no node takes up and the trainer does not read, under the chosen nodes."""
+    text = json.dumps([OmegaConf.to_container(cfg[name], resolve=False) for name in NODES])
+    used = set(re.findall(r"\$\{(\w+)\}", text))
+    return set(PLAIN) - used - set(TRAINER_KEYS) - set(MACHINE_KEYS)
+
+
+def register_resolver() -> None:
+    """Give hydra.run.dir its `${run_name:}`."""
+    OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
+
+
+def _plain(value: Any) -> Any:
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: _without_nulls(item) for key, item in value.items() if key not in LOCATIONS}
+        return {key: item for key, item in kept.items() if item is not None and item != {}}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1.0 is 1, however it was typed
+    return value

@@ -1,0 +1,1 @@
+"""A stored network as an ONNX graph."""

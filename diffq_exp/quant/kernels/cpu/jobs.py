@@ -1,0 +1,99 @@
+"""What a compiled kernel is told, and how it reads it; see kernels.py."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
+
+from ..tiles import Piece
+
+HERE = Path(__file__).parent
+FILES = [HERE / "jobs.py", HERE / "arithmetic.py", HERE.parent / "tiles.py", HERE.parents[1] / "noise.py"]
+VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()[:8]
+
+Job = np.dtype(
+    [
+        ("next", "i8"),  # the first piece that no thread has taken; take() relies on its being the first field
+        ("count", "i8"),  # of pieces
+        ("group_size", "i8"),
+        *((name, "u8") for name in ("key", "number", "rank")),  # of the noise; number: of the first piece
+        *((name, "f4") for name in ("base", "rise", "offset")),
+        # addresses: of pieces, (P,); of the addresses of float32 tensors, (T,); of float32 numbers
+        ("pieces", "i8"),
+        *((name, "i8") for name in ("weight", "logits", "noisy", "grad", "grad_weight", "grad_logits")),
+        ("cells", "i8"),  # (CELLS,)
+        ("factor", "i8"),  # (1,)
+        *((name, "i8") for name in ("low", "high", "to_low", "to_high", "size", "last")),  # (T,)
+        # size, last: how many entries groups have, and the last one
+        *((name, "i8") for name in ("lows", "highs", "at_low", "at_high", "sums")),  # (P,)
+        (VERSION, "i1"),  # numba keeps kernels by the date of kernels.py and by this type: now by these files, too
+    ]
+)
+
+STRICT = {"contract", "nsz", "arcp"}  # nan and infinities count
+IN_ORDER: dict[str, Any] = {"fastmath": STRICT, "error_model": "numpy"}  # 1 / 0 is inf
+IN_ANY_ORDER = {**IN_ORDER, "fastmath": STRICT | {"reassoc"}}  # for sums
+
+inner, adding = njit(**IN_ORDER), njit(**IN_ANY_ORDER)  # functions that kernels call
+
+
+def kernel(function: Any) -> Any:
+    """A C function of a pointer to a job. numba keeps what it compiles."""
+    signature = types.void(types.CPointer(from_dtype(Job)))
+    try:
+        return cfunc(signature, cache=True, **IN_ORDER)(function)
+    except Exception:  # no place to write to, a full disk, a damaged file; a fault of the function is raised below
+        return cfunc(signature, **IN_ORDER)(function)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), build
+
+
+@intrinsic
+def take(typing: Any, job: Any) -> Any:
+    """job.next, which goes up by one in the same moment."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = context.get_value_type(types.int64)
+        return builder.atomic_rmw("add", builder.bitcast(args[0], integer.as_pointer()), integer(1), "monotonic")
+
+    return types.int64(job), build
+
+
+@inner
+def pieces_of(job: Any) -> Any:
+    return carray(_pointer(job.pieces), job.count, Piece)
+
+
+@inner
+def floats(address: Any, count: Any) -> Any:
+    return carray(_pointer(address), count, np.float32)
+
+
+@inner
+def at(address: Any, place: Any) -> Any:
+    """One of some numbers."""
+    return carray(_pointer(address), place + 1, np.float32)[place]
+
+
+@inner
+def has(table: Any, tensor: Any) -> Any:
+    return carray(_pointer(table), tensor + 1, np.int64)[tensor] != 0
+
+
+@inner
+def part(table: Any, tensor: Any, start: Any, stop: Any) -> Any:
+    """Entries of one of the tensors of a table."""
+    return floats(carray(_pointer(table), tensor + 1, np.int64)[tensor], stop)[start:stop]

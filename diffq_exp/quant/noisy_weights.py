@@ -1,0 +1,80 @@
+"""Pseudo quantization noise: the training forward of DiffQ, and its gradient in closed form.
+
+    noisy = w + scale * step * eps,    scale = max(w) - min(w),    step: one per group,    eps fresh noise
+
+With g the gradient that arrives and r = sum over a group of g * eps, both gradients that are no identity follow:
+
+    d/d logit = r * scale * d step / d logit          d/d scale = sum over the groups of r * step
+
+and the latter goes to the entries that are the tensor's extremes, shared equally between equal ones. So the
+backward is one product and one reduction, and of the size of w only eps is kept besides the noisy weights.
+
+Here one tensor at a time, by torch alone, for any device and dtype and in one graph under torch.compile. float32 in
+the memory of a CPU or of a GPU goes through compiled.py instead: the same formulas in compiled loops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..stored.groups import scaled_groups, sum_groups
+from .bits import Param
+from .noise import draw
+
+FIRST = 2**62  # in autograd's order, in which the highest number comes first
+
+
+def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
+    """The noisy weights, of the shape and memory format of `weight`; differentiable in weight and logits.
+
+    The noise follows from torch's global generator. A constant tensor gets none.
+    """
+    noisy: Tensor = _AddNoise.apply(weight, logits, group_size, param, noise)  # type: ignore[no-untyped-call]
+    if not torch.compiler.is_compiling():
+        run_early(noisy)
+    return noisy
+
+
+def run_early(noisy: Tensor) -> None:
+    """See that the backward of what made `noisy` runs as soon as its gradient is there.
+
+    Of what is ready, autograd runs first what the forward did last. So the noise, which comes before all layers,
+    would have to wait for all of them, with all gradients in memory and none for distributed training to send.
+    """
+    node: Any = noisy.grad_fn
+    if hasattr(node, "_set_sequence_nr"):  # not in the oldest versions of torch that are supported
+        node._set_sequence_nr(FIRST)
+
+
+class _AddNoise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
+        low, high = torch.aminmax(weight)
+        eps = draw(noise, weight)  # (shape of weight), row-major, so that groups are slices
+        amount = ((high - low) * param.step(logits)).to(eps.dtype)
+        ctx.save_for_backward(weight, logits, eps, low, high)
+        ctx.group_size, ctx.param = group_size, param
+        return weight + scaled_groups(eps.view(-1), amount, group_size).view(eps.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, logits, eps, low, high = ctx.saved_tensors
+        if not torch.compiler.is_compiling() and grad.is_sparse:  # of an nn.Embedding(sparse=True)
+            grad = grad.to_dense()
+        sums = sum_groups((grad * eps).reshape(-1), ctx.group_size)  # (G,)
+        step, slope = ctx.param.step_and_slope(logits)
+        grad_weight = None
+        if ctx.needs_input_grad[0]:
+            amount = torch.where(high > low, (step * sums).sum(), torch.zeros_like(low))
+            grad_weight = _share(_share(grad, weight == high, amount), weight == low, -amount)
+        return grad_weight, slope.mul_(sums).mul_(high - low), None, None, None
+
+
+def _share(grad: Tensor, where: Tensor, amount: Tensor) -> Tensor:
+    """`grad` with `amount` shared equally between the places marked True in `where`, if there are any."""
+    return torch.where(where, grad + amount / where.sum(), grad)

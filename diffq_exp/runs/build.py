@@ -1,0 +1,117 @@
+"""From config nodes to objects. With run.py, the only place that calls Hydra's `instantiate`.
+
+What a node cannot know (the device, the number of classes) is passed at run time, as far as the target takes it:
+a class of the user's own need not accept what it has no use for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import hydra.utils
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..data import Data
+from ..training.optim import Optimizers, make_optimizers
+
+NOT_ARGUMENTS = ("training",)  # keys of a node that say how it is used
+
+
+class UserError(ValueError):
+    """A mistake of the user's that shows only when objects are built; told in one line."""
+
+
+def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
+    """Call a node's `_target_` with its keys, and with those of `runtime` that it accepts.
+
+    Raises: whatever the target raises, unwrapped; UserError when there is no such target.
+    """
+    values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    kept = {key: value for key, value in values.items() if key not in NOT_ARGUMENTS}
+    partly = kept.pop("_partial_", False)
+    name = values.get("_target_")
+    try:
+        target = hydra.utils.instantiate(kept, _partial_=True, _convert_="all")
+    except Exception as fault:  # Hydra wraps whatever an import raises
+        cause = fault
+        while isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        raise UserError(f"{name}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from fault
+    made = partial(target, *args, **accepted(target.func, runtime))
+    if partly:
+        return made
+    try:
+        return made()
+    except TypeError as fault:  # a key that the target does not take
+        raise UserError(f"{name}: {fault}") from fault
+
+
+def accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, Any]:
+    """Those of the `runtime` arguments that a class or function takes."""
+    parameters = inspect.signature(target).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return runtime
+    return {key: value for key, value in runtime.items() if key in parameters}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_fault(name: str) -> str | None:
+    """What is wrong with computing on `name` here, None if nothing."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return None if there.get(name, True) else f"device={name}: this machine has none; auto takes the best there is"
+
+
+def build_data(cfg: DictConfig, device: torch.device) -> Data:
+    data = build(cfg.dataset, device=device, batch_size=cfg.batch_size, num_workers=cfg.num_workers)
+    if not isinstance(data, Data):
+        raise UserError(f"dataset._target_={cfg.dataset._target_}: gave a {type(data).__name__}, not a Data")
+    return data
+
+
+def model_keys(data: Data) -> dict[str, Any]:
+    """What a model is told of the data it is for."""
+    return {"num_classes": len(data.classes), "in_channels": data.shape[0], "image_size": data.shape[1]}
+
+
+def build_model(cfg: DictConfig, data: Data, device: torch.device) -> nn.Module:
+    model = build(cfg.model, **model_keys(data))
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model._target_={cfg.model._target_}: gave a {type(model).__name__}, not an nn.Module")
+    return model.to(device)
+
+
+def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Any:
+    """The quantizer of the config on `model`, or None. Raises: UserError when nothing is left to quantize."""
+    if cfg.quantizer.get("_target_") is None:
+        return None
+    quantizer = build(cfg.quantizer, model)
+    if not quantizer.quantized_names:
+        quantizer.detach()
+        name, largest = max(model.named_parameters(), key=lambda item: item[1].numel())
+        size = 4 * largest.numel() / 2**20
+        raise UserError(
+            f"nothing is left to quantize with min_size={cfg.min_size:g} MB and exclude={list(cfg.exclude)}: "
+            f"the largest parameter is {name!r} with {size:.4g} MB"
+        )
+    return quantizer
+
+
+def build_optimizers(cfg: DictConfig, model: nn.Module) -> tuple[Optimizers, Any]:
+    """The optimizers of weights and bits, and the quantizer, attached between the two."""
+    lr = OmegaConf.select(cfg, "quantizer.training.lr")
+    options = {} if lr is None else {"lr": lr}
+    return make_optimizers(model, build(cfg.optimizer), lambda: attach_quantizer(cfg, model), options)

@@ -1,0 +1,111 @@
+"""The folder of a run: one process at a time, one signature, and records that say how far it came."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from ..results.records import EARLIER, LEFT_BY_A_RUN, LOCK, LOG, RESULT, read_json, write_json
+
+
+class FolderError(RuntimeError):
+    """The folder is another run's, or another process works in it."""
+
+
+class FolderBusy(FolderError):
+    """Another process is at work on the same run, in folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: another process is at work on this run"
+
+
+class RunFolder:
+    """A run's folder, locked from `__enter__` to `__exit__`; the system frees the lock when its holder dies.
+
+    wait: wait for another process to finish, instead of refusing.
+    """
+
+    def __init__(self, path: Path, signature: str, wait: bool = False) -> None:
+        self.path, self.signature, self.wait = path, signature, wait
+        self._lock = FileLock(path / LOCK)
+
+    def __enter__(self) -> RunFolder:
+        if self.path.exists():
+            self._check_owner()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=-1 if self.wait else 0)
+        except Timeout:
+            raise FolderBusy(self.path) from None
+        try:
+            self._check_owner()
+            for partial in self.path.glob(".*.partial"):  # of a process killed while it wrote
+                partial.unlink()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _check_owner(self) -> None:
+        """Refuse a folder that is not this run's, before anything in it is touched."""
+        if not self.path.is_dir():
+            raise FolderError(f"{self.path} is not a folder")
+        held = self.result().get("signature")
+        if held is None and any(item.name not in (LOCK, EARLIER, LOG) for item in self.path.iterdir()):
+            raise FolderError(f"{self.path} is no folder of a run, and not empty; choose another")
+        if held not in (None, self.signature):
+            raise FolderError(
+                f"{self.path} holds the run {held}, this one is {self.signature}; choose another folder"
+            )
+
+    def __exit__(self, *exc: Any) -> None:
+        self._lock.release()
+
+    def result(self) -> dict[str, Any]:
+        """The run's result.json, {} when it has none yet."""
+        return read_json(self.path / RESULT)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.path / RESULT, {**result, "signature": self.signature})
+
+    def set_aside(self) -> None:
+        """Move what an earlier run left into .earlier/, its result first; other files stay."""
+        self.drop_earlier()
+        (self.path / EARLIER).mkdir()
+        for name in LEFT_BY_A_RUN:
+            if name == LOG and (self.path / LOG).exists():  # a job of a sweep has it open already
+                shutil.copy2(self.path / LOG, self.path / EARLIER / LOG)
+                os.truncate(self.path / LOG, 0)
+            elif (self.path / name).exists():
+                (self.path / name).rename(self.path / EARLIER / name)
+
+    def drop_earlier(self) -> None:
+        """Delete what `set_aside` kept."""
+        shutil.rmtree(self.path / EARLIER, ignore_errors=True)
+
+    def write_config(self, cfg: DictConfig, asked: dict[str, Any]) -> None:
+        """Leave .hydra/ as Hydra does: config.yaml, and what was asked ("hydra" and "overrides")."""
+        place = self.path / ".hydra"
+        place.mkdir(exist_ok=True)
+        for name, values in {"config": cfg, **asked}.items():
+            (place / f"{name}.yaml").write_text(OmegaConf.to_yaml(values))
+
+
+def record_death(path: Path, signature: str, record: dict[str, Any], reason: str) -> None:
+    """Say in the result of a run whose process died what it died of; nothing where the run had ended before.
+
+    record: what it was asked to do, for a run that died before it could write it.
+    """
+    with RunFolder(path, signature) as held:
+        result = held.result() or {"status": "running", **record}
+        if result["status"] == "running":
+            held.write_result({**result, "status": "killed", "reason": reason})

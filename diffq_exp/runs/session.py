@@ -1,0 +1,187 @@
+"""One run from its config to its numbers: build, train, store, read back, measure.
+
+The accuracy that a run reports is that of the file it leaves, read back into a fresh network.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from .. import storage
+from ..command.signature import only_afterwards
+from ..data import Data
+from ..results.records import METRICS, MODEL, read_rows
+from ..stored.network import StoredModel, write_into
+from ..training.measure import evaluate
+from ..training.size_record import MB, float32_mb, size_row
+from ..training.stopping import StopFlag
+from ..training.trainer import Settings, Trainer
+from .build import build, build_data, build_model, build_optimizers
+from .display import Display
+from .loading import load_weights, stored_config
+from .run_folder import RunFolder
+
+log = logging.getLogger("diffq_exp")
+
+
+class TrackerListener:
+    """Hands a trainer's rows on to the tracker, and starts it with what the run is."""
+
+    def __init__(self, tracker: Any, folder: RunFolder, config: dict[str, Any]) -> None:
+        self.tracker, self.folder, self.config = tracker, folder, config
+
+    def started(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+        self.tracker.start(self.folder.path, run_id, self.folder.path.name, self.config, rows)
+
+    def step(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
+        """Only epochs are tracked."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.tracker.log(row)
+
+
+class Session:
+    """The objects of one run, and what is done with them. `close()` belongs in a `finally`."""
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        folder: RunFolder,
+        choices: dict[str, str],
+        device: torch.device,
+        stop: StopFlag,
+        run_id: str,
+    ) -> None:
+        self.cfg, self.folder, self.choices, self.device = cfg, folder, choices, device
+        self.stop, self.run_id = stop, run_id
+        self.display = Display(cfg.epochs)
+        self.tracker: Any = None
+
+    def run(self) -> dict[str, Any]:
+        """Do all of it; -> the fields of result.json. Raises: Diverged, Interrupted, ValueError, ..."""
+        cfg = self.cfg
+        self.tracker = build(cfg.tracking)
+        data = build_data(cfg, self.device)
+        model = build_model(cfg, data, self.device)
+        if cfg.init_from is not None:
+            load_weights(model, Path(cfg.init_from).expanduser())
+        task = build(cfg.task)
+        optimizers, quantizer = build_optimizers(cfg, model)
+        storage.check_storable(quantizer if quantizer is not None else model)
+        log.info(self._summary(data, model, quantizer))
+        trainer = Trainer(
+            model,
+            quantizer,
+            optimizers,
+            build(cfg.scheduler),
+            task,
+            data,
+            self._settings(),
+            device=self.device,
+            folder=self.folder.path,
+            run_id=self.run_id,
+            listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
+        )
+        trainer.fit(self.stop)
+        self.display.close()
+        return self._measure(data, model, quantizer, task, trainer.settings.epochs)
+
+    def _settings(self) -> Settings:
+        cfg = self.cfg
+        return Settings(
+            epochs=0 if only_afterwards(cfg) else cfg.epochs,
+            accumulate=cfg.accumulate,
+            penalty=OmegaConf.select(cfg, "quantizer.training.penalty"),
+            clip=cfg.clip,
+            precision=cfg.precision,
+            compile=cfg.compile,
+            checkpoint_minutes=cfg.checkpoint_minutes,
+        )
+
+    def _config(self) -> dict[str, Any]:
+        config = OmegaConf.to_container(self.cfg, resolve=True)
+        assert isinstance(config, dict)
+        return {**config, "signature": self.folder.signature, "choices": self.choices}
+
+    def _summary(self, data: Data, model: nn.Module, quantizer: Any) -> str:
+        parts = f"{data.train.images:,} train"
+        parts += f" / {data.val.images:,} val" if data.val is not None else ""
+        parts += f" / {data.test.images:,} test images"
+        weights = sum(param.numel() for param in model.parameters())
+        return f"{data.name}: {parts}; {self.choices['model']}: {quantizer or f'{weights:,} float32 entries'}"
+
+    # ---- at the end -----------------------------------------------------------------------------------------
+
+    def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Any, epochs: int) -> dict[str, Any]:
+        """Store the network, read it back into a fresh one, and measure that on the test part, once."""
+        path = self.folder.path / MODEL
+        options = self.cfg.storage
+        stored = storage.stored_model_of(quantizer if quantizer is not None else model, options.float)
+        size = storage.save(stored, path, stored_config(self.cfg, self.choices, data), coding=options.coding)
+        learned = set(quantizer.learned()) if quantizer is not None else set()
+        weights = {name: value for name, value in model.state_dict().items() if name not in learned}
+        fresh = self._fresh_model(data)
+        fresh.load_state_dict(weights)
+        result: dict[str, Any] = {"status": "finished", "epochs": epochs, "data": _describe(data)}
+        float32 = evaluate(fresh, data.test, task)
+        read_back(path, fresh, stored)
+        result["test"] = evaluate(fresh, data.test, task)
+        result["test"]["float32_accuracy"] = float32.get("accuracy")
+        if data.val is not None:
+            result["val"] = evaluate(fresh, data.val, task)
+        result |= size_row(model, quantizer)
+        sizes = {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        result["size_mb"] |= {"float32": float32_mb(model, learned), **sizes}
+        return result
+
+    def _fresh_model(self, data: Data) -> nn.Module:
+        cfg = self.cfg.copy()
+        if cfg.model.get("pretrained"):
+            cfg.model.pretrained = False  # every weight comes from the run
+        return build_model(cfg, data, self.device).eval()
+
+    def tell_again(self, result: dict[str, Any]) -> None:
+        """Hand a run that had ended to the tracker: to the agent of a W&B sweep it is a trial as any other."""
+        self.tracker = build(self.cfg.tracking)
+        rows = read_rows(self.folder.path / METRICS)
+        TrackerListener(self.tracker, self.folder, self._config()).started(self.run_id, rows)
+        self.close(result, 0 if result["status"] == "finished" else 1)
+
+    def close(self, result: dict[str, Any], code: int) -> None:
+        """End the display and the tracker, whatever happened."""
+        self.display.close()
+        path = self.folder.path / MODEL
+        if self.tracker is not None:
+            self.tracker.finish(result, path if result["status"] == "finished" else None, code)
+            if self.tracker.url_or_dir is not None:
+                log.info(f"W&B: {self.tracker.url_or_dir}")
+
+
+def _describe(data: Data) -> dict[str, Any]:
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    images = {name: part.images for name, part in parts.items() if part is not None}
+    return {"name": data.name, "classes": len(data.classes), **images}
+
+
+@torch.no_grad()
+def read_back(path: Path, fresh: nn.Module, stored: StoredModel) -> None:
+    """Fill a fresh network from the file, and see that it has every bit of what was stored from memory.
+
+    Raises: RuntimeError naming a tensor that differs (a fault of ours, or of the disk).
+    """
+    write_into(fresh, storage.read(path)[0])
+    state = fresh.state_dict()
+    for name, value in stored.values().items():
+        if not torch.equal(_bits(state[name]), _bits(value.to(state[name]))):
+            raise RuntimeError(f"{path}: {name!r} read back differs from the network in memory")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, of which nan equals nan."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

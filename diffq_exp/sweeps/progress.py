@@ -1,0 +1,87 @@
+"""What a person sees of a sweep: a line for each job that ended, and on terminals a bar with what goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from ..runs.display import console
+
+log = logging.getLogger("diffq_exp")
+
+
+def duration(seconds: float) -> str:
+    """75.2 -> "1 min 15 s" """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class SweepDisplay:
+    """jobs: how many there are to do; n_jobs of them at a time."""
+
+    def __init__(self, jobs: int, n_jobs: int) -> None:
+        self.jobs, self.n_jobs = jobs, n_jobs
+        self.done, self.failed, self.running = 0, 0, 0
+        self.began = time.monotonic()
+        self.best: dict[str, Any] = {}
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=jobs, text="")
+
+    def __enter__(self) -> SweepDisplay:
+        log.info(f"{self.jobs} jobs to do, {self.n_jobs} at a time; each logs to train.log in its folder")
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._bar.stop()
+
+    def started(self) -> None:
+        self.running += 1
+        self.refresh()
+
+    def returned(self) -> None:
+        """A job that found another process at work on its run: it comes again."""
+        self.running -= 1
+        self.refresh()
+
+    def ended(self, words: str, status: str, result: dict[str, Any], reason: str, ran: bool = True) -> None:
+        self.running -= ran
+        self.done += 1
+        self.failed += status not in ("finished", "interrupted")
+        parts = [f"[{self.done:>{len(str(self.jobs))}}/{self.jobs}]", f"{status:<8}", words]
+        if status == "finished":
+            parts += [_marks(result), duration(result["seconds"])]
+            self.best = max(self.best, result, key=_goodness)
+        elif reason:
+            parts.append(f": {reason}")
+        (log.info if status == "finished" else log.error)("  ".join(part for part in parts if part))
+        self.refresh()
+
+    def refresh(self) -> None:
+        best = f"  best {_marks(self.best)}" if self.best else ""
+        left = f"  {duration(self._left())} left" if self.done else ""
+        text = f"{self.running} running  {self.failed} failed{left}{best}"
+        self._bar.update(self._task, completed=self.done, description=f"{self.done}/{self.jobs} jobs", text=text)
+
+    def _left(self) -> float:
+        """Seconds: by what the jobs that ended took, side by side as they were."""
+        return (time.monotonic() - self.began) / self.done * (self.jobs - self.done)
+
+
+def _marks(result: dict[str, Any]) -> str:
+    return f"{result.get('test', {}).get('accuracy') or 0:.4f}  {result['size_mb']['file']:.4f} MB"
+
+
+def _goodness(result: dict[str, Any]) -> tuple[float, float]:
+    """The more accurate is better, of equals the smaller."""
+    accuracy = result.get("test", {}).get("accuracy")
+    return (-1.0 if accuracy is None else accuracy), -result.get("size_mb", {}).get("file", 0.0)

@@ -1,0 +1,179 @@
+"""A sweep: a list of jobs, of which those that are missing are launched; its record, its end and its report.
+
+A job is done when its folder holds a finished run of its signature, whichever sweep or command made it. What a
+sweep comes to is read from the folders, so that it is the same with every launcher, and after every kind of death.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..command.compose import Job
+from ..report import report_sweep
+from ..results.discovery import SWEEPS, Run, find_runs
+from ..results.records import MODEL, RESULT, read_json, status_of, write_json
+from ..runs.display import log_to_console
+from .cores import jobs_at_once
+from .progress import duration
+
+log = logging.getLogger("diffq_exp")
+DONE = ("finished", "diverged")  # to do it again would give the same
+STOPPED = ("missing", "interrupted", "running", "killed")  # by the signal that stopped the sweep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The jobs of one command, each signature once; `words`: what was typed after `python -m diffq_exp.train`."""
+
+    words: list[str]
+    jobs: list[Job]
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job], words: Sequence[str]) -> Sweep:
+        return cls(list(words), list({job.signature: job for job in jobs}.values()))
+
+    @property
+    def name(self) -> str:
+        """The same jobs have the same name, in whatever order and by whatever words they are asked for."""
+        typed = [word.partition("=")[2] for word in self.words if word.startswith("experiment=")]
+        label = typed[-1] if typed and re.fullmatch(r"[\w.-]+", typed[-1]) else "sweep"
+        signatures = " ".join(sorted(job.signature for job in self.jobs))
+        return f"{label}-{hashlib.sha256(signatures.encode()).hexdigest()[:8]}"
+
+    @property
+    def outputs(self) -> Path:
+        return Path(self.jobs[0].cfg.hydra.sweep.dir)
+
+    @property
+    def todo(self) -> list[Job]:
+        """The jobs that are left to do, or that restart=true asks for again."""
+        return [job for job in self.jobs if job.cfg.restart or status(job) not in DONE]
+
+    def record(self, by: Sequence[str]) -> None:
+        """Leave what the sweep consists of, and its methods' keys, where the report finds it. Raises: OSError."""
+        jobs = [
+            {
+                "folder": os.path.relpath(job.folder, self.outputs),
+                "signature": job.signature,
+                "overrides": job.words,
+            }
+            for job in self.jobs
+        ]
+        command = shlex.join(["python", "-m", "diffq_exp.train", *self.words])
+        (self.outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
+        values = {"name": self.name, "command": command, "by": [*by], "jobs": jobs}
+        write_json(self.outputs / SWEEPS / f"{self.name}.json", values)
+
+
+planned: list[Sweep] = []  # what the check of this process's command line found, for Hydra's sweeper to carry out
+
+
+def status(job: Job) -> str:
+    """The status of a job's run: "missing" where there is none, or another's, or where its network is gone."""
+    try:
+        if read_json(job.folder / RESULT).get("signature", job.signature) != job.signature:
+            return "missing"
+        found = status_of(job.folder) or "missing"
+    except (ValueError, OSError):
+        return "unreadable"
+    return "missing" if found == "finished" and not (job.folder / MODEL).is_file() else found
+
+
+def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -> int:
+    """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 2 a disk, 128+n a signal.
+
+    by: the keys that tell methods apart in the report. launcher: its `reasons`, if it has any, say of folders why
+    a run failed that could not say so itself.
+    """
+    log_to_console()
+    try:
+        sweep.record(by)
+    except OSError as fault:
+        log.error(f"hydra.sweep.dir={sweep.outputs}: {fault}")
+        return 2
+    os.environ.setdefault("WANDB_RUN_GROUP", sweep.name)
+    os.environ.setdefault("WANDB_TAGS", sweep.name.rpartition("-")[0])
+    todo = sweep.todo
+    log.info(f"sweep {sweep.name}: {len(sweep.jobs)} jobs, {len(sweep.jobs) - len(todo)} done already")
+    started, code = time.monotonic(), 0
+    if todo:
+        try:
+            launcher.launch([list(job.words) for job in todo], initial_job_idx=0)
+        except SystemExit as stop:  # by a signal, of whose run or launcher it comes
+            code = stop.code if isinstance(stop.code, int) else 1
+        except Exception as fault:  # of a cluster, say: what became of the runs stands in their folders
+            log.error(f"the launcher gave up: {' '.join(str(fault).split())}")
+            log.debug("where:", exc_info=fault)
+            code = 1
+    report_sweep(sweep.outputs, sweep.name)
+    return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
+
+
+def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, str]) -> int:
+    """The last lines: how many finished, and which did not."""
+    statuses = {job.signature: status(job) for job in sweep.jobs}
+    counts = Counter(statuses.values())
+    told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    log.info(f"sweep {sweep.name}: {told}; {duration(seconds)}")
+    for job in sweep.jobs:
+        ended = statuses[job.signature]
+        if ended != "finished" and not (code > 128 and ended in STOPPED):
+            reason = _reason(job.folder) or reasons.get(job.folder) or "no reason is recorded"
+            log.error(f"{ended}: {' '.join(job.words)} ({job.folder}): {reason}")
+    if code:
+        log.warning("stopped; the same command goes on with what is missing")
+        return code
+    return 0 if counts["finished"] == len(sweep.jobs) else 1
+
+
+def _reason(folder: Path) -> str | None:
+    try:
+        return read_json(folder / RESULT).get("reason")
+    except (ValueError, OSError) as fault:
+        return str(fault)
+
+
+# ---- before it runs ---------------------------------------------------------------------------------------------
+
+
+def show_plan(sweep: Sweep) -> None:
+    """What dry_run=true tells: the jobs, which are done already, and the time to expect."""
+    log_to_console()
+    for number, job in enumerate(sweep.jobs, start=1):
+        words = " ".join(word for word in job.words if not word.startswith("dry_run="))
+        found = status(job)
+        log.info(f"{number:>4}  {'to do' if found == 'missing' else found:<11}  {job.folder.name}  {words}")
+    todo = sweep.todo
+    log.info(f"{len(sweep.jobs)} runs: {len(sweep.jobs) - len(todo)} done already, {len(todo)} to do")
+    if todo:
+        roots = [folder for folder in {job.folder.parent for job in sweep.jobs} if folder.is_dir()]
+        log.info(expected_time(todo, [run for run in find_runs(roots) if run.status == "finished"]))
+
+
+def expected_time(jobs: Sequence[Job], runs: Sequence[Run]) -> str:
+    """A sentence on how long the jobs will take, by the finished runs of the same data, network and epochs."""
+    known: dict[tuple[Any, ...], list[float]] = {}
+    for run in runs:
+        if isinstance(seconds := run.result.get("seconds"), (int, float)):
+            known.setdefault((*map(run.choices.get, ("dataset", "model")), run.value("epochs")), []).append(seconds)
+    chosen = [(job.cfg, job.cfg.hydra.runtime.choices) for job in jobs]
+    keys = [(choices.dataset, choices.model, cfg.epochs) for cfg, choices in chosen]
+    seconds = [median(known[key]) for key in keys if key in known]
+    unlike = len(keys) - len(seconds)
+    if not seconds:
+        return f"time to expect: unknown; {unlike} have no finished run of their kind to go by"
+    cfg = jobs[0].cfg
+    n_jobs = min(len(jobs), jobs_at_once(cfg.hydra.launcher.get("n_jobs"), cfg.device, cfg.threads))
+    rest = f", and that of {unlike} without a finished run of their kind to go by" if unlike else ""
+    return f"time to expect: {duration(sum(seconds) / n_jobs)}, {n_jobs} at a time{rest}"

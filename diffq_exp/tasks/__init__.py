@@ -1,0 +1,1 @@
+"""Tasks: a loss to train and scores to report."""

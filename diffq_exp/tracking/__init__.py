@@ -1,0 +1,1 @@
+"""Runs and reports in Weights & Biases."""

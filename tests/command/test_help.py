@@ -1,0 +1,64 @@
+"""--help explains every key in a line and lists every choice; --cfg job shows the config; neither writes."""
+
+import re
+import sys
+
+import pytest
+
+from diffq_exp.command.help import help_text
+from diffq_exp.command.schema import GROUPS, PLAIN, Config, conf_dir
+from diffq_exp.train import main
+
+# Defaults as a user would type them. true and false are not 1 and 0, nor the other way round.
+DEFAULTS = {
+    "accumulate": "1", "seed": "0", "compile": "false", "float16": "false", "restart": "false", "clip": "null",
+    "threads": "null", "init_from": "null", "noise": "gaussian", "param": "bits", "group_size": "8",
+    "min_bits": "2.0", "init_bits": "8.0", "max_bits": "15.0", "exclude": "[]", "device": "auto",
+    "precision": "float32",
+}  # fmt: skip
+
+
+def line_of(key: str) -> str:
+    (line,) = [line for line in help_text().splitlines() if line.strip().startswith(f"{key}=")]
+    return line
+
+
+@pytest.mark.parametrize("key", PLAIN)
+def test_every_key_is_explained_in_a_line(key):
+    line = line_of(key)
+    text = Config.__dataclass_fields__[key].metadata["help"]
+    assert len(text) > 5 and text in line and PLAIN[key].text in line
+    for choice in PLAIN[key].choices:
+        assert choice in line
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_defaults_are_shown_as_they_are_typed(key):
+    shown = line_of(key).split()[0]
+    assert shown in (f"{key}={DEFAULTS[key]}", f"{key}={DEFAULTS[key].removesuffix('.0')}")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_is_listed(group):
+    choices = {path.stem for path in (conf_dir() / group).glob("*.yaml")}
+    (line,) = [line for line in help_text().splitlines() if line.split()[:1] == [group]]
+    assert choices and choices == set(re.split(r",? +", line.strip())[1:])
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_the_command_prints_it(word, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", word])
+    assert main() == 0
+    out, err = capsys.readouterr()
+    assert out == help_text() + "\n" and err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cfg_job_shows_the_config_and_writes_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "--cfg", "job", "quantizer=qat", "bits=3"])
+    assert main() == 0
+    out, _ = capsys.readouterr()
+    assert re.search(r"^bits: 3(\.0)?$", out, re.M) and "UniformQuantizer" in out
+    assert list(tmp_path.iterdir()) == []

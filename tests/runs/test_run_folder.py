@@ -1,0 +1,170 @@
+"""A run's folder: one process at a time, freed by the death of its holder, and never anybody else's."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffq_exp.results.records import is_locked, read_json, status_of
+from diffq_exp.runs.run_folder import FolderError, RunFolder
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from diffq_exp.folder import RunFolder
+with RunFolder(Path(sys.argv[1]), "aaaa") as folder:
+    folder.write_result({"status": "running"})
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def content(path: Path) -> dict[str, bytes | None]:
+    """Every file under `path` with its bytes, every folder with None."""
+    return {
+        str(one.relative_to(path)): one.read_bytes() if one.is_file() else None for one in sorted(path.rglob("*"))
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder in which the run aaaa has been."""
+    with RunFolder(tmp_path / "run", "aaaa") as held:
+        held.write_result({"status": "running"})
+        (held.path / "checkpoint.pt").write_bytes(b"weights")
+    return tmp_path / "run"
+
+
+def test_two_processes(tmp_path):
+    """The second is refused and writes nothing; a SIGKILL of the first frees the folder."""
+    path = tmp_path / "deep" / "run"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        before = content(path)
+        assert is_locked(path)
+        with pytest.raises(FolderError, match="another process") as caught, RunFolder(path, "aaaa"):
+            pytest.fail("two processes in one folder")
+        assert str(path) in str(caught.value)
+        assert content(path) == before and is_locked(path)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(10)
+        assert not is_locked(path)
+        with RunFolder(path, "aaaa") as held:
+            assert held.result()["status"] == "running"
+    finally:
+        holder.kill()
+        holder.wait(10)
+        holder.stdout.close()
+
+
+def test_is_locked_for_the_length_of_the_with(tmp_path):
+    path = tmp_path / "run"
+    assert not is_locked(path) and not path.exists()
+    with RunFolder(path, "aaaa"):
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_freed_by_an_exception(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "run", "aaaa"):
+        raise ZeroDivisionError
+    assert not is_locked(tmp_path / "run")
+
+
+def test_the_same_run_enters_again(folder):
+    with RunFolder(folder, "aaaa") as held:
+        assert held.result() == {"status": "running", "signature": "aaaa"}
+        assert (folder / "checkpoint.pt").read_bytes() == b"weights"
+
+
+def test_another_run_is_refused_and_changes_nothing(folder):
+    before = content(folder)
+    with pytest.raises(FolderError) as caught, RunFolder(folder, "bbbb"):
+        pytest.fail("entered the folder of another run")
+    assert all(part in str(caught.value) for part in (str(folder), "aaaa", "bbbb"))
+    assert content(folder) == before and not is_locked(folder)
+
+
+def test_a_folder_that_is_no_runs_is_refused_and_untouched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    before = content(tmp_path)
+    with pytest.raises(FolderError, match="not empty"), RunFolder(tmp_path, "aaaa"):
+        pytest.fail("entered a folder of somebody's own")
+    assert content(tmp_path) == before
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("text")
+    with pytest.raises(FolderError, match="not a folder"), RunFolder(tmp_path / "run", "aaaa"):
+        pytest.fail("entered a file")
+    assert (tmp_path / "run").read_text() == "text"
+
+
+def test_an_empty_folder_will_do(tmp_path):
+    with RunFolder(tmp_path, "aaaa") as held:
+        assert held.result() == {}
+
+
+def test_a_damaged_result_does_not_keep_the_folder_locked(folder):
+    (folder / "result.json").write_text("{")
+    try:
+        with RunFolder(folder, "aaaa"):
+            pytest.fail("took a damaged result.json for this run's")
+    except (ValueError, FolderError) as fault:
+        assert "result.json" in str(fault)
+        assert not is_locked(folder)
+
+
+def test_results_carry_the_signature(folder):
+    assert read_json(folder / "result.json") == {"status": "running", "signature": "aaaa"}
+
+
+def test_what_an_earlier_run_left_is_set_aside_until_it_is_dropped(folder):
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").touch()
+    (folder / "model.safetensors").write_text("old")
+    (folder / "notes.txt").touch()
+    with RunFolder(folder, "aaaa") as held:
+        held.set_aside()
+        assert held.result() == {} and is_locked(folder)
+        assert {path.name for path in folder.iterdir()} == {".lock", ".earlier", "notes.txt"}
+        assert {path.name for path in (folder / ".earlier").iterdir()} == {
+            ".hydra", "checkpoint.pt", "model.safetensors", "result.json",
+        }  # fmt: skip
+        held.write_result({"status": "finished"})
+        held.drop_earlier()
+        assert {path.name for path in folder.iterdir()} == {".lock", "notes.txt", "result.json"}
+
+
+def test_a_lock_file_alone_makes_no_folder_of_a_run(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "precious.txt").write_text("kept")
+    with pytest.raises(FolderError, match="not empty"), RunFolder(tmp_path, "aaaa"):
+        pass
+    assert (tmp_path / "precious.txt").read_text() == "kept"
+
+
+def test_what_a_killed_write_left_is_cleared_away(folder):
+    (folder / ".checkpoint.pt.123.partial").write_text("half")
+    with RunFolder(folder, "aaaa"):
+        assert not list(folder.glob("*.partial")) and not list(folder.glob(".*.partial"))
+
+
+def test_running_with_a_free_lock_was_killed(folder):
+    assert status_of(folder) == "killed"
+    with RunFolder(folder, "aaaa"):
+        assert status_of(folder) == "running"
+
+
+def test_the_config_is_left_as_hydra_leaves_it(folder):
+    cfg = OmegaConf.create({"lr": 0.1, "model": {"_target_": "x"}})
+    with RunFolder(folder, "aaaa") as held:
+        held.write_config(cfg, {"overrides": OmegaConf.create(["lr=0.1"])})
+    assert OmegaConf.load(folder / ".hydra" / "config.yaml") == cfg
+    assert OmegaConf.load(folder / ".hydra" / "overrides.yaml") == ["lr=0.1"]
