@@ -1,8 +1,8 @@
 """The headline: the one score of a task by which runs are compared, and how it is written.
 
-Everything that compares or shows runs (display, sweeps, records, fronts, tables, plots, page, W&B) asks the headline
-for its direction, its unit and its chance level. Values are kept as a task gives them (an accuracy in 0..1, bits per
-byte as they are); `shown` is the number that a person reads (an accuracy in percent).
+Display, sweeps, records, fronts, tables, plots, page and W&B ask the headline for its direction, its unit and its
+chance level. Values are kept as a task gives them (an accuracy in 0..1, bits per byte as they are); `shown` is the
+number that a person reads (an accuracy in percent).
 
 The points of `pareto.py` are better when they are higher. `goodness` is the value with that direction.
 """
@@ -18,7 +18,7 @@ PERCENT = "%"
 
 @dataclass(frozen=True)
 class Headline:
-    """name: the key of the score in a record. label: what people call it. unit: "%" multiplies by 100 where it is shown.
+    """name: the key of the score in a record. label: what people call it. unit: "%" multiplies by 100 when shown.
 
     chance: the value of a model that has learned nothing; None: not known.
     tolerances: how far below float32 is still near, in shown units ("within 0.5 of float32").
