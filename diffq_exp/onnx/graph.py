@@ -18,7 +18,8 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
-from ..quant import Stored, StoredModel
+from ..stored.grids import Stored
+from ..stored.network import StoredModel
 from .integers import KINDS, Kind, choose_opset, kinds_at, session
 from .trace import INPUT, first_line, traced
 from .weights import Part, wanted_kinds, weight_part

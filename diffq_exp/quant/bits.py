@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..stored.packing import MAX_STORED_BITS
+
 LN2 = math.log(2.0)
-MAX_STORED_BITS = 15
 
 
 def step_of(bits: float) -> float:

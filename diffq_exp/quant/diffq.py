@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from ..stored.grids import Stored, store_minmax, widest_of
 from ..stored.groups import group_count, sum_entries
+from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
 from .arguments import check_number
-from .bits import MAX_STORED_BITS, PARAMS, logits_of, stored_bits
+from .bits import PARAMS, logits_of, stored_bits
 from .formula import exact_bits, soft_bits
 from .kernels.autograd import add_noise_to_all
 from .kernels.dispatch import by_kernels

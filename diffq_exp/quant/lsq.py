@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
 from ..stored.grids import Stored, store_step
+from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
 from .arguments import check_number
-from .bits import MAX_STORED_BITS
 from .formula import STEP_BITS
 from .learned import LearnedQuantizer
 

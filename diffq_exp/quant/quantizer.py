@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..storage.write import serialize
 from ..stored.grids import Stored
-from ..stored.network import StoredModel, describe, pack_state, targets_of, unpack_state, write_into
+from ..stored.network import StoredModel, StoresModel, describe, targets_of, write_into
 from ..stored.selection import Tensors
+from ..stored.state import pack_state, unpack_state
 from .attachment import Attached, StoredTensors, attached_to
 from .formula import BITS_PER_MB
 
 
-class Quantizer(Attached):
+class Quantizer(Attached, StoresModel):
     """Base of the quantizers; see DiffQuantizer, UniformQuantizer and LSQ.
 
     min_size: parameters of more than this many MB (as float32) are quantized. exclude: shell-style patterns of
@@ -109,8 +111,6 @@ class Quantizer(Attached):
 
     def compressed_model_size(self) -> int:
         """Bytes of the file that `diffq_exp.storage.save` would write."""
-        from ..storage import serialize  # storage knows the quantizers; only this convenience looks back
-
         return len(serialize(self))
 
     # ---- inspection -----------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..stored.grids import Stored, store_minmax
+from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
 from .arguments import check_number
-from .bits import MAX_STORED_BITS
 from .formula import EXTREMES_BITS
 from .quantizer import Quantizer
 

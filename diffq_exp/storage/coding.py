@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..quant.bits import MAX_STORED_BITS
 from ..stored.groups import group_count
 from ..stored.packing import (
+    MAX_STORED_BITS,
     Bytes,
     Levels,
     bits_table_bytes,

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..quant import Stored
-from ..stored.grids import GRIDS, SCALES, check_stored
+from ..stored.grids import GRIDS, SCALES, Stored, check_stored
 from ..stored.packing import Bytes
 from .coding import ANS, PACKED, Coded, decode_tensor
 from .layout import DTYPES, FREE_TEXT, FREE_VALUES, KINDS, TEXT_PER_BYTE, values_in

@@ -16,8 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..quant import StoredModel, quantizer_of
-from ..stored.network import check_fit, write_into
+from ..stored.network import StoredModel, check_fit, owner_of, write_into
 from .layout import check_format, checksum, most_entries
 from .parse import Contents, contents_of, payloads_of
 
@@ -33,8 +32,8 @@ class StoredFile:
 
     def check_fit(self, model: nn.Module) -> None:
         """Raises: ValueError naming tensors that only one of the file and the network has, or of another shape."""
-        quantizer = quantizer_of(model)
-        learned = quantizer.learned() if quantizer is not None else {}
+        owner = owner_of(model)
+        learned = owner.learned() if owner is not None else {}
         targets = {name: value for name, value in model.state_dict().items() if name not in learned}
         check_fit(targets, self.contents.shapes())
 
@@ -68,9 +67,9 @@ def load(path: Path | str, model: nn.Module) -> None:
     file = open_stored(path, check_claims=False)
     with _named(path):
         file.check_fit(model)
-        stored, quantizer = file.decode(), quantizer_of(model)
-        if quantizer is not None:
-            quantizer.restore(stored)
+        stored, owner = file.decode(), owner_of(model)
+        if owner is not None:
+            owner.restore(stored)
         else:
             write_into(model, stored)
 

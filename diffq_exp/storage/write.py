@@ -17,34 +17,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..quant import Quantizer, Stored, StoredModel, quantizer_of
 from ..results.records import replacing
-from ..stored.grids import check_stored
-from ..stored.network import describe
+from ..stored.grids import Stored, check_stored
+from ..stored.network import StoredModel, StoresModel, describe, owner_of
 from ..stored.packing import Bytes
 from ..stored.selection import select
 from .coding import Coded, encode_tensor
 from .layout import CODINGS, DTYPES, FLOATS, FORMAT, KINDS, checksum, fewest_bytes, header
 
-Source = Quantizer | nn.Module | StoredModel
+Source = StoresModel | nn.Module | StoredModel
 
 
 def stored_model_of(source: Source, float: str = "float32", at_once: bool = True) -> StoredModel:
     """The stored network of a quantizer, of the model it is attached to, or of a model without one.
 
     float: "float16" rounds what is not quantized, parameters and buffers, to float16 where it stays finite;
-    "float32" leaves it as it is. at_once: see Quantizer.stored_model.
+    "float32" leaves it as it is. at_once: see StoresModel.stored_model.
     Raises: ValueError for another `float`.
     """
     if float not in FLOATS:
         raise ValueError(f"float={float!r}: one of {', '.join(FLOATS)} is allowed")
     if isinstance(source, nn.Module):
-        quantizer = quantizer_of(source)
-        if quantizer is None:
+        owner = owner_of(source)
+        if owner is None:
             stored = describe(source, select(source, 0, ["*"], detect_bound=True), {}, "none")
         else:
-            stored = quantizer.stored_model(at_once)
-    elif isinstance(source, Quantizer):
+            stored = owner.stored_model(at_once)
+    elif isinstance(source, StoresModel):
         stored = source.stored_model(at_once)
     elif isinstance(source, StoredModel):
         stored = source

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..quant.bits import MAX_STORED_BITS
 from .groups import add_groups_, chunks_of, div_groups_, group_count, mul_groups_
+from .packing import MAX_STORED_BITS
 
 
 @dataclass(frozen=True)

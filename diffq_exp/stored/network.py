@@ -1,32 +1,31 @@
-"""A whole network as it is stored, and the plain state that can be saved and restored anywhere.
+"""A whole network as it is stored, and how it gets into and out of a model.
 
-`StoredModel` is what quantizers give and files hold: levels of the quantized tensors, everything else as it is.
-A *state* is the same as dicts of tensors and plain values, so that `torch.save` and `torch.load` with its safe
-default carry it. Restoring checks every name, shape and length before the first weight of the model changes.
+`StoredModel` is what quantizers give and files hold: levels of the quantized tensors, and everything else as it is.
+Writing it into a model checks every name and every shape before the first weight changes.
+
+`StoresModel` is all that files need to know of a quantizer, so that they work with any quantizer.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .grids import Stored, check_stored
-from .groups import group_count
-from .packing import bits_table_bytes, pack_bits, pack_levels, packed_levels_bytes, unpack_bits, unpack_levels
+from .grids import Stored
+from .packing import bits_table_bytes, packed_levels_bytes
 from .selection import Selection
-
-FORMAT = "diffq_exp.state/1"
 
 
 @dataclass(frozen=True)
 class StoredModel:
     """All that a network needs to compute again what it computes in memory.
 
-    floats: parameters that are not quantized, as stored (float16 where asked for).
+    method: the name of the quantization method, "none" without one.
+    floats: parameters that are not quantized, as stored (float16 if the quantizer says so).
     buffers: every other entry of the model's state_dict (batch norm statistics, integer parameters).
     tied: {other name: the stored name that it shares its tensor with}.
     """
@@ -38,36 +37,68 @@ class StoredModel:
     tied: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Tensor]:
-        """What is not quantized, by the name it is stored under."""
+        """The tensors that are not quantized, by the name they are stored under."""
         return {**self.floats, **self.buffers}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor by every name."""
+        """The shape of every tensor by every name it has in a state_dict."""
         shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
         shapes |= {name: tuple(tensor.shape) for name, tensor in self.plain().items()}
         return shapes | {other: shapes[name] for other, name in self.tied.items()}
 
     def value(self, name: str) -> Tensor:
-        """One tensor by any name it has in a state_dict, a quantized one as its values."""
+        """A tensor by any name it has in a state_dict; a quantized tensor as the weights it stands for."""
         name = self.tied.get(name, name)
         return self.tensors[name].values() if name in self.tensors else self.plain()[name]
 
     def values(self) -> dict[str, Tensor]:
-        """Every tensor by every name it has in a state_dict, quantized ones as their values."""
+        """Every tensor by every name it has in a state_dict; quantized tensors as the weights they stand for."""
         values = {name: stored.values() for name, stored in self.tensors.items()} | self.plain()
         return values | {other: values[name] for other, name in self.tied.items()}
 
     def packed_bytes(self) -> int:
         """Bytes of all tensors: bit-packed levels and widths, scales, floats and buffers."""
-        others = [*self.floats.values(), *self.buffers.values()]
         quantized = sum(_packed_bytes(stored) for stored in self.tensors.values())
-        return quantized + sum(tensor.numel() * tensor.element_size() for tensor in others)
+        return quantized + sum(tensor.numel() * tensor.element_size() for tensor in self.plain().values())
 
 
 def _packed_bytes(stored: Stored) -> int:
     bits = stored.bits.cpu().numpy()
     levels = packed_levels_bytes(bits, stored.group_size, stored.levels.numel())
     return levels + bits_table_bytes(bits) + stored.scales.nbytes
+
+
+class StoresModel(ABC):
+    """An object that gives the stored form of its model and takes it back: a quantizer."""
+
+    @abstractmethod
+    def stored_model(self, at_once: bool = True) -> StoredModel:
+        """The network as it would be stored now; its tensors may share memory with the model.
+
+        at_once: False computes each quantized tensor when it is read, and keeps none of them. This takes less
+        memory, but the result follows the model if the model is trained further.
+        """
+
+    @abstractmethod
+    def restore(self, stored: StoredModel) -> None:
+        """Put a stored network into the model. Raises: ValueError naming what does not fit, before any change."""
+
+    @abstractmethod
+    def learned(self) -> Mapping[str, Tensor]:
+        """What was added to the model in order to learn the quantization, by its name in the state_dict."""
+
+
+def owner_of(model: nn.Module) -> StoresModel | None:
+    """The quantizer of this very module, or None; a copy of a model has a quantizer of its own.
+
+    It is found by the forward hooks: they are methods of the quantizer, or of an object whose `owner` it is.
+    """
+    for hook in model._forward_pre_hooks.values():
+        holder = getattr(hook, "__self__", None)
+        owner = getattr(holder, "owner", holder)
+        if isinstance(owner, StoresModel):
+            return owner
+    return None
 
 
 def describe(
@@ -78,7 +109,10 @@ def describe(
     float16: bool = False,
     learned: Collection[str] = (),
 ) -> StoredModel:
-    """Put a model's quantized tensors together with the rest of its state, `learned` logits or steps left out."""
+    """Join a model's quantized tensors with the rest of its state; names in `learned` are left out.
+
+    Raises: ValueError for an entry of the state_dict that is no tensor.
+    """
     dtype = torch.float16 if float16 else None
     floats = {item.name: item.param.detach().to(dtype or item.param.dtype) for item in selection.floats}
     known = {*tensors, *floats, *selection.tied, *learned}
@@ -89,70 +123,10 @@ def describe(
     return StoredModel(method, tensors, floats, buffers, dict(selection.tied))
 
 
-def pack_state(stored: StoredModel, packed: bool) -> dict[str, Any]:
-    """A `StoredModel` as nested dicts of CPU tensors and plain values; `packed` bit-packs levels and widths."""
-    return {
-        "format": FORMAT,
-        "method": stored.method,
-        "tensors": {name: _pack_tensor(name, tensor, packed) for name, tensor in stored.tensors.items()},
-        "floats": {name: tensor.detach().cpu().clone() for name, tensor in stored.floats.items()},
-        "buffers": {name: tensor.detach().cpu().clone() for name, tensor in stored.buffers.items()},
-        "tied": dict(stored.tied),
-    }
-
-
-def _pack_tensor(name: str, stored: Stored, packed: bool) -> dict[str, Any]:
-    stored = stored.to("cpu")
-    check_stored(name, stored)
-    levels, bits = stored.levels, stored.bits
-    if packed:
-        widths = bits.numpy()
-        levels = torch.from_numpy(pack_levels(levels.numpy(), widths, stored.group_size))
-        bits = torch.from_numpy(pack_bits(widths))
-    return {
-        "grid": stored.grid,
-        "shape": list(stored.shape),
-        "dtype": str(stored.dtype).removeprefix("torch."),
-        "group_size": stored.group_size,
-        "packed": packed,
-        "levels": levels,
-        "bits": bits,
-        "scales": stored.scales,
-        "top": stored.top,
-    }
-
-
-def unpack_state(state: Mapping[str, Any]) -> StoredModel:
-    """Undo `pack_state`. Raises: ValueError that names what is missing or does not fit."""
-    if not isinstance(state, Mapping) or state.get("format") != FORMAT:
-        raise ValueError(f"not a quantized state of this package: it lacks format {FORMAT!r}")
-    if missing := {"method", "tensors", "floats", "buffers", "tied"} - set(state):
-        raise ValueError(f"the quantized state lacks {', '.join(sorted(missing))}")
-    tensors = {name: _unpack_tensor(name, fields) for name, fields in state["tensors"].items()}
-    return StoredModel(state["method"], tensors, state["floats"], state["buffers"], state["tied"])
-
-
-def _unpack_tensor(name: str, fields: Mapping[str, Any]) -> Stored:
-    try:
-        shape, group_size = tuple(fields["shape"]), int(fields["group_size"])
-        levels, bits = fields["levels"], fields["bits"]
-        entries = torch.Size(shape).numel()
-        if fields["packed"]:
-            widths = unpack_bits(bits.numpy(), group_count(entries, group_size))
-            levels = torch.from_numpy(unpack_levels(levels.numpy(), widths, group_size, entries))
-            bits = torch.from_numpy(widths)
-        dtype = getattr(torch, fields["dtype"])
-        stored = Stored(fields["grid"], shape, dtype, group_size, levels, bits, fields["scales"], fields["top"])
-    except (KeyError, TypeError, AttributeError, ValueError) as fault:
-        raise ValueError(f"tensor {name!r} of the quantized state: {fault}") from fault
-    check_stored(name, stored)
-    return stored
-
-
 def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] = ()) -> None:
     """Copy stored values into a model's parameters and buffers; `learned` are a quantizer's own parameters.
 
-    Raises: as `targets_of`; the model is then untouched.
+    Raises: as `targets_of`; the model is then unchanged.
     """
     targets = targets_of(model, stored, learned)
     with torch.no_grad():
@@ -166,7 +140,10 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
 
 
 def targets_of(model: nn.Module, stored: StoredModel, learned: Collection[str] = ()) -> dict[str, Tensor]:
-    """Where stored values go. Raises: ValueError naming tensors that one of the two lacks, or has otherwise."""
+    """The tensors of `model` that stored values are written to, by name.
+
+    Raises: ValueError naming tensors that only the model or only the stored network has, or whose shapes differ.
+    """
     targets = {name: value for name, value in model.state_dict().items() if name not in learned}
     check_fit(targets, stored.shapes())
     _check_ties(targets, stored)
@@ -174,11 +151,14 @@ def targets_of(model: nn.Module, stored: StoredModel, learned: Collection[str] =
 
 
 def check_fit(targets: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raises: ValueError naming tensors that only one of the two has, or that have another shape there."""
+    """Compare a network with stored shapes.
+
+    Raises: ValueError naming tensors that only one of the two has, or whose shapes differ.
+    """
     if missing := sorted(set(targets) - set(shapes)):
-        raise ValueError(f"the stored model lacks {_names(missing)}, which the network has")
+        raise ValueError(f"the stored model lacks {_quoted(missing)}, which the network has")
     if extra := sorted(set(shapes) - set(targets)):
-        raise ValueError(f"the network has no {_names(extra)}, which the stored model holds")
+        raise ValueError(f"the network has no {_quoted(extra)}, which the stored model holds")
     for name, shape in shapes.items():
         if tuple(shape) != tuple(targets[name].shape):
             raise ValueError(
@@ -187,19 +167,19 @@ def check_fit(targets: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
 
 
 def _check_ties(targets: Mapping[str, Tensor], stored: StoredModel) -> None:
-    """One tensor of the model cannot take two values (which detect_bound=False can store). Raises: ValueError."""
+    """A tensor of the model cannot take two values (detect_bound=False can store two). Raises: ValueError."""
     first: dict[tuple[int, torch.Size], str] = {}
     for name, target in targets.items():
         other = first.setdefault((target.data_ptr(), target.shape), name)
         if not target.data_ptr():  # without memory: empty, or on the meta device
             continue
-        one_value = stored.tied.get(other, other) == stored.tied.get(name, name)
-        if not one_value and not torch.equal(stored.value(other), stored.value(name)):
+        same_name = stored.tied.get(other, other) == stored.tied.get(name, name)
+        if not same_name and not torch.equal(stored.value(other), stored.value(name)):
             raise ValueError(
-                f"{other!r} and {name!r} are one tensor in the network, and stored with different values"
+                f"{other!r} and {name!r} are one tensor in the network, but are stored with different values"
             )
 
 
-def _names(names: list[str]) -> str:
+def _quoted(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

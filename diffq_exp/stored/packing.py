@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_STORED_BITS = 15  # the widest level: a width takes 4 bits in a table of widths
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.integer]
 Levels = NDArray[Any]  # uint8 or int16
@@ -22,7 +23,7 @@ PIECE = 2**16  # numbers that are worked on at a time, where a copy of all would
 
 
 def packed_bytes(count: int, width: int) -> int:
-    """Bytes that `count` numbers of `width` bits take, 0 <= width <= 15."""
+    """Bytes that `count` numbers of `width` bits take, 0 <= width <= MAX_STORED_BITS."""
     return (count * width + 7) // 8 if width <= 8 else count + packed_bytes(count, width - 8)
 
 
@@ -111,7 +112,7 @@ def counts_of(numbers: Numbers, symbols: int) -> NDArray[np.int64]:
 def entries_per_width(bits: Bytes, group_size: int, entries: int) -> dict[int, int]:
     """{width: entries in groups of that width}, narrow first."""
     size = group_size or entries
-    groups = counts_of(bits, 16)
+    groups = counts_of(bits, MAX_STORED_BITS + 1)
     missing = len(bits) * size - entries  # entries that the last group lacks
     return {
         int(width): int(groups[width]) * size - (missing if width == bits[-1] else 0)
