@@ -1,6 +1,6 @@
 """Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR] [--ledger]
 
-Says again what a run said: the accuracy and size of its stored model, built and measured from the file alone.
+Says again what a run said: the scores and size of its stored model, built and measured from the file alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow", action="append", default=[], metavar="package.Class", help="may be built too")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--ledger", action="store_true", help="only tell where the bytes of the file go")
-    parser.add_argument("--root", help="where the images are now, for data sets with a root")
+    parser.add_argument("--root", help="where the data are now, for data sets with a root or a path")
     return parser
 
 
@@ -44,6 +44,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from . import storage
     from .runs.build import device_fault, pick_device
     from .runs.loading import build_stored, build_stored_model, stored_file
+    from .tasks import as_task
     from .training.measure import evaluate
 
     path = stored_file(args.source)
@@ -54,10 +55,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     try:
         model = build_stored_model(stored, config, args.allow).to(device)
         if args.root is not None:
-            config["dataset"]["node"]["root"] = args.root
+            node = config["dataset"]["node"]
+            node["path" if "path" in node else "root"] = args.root
         runtime = {"device": device, "batch_size": config["batch_size"]}
         data = build_stored(config, "dataset", args.allow, **runtime)
-        task = build_stored(config, "task", args.allow)
+        task = as_task(build_stored(config, "task", args.allow, **data.task_arguments))
     except ValueError as fault:
         raise ValueError(f"{path}: {fault}") from fault
     except (KeyError, TypeError) as fault:

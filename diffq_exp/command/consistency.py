@@ -58,6 +58,9 @@ def _path_faults(cfg: DictConfig) -> list[str]:
     root = cfg.dataset.get("root") if not OmegaConf.is_missing(cfg.dataset, "root") else None
     if root is not None and not Path(root).expanduser().is_dir():
         faults.append(f"dataset.root={root}: no such folder")
+    path = cfg.dataset.get("path") if not OmegaConf.is_missing(cfg.dataset, "path") else None
+    if path is not None and not Path(path).expanduser().exists():
+        faults.append(f"dataset.path={path}: no such file or folder")
     if cfg.init_from is not None:
         source = Path(cfg.init_from).expanduser()
         if not source.exists():

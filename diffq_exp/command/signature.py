@@ -20,12 +20,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..results.records import read_json
+from ..results.renamed import OLD_NAMES, with_targets
 from .schema import NODES, PLAIN, conf_dir
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_from")
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile")
+PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
 
 
@@ -38,8 +40,9 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     if cfg.init_from is not None and only_afterwards(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
     values = {name: _plain(cfg[name]) for name in names}
-    if values["dataset"].get("root") is not None:  # the user's own folder, however it was typed
-        values["dataset"]["root"] = str(Path(values["dataset"]["root"]).expanduser().resolve())
+    place = PLACE_OF.get(values["dataset"].get("_target_"), "root")
+    if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
+        values["dataset"][place] = str(Path(values["dataset"][place]).expanduser().resolve())
     if cfg.init_from is not None:
         values["init_from"] = identity(Path(cfg.init_from).expanduser())
     kept: dict[str, Any] = _without_nulls(values)
@@ -53,7 +56,8 @@ def only_afterwards(cfg: DictConfig) -> bool:
 
 def signature(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that name what `cfg` consumes."""
-    text = json.dumps(consumed(cfg), sort_keys=True, separators=(",", ":"))
+    values = with_targets(consumed(cfg), lambda target: OLD_NAMES.get(target, target))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

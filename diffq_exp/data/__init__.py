@@ -1,10 +1,11 @@
 """Data sets: every source is a function that returns a `Data` of loaders.
 
-A new one takes a file here and a YAML in conf/dataset: a function that hands its images to `from_tensors`
-(small ones, kept on the training device) or `from_datasets` (larger ones, streamed).
+A new one takes a file here and a YAML in conf/dataset. A function of images hands them to `from_tensors` (small
+sets, kept on the training device) or `from_datasets` (larger ones, streamed); one of text makes a `TextData` of
+tokens; for anything else, a class with the three members of `Loader` is enough.
 """
 
-from .base import Data, Loader, Loading
+from .base import Data, ImageData, Loader, Loading
 from .cifar10 import cifar10
 from .cifar100 import cifar100
 from .digits import digits
@@ -15,13 +16,19 @@ from .mnist import mnist
 from .streams import StreamLoader, from_datasets
 from .synthetic import synthetic
 from .tensors import TensorLoader, from_tensors
+from .text import TextData, WindowLoader, Windows, text
+from .wikitext103 import wikitext103
 
 __all__ = [
     "Data",
+    "ImageData",
     "Loader",
     "Loading",
     "StreamLoader",
     "TensorLoader",
+    "TextData",
+    "WindowLoader",
+    "Windows",
     "cifar10",
     "cifar100",
     "digits",
@@ -32,4 +39,6 @@ __all__ = [
     "imagenet",
     "mnist",
     "synthetic",
+    "text",
+    "wikitext103",
 ]

@@ -1,14 +1,15 @@
 """What a data set is to the rest of the project: a `Data` of up to three `Loader`s.
 
-A loader is asked for one epoch by its number and may be entered at any batch. Nothing is carried from one
-epoch to the next, so that a resumed run needs two integers, not the state of a generator or of a worker.
+A loader gives one epoch by its number and may be entered at any batch. Nothing is carried from one epoch to the
+next, so that a resumed run needs two integers, not the state of a generator or of a worker.
+
+An example is what a batch is a number of: an image, a window of a text, a row of a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,35 +19,78 @@ from typing_extensions import NotRequired, TypedDict
 class Loader(Protocol):
     """Batches of one part of a data set; `len(loader)` is the number of batches in an epoch."""
 
-    images: int  # in an epoch
+    examples: int  # in an epoch
     batch_size: int
 
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) float32, normalised, and targets (B,) int64, both on the device.
+        """Yield inputs (B, ...) and targets (B, ...), both on the device.
 
         `epoch(e, first_batch=k)` yields, bit for bit, what `epoch(e)` yields after its first k batches.
         """
         ...
 
 
-@dataclass(frozen=True)
 class Data:
-    """A data set, ready for training: `train` shuffles and augments, `val` and `test` go in order."""
+    """A data set, ready for training: `train` shuffles and augments, `val` and `test` go in order.
 
-    name: str
-    classes: list[str]  # target k is classes[k]
-    shape: tuple[int, int, int]  # (C, H, W) of what the model sees
-    mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1
-    std: tuple[float, ...]
-    train: Loader
-    val: Loader | None  # None for val_fraction=0
-    test: Loader
+    model_arguments: what a model may be told of the data, as far as it takes it ({"num_classes": 10, ...}).
+    task_arguments: likewise for the task.
+    input: how an input is made, in JSON's types; stored with the network for whoever uses it ({"shape": [8], ...}).
+    facts: what the record of a run says of the data, in JSON's types ({"classes": 10}).
+    unit: what an example is, in the plural.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        train: Loader,
+        val: Loader | None,  # None: nothing was held out
+        test: Loader,
+        model_arguments: Mapping[str, Any] | None = None,
+        task_arguments: Mapping[str, Any] | None = None,
+        input: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        unit: str = "examples",
+    ) -> None:
+        self.name, self.train, self.val, self.test, self.unit = name, train, val, test, unit
+        self.model_arguments, self.task_arguments = dict(model_arguments or {}), dict(task_arguments or {})
+        self.input, self.facts = dict(input or {}), dict(facts or {})
+
+
+class ImageData(Data):
+    """Images (B, C, H, W) float32, normalised, and classes (B,) int64.
+
+    classes: target k is classes[k].  shape: (C, H, W) of what the model sees.
+    mean, std: per channel, of pixels scaled to 0..1; an input is (pixel / 255 - mean) / std.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        classes: Sequence[str],
+        shape: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        train: Loader,
+        val: Loader | None,
+        test: Loader,
+    ) -> None:
+        self.classes, self.shape = list(classes), shape
+        self.mean, self.std = tuple(mean), tuple(std)
+        super().__init__(
+            name, train=train, val=val, test=test, unit="images",
+            model_arguments={"num_classes": len(classes), "in_channels": shape[0], "image_size": shape[1]},
+            input={"shape": list(shape), "mean": list(mean), "std": list(std), "classes": list(classes)},
+            facts={"classes": len(classes)},
+        )  # fmt: skip
 
 
 class Loading(TypedDict):
-    """The keys that every source takes and hands on to `from_tensors` or `from_datasets`."""
+    """The keys that every source of images takes and hands on to `from_tensors` or `from_datasets`."""
 
     device: torch.device | str
     batch_size: int

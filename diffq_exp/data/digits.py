@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from .base import Data, Loading
+from .base import ImageData, Loading
 from .split import stratified_split
 from .tensors import from_tensors
 
 
-def digits(*, crop: int, **loading: Unpack[Loading]) -> Data:
+def digits(*, crop: int, **loading: Unpack[Loading]) -> ImageData:
     """Values 0..16 become 0, 16, ... 255; mean and deviation are those of the 1,198 training images."""
     rows = _rows()
     values = torch.from_numpy(rows[:, :-1]).reshape(-1, 1, 8, 8)

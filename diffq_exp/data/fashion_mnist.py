@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing_extensions import Unpack
 
-from .base import Data, Loading
+from .base import ImageData, Loading
 from .fetch import fetch
 from .tensors import from_tensors
 
 MEAN, STD = (0.2860,), (0.3530,)
 
 
-def fashion_mnist(*, download_root: str, crop: int, **loading: Unpack[Loading]) -> Data:
+def fashion_mnist(*, download_root: str, crop: int, **loading: Unpack[Loading]) -> ImageData:
     """The files are sought in `download_root` and downloaded to it when they are not there."""
     return from_tensors(
         **fetch("FashionMNIST", download_root), name="fashion_mnist", mean=MEAN, std=STD, crop=crop, **loading

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import Unpack
 
-from .base import Data, Loading
+from .base import ImageData, Loading
 from .class_folders import open_parts, read_image
 from .decode import Target, decoded
 from .streams import from_datasets
@@ -36,7 +36,7 @@ def image_folder(
     crop: int,
     min_scale: float,
     **loading: Unpack[Loading],
-) -> Data:
+) -> ImageData:
     """`image_size` is the side in pixels, None to take the images as they are, all of one size.
 
     Held in memory, training images are cropped with `crop` pixels of padding, and mean and deviation are

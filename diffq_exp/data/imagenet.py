@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing_extensions import Unpack
 
-from .base import Data, Loading
+from .base import ImageData, Loading
 from .class_folders import open_parts
 from .pixels import IMAGENET_MEAN, IMAGENET_STD
 from .streams import from_datasets
 
 
-def imagenet(*, root: str, image_size: int, min_scale: float, **loading: Unpack[Loading]) -> Data:
+def imagenet(*, root: str, image_size: int, min_scale: float, **loading: Unpack[Loading]) -> ImageData:
     """Nothing is downloaded: ImageNet is given out by its owners only, to those who accept their terms."""
     parts = open_parts(root, ["train", "val"], channels=3)
     return from_datasets(

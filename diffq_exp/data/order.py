@@ -1,7 +1,7 @@
-"""Which image comes when: seeds, shuffles and batches as pure functions of numbers.
+"""Which example comes when: seeds, shuffles and batches as pure functions of numbers.
 
 Each random draw has a generator of its own, seeded by a hash of what it is for and of (seed, epoch, batch or
-image). A stream drawn from one generator would have to be replayed to resume; this one is entered anywhere,
+example). A stream drawn from one generator would have to be replayed to resume; this one is entered anywhere,
 by any number of workers, and the global generators of torch, numpy and Python are left alone.
 """
 
@@ -42,38 +42,38 @@ def seeded_globally(purpose: str, *numbers: int) -> Iterator[None]:
         yield
 
 
-def shuffled(images: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch: a permutation of range(images), (images,) int64 on the CPU."""
-    return torch.randperm(images, generator=generator("order", seed, epoch))
+def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch: a permutation of range(examples), (examples,) int64 on the CPU."""
+    return torch.randperm(examples, generator=generator("order", seed, epoch))
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The cut of `images` into batches of `batch_size`; the last one may be short.
+    """The cut of `examples` into batches of `batch_size`; the last one may be short.
 
-    With `fold_single`, a last batch of a single image, on which batch norm cannot train, is joined to the one
-    before it: every image is still seen once.
+    With `fold_single`, a last batch of a single example, on which batch norm cannot train, is joined to the one
+    before it: every example is still seen once.
     """
 
-    images: int
+    examples: int
     batch_size: int
     fold_single: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} is not at least 1")
-        if self.images < 1:
-            raise ValueError("a part of the data set holds no images")
+        if self.examples < 1:
+            raise ValueError("a part of the data set is empty")
 
     def __len__(self) -> int:
-        full, rest = divmod(self.images, self.batch_size)
+        full, rest = divmod(self.examples, self.batch_size)
         folded = self.fold_single and rest == 1 and full > 0
         return full + (rest > 0) - folded
 
     def bounds(self, batch: int) -> tuple[int, int]:
         """First and one-past-last position of a batch within the order."""
         last = batch == len(self) - 1
-        return batch * self.batch_size, self.images if last else (batch + 1) * self.batch_size
+        return batch * self.batch_size, self.examples if last else (batch + 1) * self.batch_size
 
     def starting_at(self, first_batch: int) -> range:
         """The batches from `first_batch` on; `len(self)` of them are none."""

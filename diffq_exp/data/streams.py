@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .base import Data
+from .base import ImageData
 from .order import Batches, generator, seeded_globally, shuffled
 from .pixels import IMAGENET_MEAN, IMAGENET_STD, Normalise, checked_statistics
 from .split import stratified_split
@@ -43,8 +43,8 @@ class StreamLoader:
         seed: int = 0,
         train: bool = False,
     ) -> None:
-        self.images, self.batch_size = len(dataset), batch_size  # type: ignore[arg-type]
-        self._plan = _Plan(Batches(self.images, batch_size, fold_single=train), seed, train)
+        self.examples, self.batch_size = len(dataset), batch_size  # type: ignore[arg-type]
+        self._plan = _Plan(Batches(self.examples, batch_size, fold_single=train), seed, train)
         self._device = torch.device(device)
         self._normalise = Normalise(mean, std, device)
         self._loader: DataLoader[Any] = DataLoader(
@@ -84,7 +84,7 @@ class _Plan:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, images = self.epoch if self.train else 0, self.batches.images
+        epoch, images = self.epoch if self.train else 0, self.batches.examples
         order = shuffled(images, self.seed, epoch) if self.train else torch.arange(images)
         for batch in self.wanted:
             start, stop = self.batches.bounds(batch)
@@ -163,7 +163,7 @@ def from_datasets(
     val_fraction: float = 0.0,
     flip: bool = False,
     num_workers: int = 0,
-) -> Data:
+) -> ImageData:
     """A `Data` from map-style datasets that yield (PIL image or uint8 (C, H, W) tensor, target).
 
     Training sees RandomResizedCrop (of at least `min_scale` of the area) and flip, evaluation a resize and a
@@ -187,7 +187,10 @@ def from_datasets(
 
     val_loader = loader(val) if val is not None else None
     shape = (channels, image_size, image_size)
-    return Data(name, list(classes), shape, mean, std, loader(train, True), val_loader, loader(test))
+    return ImageData(
+        name, classes=classes, shape=shape, mean=mean, std=std, train=loader(train, True), val=val_loader,
+        test=loader(test),
+    )  # fmt: skip
 
 
 def _check(channels: int, image_size: int, min_scale: float) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Unpack
 
-from .base import Data, Loading
+from .base import ImageData, Loading
 from .order import generator
 from .tensors import Part, from_tensors
 
@@ -27,7 +27,7 @@ def synthetic(
     data_seed: int,
     crop: int,
     **loading: Unpack[Loading],
-) -> Data:
+) -> ImageData:
     """The images depend on `data_seed` alone, so that runs of different seeds see the same set."""
     for key, value in {"num_classes": num_classes, "channels": channels, "image_size": image_size}.items():
         if value < 1:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .base import Data
+from .base import ImageData
 from .order import Batches, generator, shuffled
 from .pixels import Normalise, channel_statistics, checked_statistics, random_crop_flip
 from .split import stratified_split
@@ -43,7 +43,7 @@ class TensorLoader:
         """`images` (N, C, H, W) uint8 and `targets` (N,) go to `device`; `crop` is the padding in pixels."""
         if crop < 0:
             raise ValueError(f"crop={crop} is not a padding of 0 or more pixels")
-        self.images, self.batch_size = len(images), batch_size
+        self.examples, self.batch_size = len(images), batch_size
         self._batches = Batches(len(images), batch_size, fold_single=train)
         self._pixels, self._targets = images.to(device), targets.to(device, torch.int64)
         self._normalise = Normalise(mean, std, device)
@@ -57,7 +57,7 @@ class TensorLoader:
         return self._shuffled(epoch, batches) if self._train else self._in_order(batches)
 
     def _shuffled(self, epoch: int, batches: range) -> Iterator[tuple[Tensor, Tensor]]:
-        order = shuffled(self.images, self._seed, epoch).to(self._pixels.device)
+        order = shuffled(self.examples, self._seed, epoch).to(self._pixels.device)
         for batch in batches:
             start, stop = self._batches.bounds(batch)
             chosen = order[start:stop]
@@ -88,7 +88,7 @@ def from_tensors(
     crop: int = 0,
     flip: bool = False,
     num_workers: int = 0,
-) -> Data:
+) -> ImageData:
     """A `Data` from parts (images (N, C, H, W) uint8, targets (N,) integers from 0 to len(classes) - 1).
 
     A given `val` takes the place of the split. Without `mean` and `std`, those of the images left for
@@ -114,7 +114,10 @@ def from_tensors(
     channels, height, width = train[0].shape[1:]
     val_loader = loader(val) if val is not None else None
     shape = (channels, height, width)
-    return Data(name, list(classes), shape, mean, std, loader(train, True), val_loader, loader(test))
+    return ImageData(
+        name, classes=classes, shape=shape, mean=mean, std=std, train=loader(train, True), val=val_loader,
+        test=loader(test),
+    )  # fmt: skip
 
 
 def _take(part: Part, index: Tensor) -> Part:

@@ -7,6 +7,7 @@ file here and a YAML in conf/model. torchvision and timm are imported only when 
 from .digits_cnn import digits_cnn
 from .from_timm import timm
 from .from_torchvision import torchvision
+from .gpt import gpt
 from .mobilenet import mobilenet_v2
 from .resnet18 import resnet18
 from .resnet20 import resnet20
@@ -15,6 +16,7 @@ from .wide_resnet import wide_resnet28_10
 
 __all__ = [
     "digits_cnn",
+    "gpt",
     "mobilenet_v2",
     "resnet18",
     "resnet20",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .records import RESULT, is_locked, read_json
+from .renamed import new_name, with_targets
 
 SWEEPS = ".sweeps"
 MISSING = "missing"  # status of a job that was planned and left no result
@@ -46,9 +47,9 @@ class Run:
     def signature(self) -> str:
         return str(self.result.get("signature", ""))
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
-        return _mapping(self.result.get("config"))
+        return _mapping(with_targets(self.result.get("config"), new_name))
 
     @property
     def choices(self) -> dict[str, str]:

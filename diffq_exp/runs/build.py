@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..data import Data
+from ..tasks import Task, as_task
 from ..training.optim import Optimizers, make_optimizers
 
 NOT_ARGUMENTS = ("training",)  # keys of a node that say how it is used
@@ -82,16 +83,18 @@ def build_data(cfg: DictConfig, device: torch.device) -> Data:
     return data
 
 
-def model_keys(data: Data) -> dict[str, Any]:
-    """What a model is told of the data it is for."""
-    return {"num_classes": len(data.classes), "in_channels": data.shape[0], "image_size": data.shape[1]}
-
-
 def build_model(cfg: DictConfig, data: Data, device: torch.device) -> nn.Module:
-    model = build(cfg.model, **model_keys(data))
+    model = build(cfg.model, **data.model_arguments)
     if not isinstance(model, nn.Module):
         raise UserError(f"model._target_={cfg.model._target_}: gave a {type(model).__name__}, not an nn.Module")
     return model.to(device)
+
+
+def build_task(cfg: DictConfig, data: Data) -> Task:
+    try:
+        return as_task(build(cfg.task, **data.task_arguments))
+    except ValueError as error:
+        raise UserError(f"task._target_={cfg.task._target_}: {error}") from error
 
 
 def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Any:

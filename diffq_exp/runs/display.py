@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ..results.headline import Headline
 
 log = logging.getLogger("diffq_exp")
 
@@ -82,6 +85,11 @@ class Display:
         )
         self._task = self._bar.add_task("", total=float(epochs), text="")
         self._size = ""
+        self.shows(Headline(), "examples")
+
+    def shows(self, headline: Headline, unit: str) -> None:
+        """Show this score beside the loss; unit: what an example is, in the plural."""
+        self.headline, self.unit = headline, unit
 
     def started(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         if rows:
@@ -89,42 +97,43 @@ class Display:
         self._bar.start()
 
     def step(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
-        text = f"loss {means.get('loss', 0):.4f}  accuracy {means.get('accuracy', 0):.4f}{self._size}"
+        name = self.headline.name
+        text = f"loss {means.get('loss', 0):.4f}  {name} {means.get(name, 0):.4f}{self._size}"
         place = epoch - 1 + done / steps
         self._bar.update(self._task, completed=place, description=f"epoch {epoch}/{self.epochs}", text=text)
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._size = f"  {row['size_mb']['true']:.4f} MB"
-        log.info(epoch_line(row, self.epochs))
+        log.info(epoch_line(row, self.epochs, self.headline, self.unit))
 
     def close(self) -> None:
         self._bar.stop()
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """One row of metrics as a line."""
+def epoch_line(row: dict[str, Any], epochs: int, headline: Headline, unit: str) -> str:
+    """One row of metrics as a line; train and val are the headline."""
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train']['loss']:.4f}"]
-    parts.append(f"train {row['train'].get('accuracy', float('nan')):.4f}")
+    parts.append(f"train {row['train'].get(headline.name, math.nan):.4f}")
     if "val" in row:
-        parts.append(f"val {row['val'].get('accuracy', float('nan')):.4f}")
+        parts.append(f"val {row['val'].get(headline.name, math.nan):.4f}")
     parts.append(f"{row['size_mb']['true']:.4f} MB")
     if "bits" in row:
         parts.append(f"{row['bits']['mean']:.2f} bits")
-    parts.append(f"{row['images_per_second']:,.0f} images/s")
+    parts.append(f"{row['examples_per_second']:,.0f} {unit}/s")
     return "  ".join(parts)
 
 
 def show_result(result: dict[str, Any], folder: Path) -> None:
     """The table at the end of a run: float32 against stored, bits per layer, and where everything lies."""
-    sizes, test = result["size_mb"], result["test"]
+    sizes, test, headline = result["size_mb"], result["test"], Headline.from_json(result.get("headline"))
     table = Table(title=f"{folder.name}: {result['status']}", title_justify="left")
-    for column in ("", "accuracy", "MB", "ratio"):
+    for column in ("", headline.label, "MB", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
-    float32 = test.get("float32_accuracy")
-    table.add_row("float32 weights", _share(float32), f"{sizes['float32']:.4f}", "1.0")
+    float32 = test.get(f"float32_{headline.name}")
+    table.add_row("float32 weights", _number(float32), f"{sizes['float32']:.4f}", "1.0")
     table.add_row(
         "model.safetensors",
-        _share(test.get("accuracy")),
+        _number(test.get(headline.name)),
         f"{sizes['file']:.4f}",
         f"{sizes['float32'] / sizes['file']:.1f}",
     )
@@ -137,7 +146,7 @@ def show_result(result: dict[str, Any], folder: Path) -> None:
     log.info(f"everything is in {folder}/: result.json, metrics.jsonl, model.safetensors, train.log")
 
 
-def _share(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 

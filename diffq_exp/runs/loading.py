@@ -21,10 +21,11 @@ from .. import storage
 from ..command.schema import conf_dir
 from ..data import Data
 from ..results.records import MODEL, status_of
+from ..results.renamed import new_name
 from ..stored.network import StoredModel, check_fit, write_into
 from ..training.checkpoint import load_checkpoint
 from ..training.trainer import CHECKPOINT
-from .build import accepted, model_keys
+from .build import accepted
 
 GROUPS = ("model", "dataset", "task")
 
@@ -32,13 +33,8 @@ GROUPS = ("model", "dataset", "task")
 def stored_config(cfg: DictConfig, choices: dict[str, str], data: Data) -> dict[str, Any]:
     """What a stored model says of itself: how to build it, what it was trained for, how its input is made."""
     config: dict[str, Any] = {group: _described(cfg, group, choices) for group in (*GROUPS, "quantizer")}
-    config["model"]["keys"] = accepted(hydra.utils.get_method(cfg.model._target_), model_keys(data))
-    config["input"] = {
-        "shape": list(data.shape),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "classes": list(data.classes),
-    }
+    config["model"]["keys"] = accepted(hydra.utils.get_method(cfg.model._target_), data.model_arguments)
+    config["input"] = dict(data.input)
     config["batch_size"] = cfg.batch_size
     return config
 
@@ -66,7 +62,8 @@ def load_model(source: Path | str, allow: Collection[str] = ()) -> nn.Module:
     """The stored network of a run folder or file, in eval mode, on the CPU.
 
     allow: full dotted names of classes and functions that may build it besides those of conf/.
-    Its input are images as `config["input"]` of `storage.read(file)` says: (x / 255 - mean) / std.
+    `config["input"]` of `storage.read(file)` says how its input is made: images are (x / 255 - mean) / std, texts
+    int64 tokens (batch, length).
     Raises: ValueError naming what is wrong with the file, or what it asks for that is not allowed.
     """
     path = stored_file(source)
@@ -103,7 +100,7 @@ def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **r
     try:
         description = config[group]
         name, node, keys = description["name"], dict(description["node"]), dict(description.get("keys", {}))
-        target = node.pop("_target_")
+        target = new_name(node.pop("_target_"))
     except (KeyError, TypeError, ValueError) as fault:
         raise ValueError(f"its config does not describe a {group}") from fault
     if target != _target_in_conf(group, name) and target not in allow:

@@ -1,6 +1,6 @@
 """One run from its config to its numbers: build, train, store, read back, measure.
 
-The accuracy that a run reports is that of the file it leaves, read back into a fresh network.
+The scores that a run reports are those of the file it leaves, read back into a fresh network.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from ..command.signature import only_afterwards
 from ..data import Data
 from ..results.records import METRICS, MODEL, read_rows
 from ..stored.network import StoredModel, write_into
+from ..tasks import Task
 from ..training.measure import evaluate
 from ..training.size_record import MB, float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Settings, Trainer
-from .build import build, build_data, build_model, build_optimizers
+from .build import build, build_data, build_model, build_optimizers, build_task
 from .display import Display
 from .loading import load_weights, stored_config
 from .run_folder import RunFolder
@@ -71,7 +72,8 @@ class Session:
         model = build_model(cfg, data, self.device)
         if cfg.init_from is not None:
             load_weights(model, Path(cfg.init_from).expanduser())
-        task = build(cfg.task)
+        task = build_task(cfg, data)
+        self.display.shows(task.headline(data), data.unit)
         optimizers, quantizer = build_optimizers(cfg, model)
         storage.check_storable(quantizer if quantizer is not None else model)
         log.info(self._summary(data, model, quantizer))
@@ -110,15 +112,15 @@ class Session:
         return {**config, "signature": self.folder.signature, "choices": self.choices}
 
     def _summary(self, data: Data, model: nn.Module, quantizer: Any) -> str:
-        parts = f"{data.train.images:,} train"
-        parts += f" / {data.val.images:,} val" if data.val is not None else ""
-        parts += f" / {data.test.images:,} test images"
+        parts = f"{data.train.examples:,} train"
+        parts += f" / {data.val.examples:,} val" if data.val is not None else ""
+        parts += f" / {data.test.examples:,} test {data.unit}"
         weights = sum(param.numel() for param in model.parameters())
         return f"{data.name}: {parts}; {self.choices['model']}: {quantizer or f'{weights:,} float32 entries'}"
 
     # ---- at the end -----------------------------------------------------------------------------------------
 
-    def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Any, epochs: int) -> dict[str, Any]:
+    def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Task, epochs: int) -> dict[str, Any]:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
         options = self.cfg.storage
@@ -128,11 +130,13 @@ class Session:
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
         fresh.load_state_dict(weights)
+        headline = task.headline(data)
         result: dict[str, Any] = {"status": "finished", "epochs": epochs, "data": _describe(data)}
+        result["headline"] = headline.to_json()
         float32 = evaluate(fresh, data.test, task)
         read_back(path, fresh, stored)
         result["test"] = evaluate(fresh, data.test, task)
-        result["test"]["float32_accuracy"] = float32.get("accuracy")
+        result["test"][f"float32_{headline.name}"] = float32.get(headline.name)
         if data.val is not None:
             result["val"] = evaluate(fresh, data.val, task)
         result |= size_row(model, quantizer)
@@ -165,8 +169,8 @@ class Session:
 
 def _describe(data: Data) -> dict[str, Any]:
     parts = {"train": data.train, "val": data.val, "test": data.test}
-    images = {name: part.images for name, part in parts.items() if part is not None}
-    return {"name": data.name, "classes": len(data.classes), **images}
+    examples = {name: part.examples for name, part in parts.items() if part is not None}
+    return {"name": data.name, **data.facts, "unit": data.unit, **examples}
 
 
 @torch.no_grad()

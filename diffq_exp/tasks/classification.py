@@ -1,24 +1,16 @@
-"""Tasks: a loss to train and scores to report. A task of one's own is any object with the same two methods."""
+"""Classification: cross entropy, and the share of the images whose class is right."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional
 
+from .base import Task
+
 TOP5_FROM_CLASSES = 20
 
 
-class Task(Protocol):
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch, a scalar."""
-
-    def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Sums over the batch of what is reported as a mean per image; `accuracy` among them."""
-
-
-class Classification:
+class Classification(Task):
     """Cross entropy; top-1 accuracy, and top-5 from 20 classes on. Outputs (B, classes), targets int64 (B,)."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:

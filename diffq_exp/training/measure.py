@@ -1,4 +1,4 @@
-"""Sums over images and what they give: the means of an epoch, and the evaluation of a network."""
+"""Sums over predictions and the means that they give: of an epoch, and of the evaluation of a network."""
 
 from __future__ import annotations
 
@@ -6,37 +6,41 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Loader
-from ..tasks.classification import Task
+from ..tasks import Task
 
 
 class Sums:
-    """Running sums over images, kept on the device; `means()` waits for it."""
+    """Running sums over predictions, kept on the device; `means()` waits for it."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.count = 0
         self.totals: dict[str, Tensor] = {}
 
-    def add(self, images: int, **totals: Tensor) -> None:
-        self.images += images
+    def add(self, count: int, **totals: Tensor) -> None:
+        self.count += count
         for name, total in totals.items():
             total = total.detach().float()
             self.totals[name] = self.totals[name] + total if name in self.totals else total
 
+    def add_batch(self, task: Task, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """The mean loss of a batch and its scores."""
+        count = task.count(targets)
+        self.add(count, loss=loss * count, **task.scores(outputs, targets))
+
     def means(self) -> dict[str, float]:
-        return {name: float(total) / max(self.images, 1) for name, total in self.totals.items()}
+        return {name: float(total) / max(self.count, 1) for name, total in self.totals.items()}
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
-    """Mean loss and scores over a loader, in eval mode and float32; the model's mode is put back."""
+    """Loss and scores over a loader, as the task finishes them, in eval mode and float32; the mode is put back."""
     training = model.training
     model.eval()
     try:
         sums = Sums()
-        for images, targets in loader.epoch(0):
-            outputs = model(images)
-            loss = task.loss(outputs, targets) * len(targets)
-            sums.add(len(targets), loss=loss, **task.scores(outputs, targets))
-        return sums.means()
+        for inputs, targets in loader.epoch(0):
+            outputs = model(inputs)
+            sums.add_batch(task, task.loss(outputs, targets), outputs, targets)
+        return task.finish(sums.means())
     finally:
         model.train(training)

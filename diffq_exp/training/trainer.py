@@ -1,6 +1,6 @@
 """The training loop. It is handed built objects, and only runs, measures, records and saves.
 
-    epoch = steps of (accumulate x batch_size images: task loss + penalty * size), then validation, a row of
+    epoch = steps of (accumulate x batch_size examples: task loss + penalty * size), then validation, a row of
     metrics, a checkpoint.
 
 Inside a step nothing waits for the device: losses and scores are summed there and read every few steps, for the
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..data import Data
 from ..results.records import METRICS, append_row, read_rows, write_rows
-from ..tasks.classification import Task
+from ..tasks import Task, as_task
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .measure import Sums, evaluate
 from .optim import Optimizers
@@ -76,7 +76,7 @@ class Trainer:
         listeners: list[Listener],
     ) -> None:
         self.model, self.quantizer, self.optimizers = model, quantizer, optimizers
-        self.schedule, self.task, self.data, self.settings = schedule, task, data, settings
+        self.schedule, self.task, self.data, self.settings = schedule, as_task(task), data, settings
         self.device, self.folder, self.run_id, self.listeners = device, folder, run_id, listeners
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.forward = torch.compile(model) if settings.compile else model
@@ -116,7 +116,7 @@ class Trainer:
             if step % READ_EVERY == 0 or last:
                 self.watch.check(self.epoch + 1)
                 for listener in self.listeners:
-                    listener.step(self.epoch + 1, step, steps, self.sums.means())
+                    listener.step(self.epoch + 1, step, steps, self.task.finish(self.sums.means()))
             if last:
                 break
             if stop.signal is not None or now - saved > 60 * self.settings.checkpoint_minutes:
@@ -143,8 +143,8 @@ class Trainer:
     def _step(self, step: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> None:
         self.optimizers.set_rates(self.schedule, self.epoch + (step - 1) / steps, self.settings.epochs)
         self.optimizers.zero_grad()
-        for images, targets in batches:
-            loss = self._loss(images, targets) / len(batches)
+        for inputs, targets in batches:
+            loss = self._loss(inputs, targets) / len(batches)
             self.watch.see(loss, step)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.settings.clip is not None:
@@ -154,25 +154,25 @@ class Trainer:
         self.scaler.update()
         self.batch += len(batches)
 
-    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Task loss plus penalty of one batch; its sums go to the epoch's."""
         dtype = AUTOCAST[self.settings.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            outputs = self.forward(images)
+            outputs = self.forward(inputs)
         loss = self.task.loss(outputs, targets)
-        self.sums.add(len(targets), loss=loss * len(targets), **self.task.scores(outputs, targets))
+        self.sums.add_batch(self.task, loss, outputs, targets)
         if self.settings.penalty is not None:
             loss = loss + self.settings.penalty * self.quantizer.model_size()
         return loss
 
     def _measure(self) -> dict[str, Any]:
         """The epoch's row of metrics."""
-        row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.sums.means()}
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
         if self.data.val is not None:
             row["val"] = evaluate(self.model, self.data.val, self.task)
         row |= size_row(self.model, self.quantizer)
         row["seconds"] = round(self.seconds, 3)
-        row["images_per_second"] = round(self.data.train.images / max(self.seconds, 1e-9), 1)
+        row["examples_per_second"] = round(self.data.train.examples / max(self.seconds, 1e-9), 1)
         row["lr"] = self.optimizers.param_groups[0]["lr"]
         return row
 
@@ -191,7 +191,7 @@ class Trainer:
             {
                 "run_id": self.run_id,
                 "place": [self.epoch, self.batch, self.seconds],
-                "sums": [self.sums.images, self.sums.totals],
+                "sums": [self.sums.count, self.sums.totals],
                 "model": self.model.state_dict(),
                 "optimizers": self.optimizers.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -208,7 +208,7 @@ class Trainer:
         if state is not None:
             self.run_id = state["run_id"]
             self.epoch, self.batch, self.seconds = state["place"]
-            self.sums.images, totals = state["sums"]
+            self.sums.count, totals = state["sums"]
             self.sums.totals = {name: total.to(self.device) for name, total in totals.items()}
             self.model.load_state_dict(state["model"])
             self.optimizers.load_state_dict(state["optimizers"])

@@ -53,18 +53,18 @@ def as_read(files, mean, std):
 def test_pixels_classes_and_order_are_those_of_the_files(root):
     data = load(root)
     assert data.classes == ["cat", "dog"] and data.shape == (3, 6, 8) and data.val is None
-    assert isinstance(data.train, TensorLoader) and (data.train.images, data.test.images) == (12, 4)
+    assert isinstance(data.train, TensorLoader) and (data.train.examples, data.test.examples) == (12, 4)
     files = sorted((root / "test").rglob("*.png"))
     torch.testing.assert_close(pixels(data.test), as_read(files, data.mean, data.std))
     assert torch.cat([y for _, y in data.test.epoch(0)]).tolist() == [0, 0, 1, 1]
 
 
 def test_a_val_folder_takes_the_place_of_the_split(root):
-    assert load(root, val_fraction=0.5).val.images == 6
+    assert load(root, val_fraction=0.5).val.examples == 6
     for name in ("cat", "dog"):
         write(root / "val" / name / "0.png")
     data = load(root, val_fraction=0.5)
-    assert (data.train.images, data.val.images) == (12, 2)
+    assert (data.train.examples, data.val.examples) == (12, 2)
 
 
 def test_given_statistics_are_used(root):
@@ -90,7 +90,7 @@ def test_imagenet_tests_on_its_val_folder(root):
     os.rename(root / "test", root / "val")
     how = {"device": "cpu", "batch_size": 4, "seed": 0, "val_fraction": 0.5, "flip": True}
     data = imagenet(root=str(root), image_size=16, min_scale=0.08, **how)
-    assert (data.train.images, data.val.images, data.test.images) == (6, 6, 4)
+    assert (data.train.examples, data.val.examples, data.test.examples) == (6, 6, 4)
     assert data.shape == (3, 16, 16) and next(data.train.epoch(0))[0].shape == (4, 3, 16, 16)
 
 

@@ -55,7 +55,7 @@ def test_batches_cover_all_images_once(images, size, fold, lengths):
 def test_batches_refuse_what_cannot_be():
     with pytest.raises(ValueError, match="batch_size=0 is not at least 1"):
         Batches(5, 0)
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="a part of the data set is empty"):
         Batches(0, 5)
     with pytest.raises(ValueError, match=r"first_batch=4 is not in 0\.\.3"):
         Batches(5, 2).starting_at(4)

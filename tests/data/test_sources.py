@@ -26,14 +26,14 @@ def everything(loader):
 def test_the_digits_are_all_there_and_their_test_part_is_the_same_for_every_seed():
     first, second = (digits(**{**HOW, "seed": seed, "val_fraction": 0.2}) for seed in (0, 1))
     assert first.shape == (1, 8, 8) and len(first.classes) == 10
-    assert (first.train.images, first.val.images, first.test.images) == (958, 240, 599)
+    assert (first.train.examples, first.val.examples, first.test.examples) == (958, 240, 599)
     images, targets = everything(first.test)
     assert everything(second.test)[0].equal(images)
     assert not everything(second.val)[0].equal(everything(first.val)[0])
     counts = torch.bincount(targets)
     assert counts.min() >= 58 and counts.max() <= 61
     whole = digits(**HOW)
-    assert whole.train.images == 1198 and whole.val is None
+    assert whole.train.examples == 1198 and whole.val is None
 
 
 def test_the_digits_are_those_of_scikit_learn_however_they_are_read(monkeypatch):
@@ -108,7 +108,7 @@ def fetch_and_report(root, downloads, results):
             (root / "made").rename(root / datasets.CIFAR10.base_folder)
 
     datasets.CIFAR10.download = download
-    results.put(cifar10(download_root=str(root), **HOW).train.images)
+    results.put(cifar10(download_root=str(root), **HOW).train.examples)
 
 
 def test_runs_that_start_together_download_once(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_mnist_is_read_from_a_folder_that_is_there(tmp_path):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, count, 28, 28) + images)
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, count) + labels)
     data = mnist(download_root=str(tmp_path), **HOW)
-    assert data.shape == (1, 28, 28) and (data.train.images, data.test.images) == (30, 10)
+    assert data.shape == (1, 28, 28) and (data.train.examples, data.test.examples) == (30, 10)
 
 
 def no_network(*_args, **_kwargs):

@@ -30,7 +30,7 @@ def test_evaluation_goes_through_all_in_order_and_normalised():
     images, targets = made()
     loader = TensorLoader(images, targets, **HOW)
     batches = list(loader.epoch(7))
-    assert [len(x) for x, _ in batches] == [16, 16, 16, 2] and len(loader) == 4 and loader.images == 50
+    assert [len(x) for x, _ in batches] == [16, 16, 16, 2] and len(loader) == 4 and loader.examples == 50
     seen = torch.cat([x for x, _ in batches])
     mean, std = torch.tensor(HOW["mean"]).view(2, 1, 1), torch.tensor(HOW["std"]).view(2, 1, 1)
     assert seen.dtype == torch.float32
@@ -122,7 +122,7 @@ def test_from_tensors_builds_parts_and_measures_the_training_images():
         train=train, test=test, classes=list("abcde"), name="made", device="cpu", batch_size=32, seed=0,
         val_fraction=0.25,
     )  # fmt: skip
-    assert (data.train.images, data.val.images, data.test.images) == (150, 50, 40)
+    assert (data.train.examples, data.val.examples, data.test.examples) == (150, 50, 40)
     assert data.shape == (2, 6, 5) and data.classes == list("abcde")
     everything = torch.cat([x for x, _ in data.train.epoch(0)]).transpose(0, 1).flatten(1)
     torch.testing.assert_close(everything.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
@@ -135,7 +135,7 @@ def test_a_given_validation_part_takes_the_place_of_the_split():
         train=made(), test=made(), val=made(7), classes=list("abcde"), name="made", device="cpu",
         batch_size=8, seed=0, val_fraction=0.5,
     )  # fmt: skip
-    assert data.train.images == 50 and data.val.images == 7
+    assert data.train.examples == 50 and data.val.examples == 7
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ TINY = (
     "dataset.train_images=64", "dataset.test_images=16", "val_fraction=0.25", "batch_size=16", "epochs=2",
     "device=cpu", "threads=1", "tracking=none",
 )  # fmt: skip
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "examples_per_second")
 
 
 @dataclass

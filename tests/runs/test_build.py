@@ -16,7 +16,6 @@ from diffq_exp.runs.build import (  # fmt: skip
     build_data,
     build_model,
     build_optimizers,
-    model_keys,
     pick_device,
 )
 
@@ -98,7 +97,7 @@ SMALL = ("dataset=synthetic", "dataset.image_size=8", "dataset.train_images=20",
 
 
 def test_the_model_is_told_of_its_data():
-    assert model_keys(tiny_data(classes=3)) == {"num_classes": 3, "in_channels": 1, "image_size": 8}
+    assert tiny_data(classes=3).model_arguments == {"num_classes": 3, "in_channels": 1, "image_size": 8}
     cfg = ask(*SMALL, "dataset.channels=2", "dataset.num_classes=7", "val_fraction=0").cfg
     model = build_model(cfg, build_data(cfg, CPU), CPU)
     assert model(torch.zeros(2, 2, 8, 8)).shape == (2, 7)
@@ -107,7 +106,7 @@ def test_the_model_is_told_of_its_data():
 def test_data_take_batch_size_seed_and_val_fraction():
     cfg = ask(*SMALL, "batch_size=4", "val_fraction=0.5").cfg
     data = build_data(cfg, CPU)
-    assert (data.train.batch_size, data.train.images, data.val.images) == (4, 10, 10)
+    assert (data.train.batch_size, data.train.examples, data.val.examples) == (4, 10, 10)
     other = build_data(ask(*SMALL, "batch_size=4", "val_fraction=0.5", "seed=1").cfg, CPU)
     assert not torch.equal(next(iter(data.train.epoch(0)))[0], next(iter(other.train.epoch(0)))[0])
 

@@ -208,7 +208,7 @@ def test_fields_of_a_row(tmp_path):
         assert all(0 <= row[part]["accuracy"] <= 1 for part in ("train", "val"))
         assert set(row["size_mb"]) == {"soft", "true"}
         assert set(row["bits"]) == {"mean", "min", "max", "layers"}
-        assert row["seconds"] > 0 and row["images_per_second"] > 0 and row["lr"] > 0
+        assert row["seconds"] > 0 and row["examples_per_second"] > 0 and row["lr"] > 0
     assert rows[-1]["size_mb"]["true"] == trainer.quantizer.true_model_size()
     assert rows[0]["train"]["loss"] > rows[-1]["train"]["loss"]  # it learns
     assert rows[0]["bits"]["mean"] > rows[-1]["bits"]["mean"]

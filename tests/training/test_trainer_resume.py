@@ -217,7 +217,7 @@ def test_the_seconds_of_an_epoch_go_on(tmp_path):
     torch.save(state, path)
     go_on(way, tmp_path)
     second = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1])
-    assert 1000 <= second["seconds"] < 1060 and second["images_per_second"] < 0.1
+    assert 1000 <= second["seconds"] < 1060 and second["examples_per_second"] < 0.1
 
 
 # ---- killed -------------------------------------------------------------------------------------------------

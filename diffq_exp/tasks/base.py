@@ -1,0 +1,64 @@
+"""What a task is to the rest of the project: a loss to train, scores to report, and which score is the headline.
+
+A batch gives sums over its predictions (images, tokens). An epoch adds them up and divides by the number of its
+predictions; `finish` then computes what is no mean of batches, such as a perplexity, from those means.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from ..data import Data
+from ..results.headline import Headline
+
+
+class Task(ABC):
+    """Outputs are what the model gives for a batch, targets what the data set gives beside its inputs."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss over the predictions of a batch, a scalar."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Sums over the predictions of a batch, {name: scalar}, of what is reported as a mean."""
+
+    def count(self, targets: Tensor) -> int:
+        """The predictions of a batch: images, tokens."""
+        return len(targets)
+
+    def finish(self, means: dict[str, float]) -> dict[str, float]:
+        """What is reported, from the means of loss and scores over all predictions; the headline among it."""
+        return means
+
+    def headline(self, data: Data) -> Headline:
+        """The score by which runs on `data` are compared; accuracy where a task does not say."""
+        classes = data.facts.get("classes")
+        return Headline(chance=1 / classes if classes else None)
+
+
+class AdaptedTask(Task):
+    """An object with `loss` and `scores` only, as tasks were before they had a headline. It reports an accuracy."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.task.loss(outputs, targets)
+        return loss
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        scores: dict[str, Tensor] = self.task.scores(outputs, targets)
+        return scores
+
+
+def as_task(value: Any) -> Task:
+    """A `Task`, or one around an object that has its two methods. Raises: ValueError for anything else."""
+    if isinstance(value, Task):
+        return value
+    if all(callable(getattr(value, method, None)) for method in ("loss", "scores")):
+        return AdaptedTask(value)
+    raise ValueError(f"{type(value).__name__} is no task: it needs the methods loss and scores")
