@@ -42,14 +42,15 @@ def _show_ledger(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from . import storage
-    from .runs.build import device_fault, pick_device
+    from .command.devices import device_error
+    from .runs.build import pick_device
     from .runs.loading import build_stored, build_stored_model, stored_file
     from .tasks import as_task
     from .training.measure import evaluate
 
     path = stored_file(args.source)
     stored, config = storage.read(path)
-    if absent := device_fault(args.device):
+    if absent := device_error(args.device):
         raise ValueError(absent)
     device = pick_device(args.device)
     try:

@@ -1,78 +1,56 @@
 """Entry point: python -m diffq_exp.train [key=value ...]
 
-The command line is checked before Hydra sees it (checks.py), and torch is imported only once it is right.
+    command/check.py -> plan -> sweeps/launch.py
+    a run:   Hydra's run_job -> runs/job.py -> runs/run.py -> runs/session.py -> training/trainer.py
+    a sweep: Hydra's sweeper -> sweeps/sweep.py -> Hydra's launcher -> a process per run: Hydra's run_job -> ...
+
+The check composes each configuration, and a run gets that same object. torch is imported by runs/job.py only, so
+that a mistake is said at once.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
-import hydra
-from hydra._internal.utils import get_args_parser
-
-from .command.schema import conf_dir, register
-from .command.signature import register_resolver
-from .runs.job import codes, job
-
-PASSED_ON = ("--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
+MISTAKE, INTERRUPTED = 2, 130  # exit codes
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Check, then run; -> exit code. 0 finished, 1 failed or diverged, 2 a mistake, 128+n stopped by a signal."""
+    typed = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _main(sys.argv[1:])
-    except KeyboardInterrupt:  # before the run had its own way of stopping
+        return _help() if {"--help", "-h"} & set(typed) else _main(typed)
+    except KeyboardInterrupt:  # before the run handles signals by itself
         print("interrupted before the run began", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
-def _main(words: list[str]) -> int:
-    if "--help" in words or "-h" in words:
-        from .command.help import help_text
+def _help() -> int:
+    from .command.help import help_text
 
-        with suppress(BrokenPipeError):  # of --help | head
-            print(help_text(), flush=True)
-        return 0
-    if not any(word.split("=")[0] in PASSED_ON for word in words):
-        code = _checked(words)
-        if code is not None:
-            return code
-    register()
-    register_resolver()
-    sys.argv[1:] = overrides_last(words)
-    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
-    return max(codes, default=0)
+    with suppress(BrokenPipeError):  # of --help | head
+        print(help_text(), flush=True)
+    return 0
 
 
-def _checked(words: list[str]) -> int | None:
-    """Say what is wrong with a command line, or what it would do; -> exit code, None to go on."""
-    from .command.check import check
+def _main(typed: list[str]) -> int:
+    from .command.arguments import parse_arguments
+    from .command.check import check_arguments
+    from .sweeps import launch
 
-    found = check(words)
-    for line in found.faults:
+    arguments = parse_arguments(typed)
+    if arguments.hydra_help or arguments.info or arguments.shell_completion:
+        return launch.show(arguments)
+    plan = check_arguments(arguments)
+    for line in plan.errors:
         print(f"error: {line}", file=sys.stderr)
-    if found.faults:
-        return 2
-    for line in found.warnings:
+    if plan.errors:
+        return MISTAKE
+    for line in plan.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    from .sweeps.sweep import Sweep, planned, show_plan
-
-    sweep = Sweep.of(found.jobs, words)
-    if any(one.cfg.dry_run for one in sweep.jobs):
-        show_plan(sweep)
-        return 0
-    planned[:] = [sweep]
-    return None
-
-
-def overrides_last(words: list[str]) -> list[str]:
-    """The same command line with its options in front, where Hydra's parser wants them."""
-    overrides = get_args_parser().parse_intermixed_args(words).overrides
-    options = list(words)
-    for override in overrides:
-        options.remove(override)
-    return [*options, *overrides]
+    return launch.show(arguments) if arguments.cfg else launch.carry_out_plan(plan, typed)
 
 
 if __name__ == "__main__":

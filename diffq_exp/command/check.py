@@ -1,206 +1,129 @@
-"""All faults of a command line at once, before anything is written or loaded.
+"""Check a command line before anything is written, loaded or imported, and say all errors at once.
 
-Hydra stops at the first fault, after it has made the run's folder. So the same words are parsed here first, with
-Hydra's own grammar and composition: each override by itself against the schema, then what they give together.
-A fault is one line: the key, what was given, what is allowed, and the nearest name of an unknown key.
+Hydra stops at the first error, after it has made the run's folder. So the overrides are parsed here first, with
+Hydra's own grammar and composition: each override by itself against the schema (values.py), then the composed
+configuration of each job as a whole (consistency.py). An error is one line: the key, its value, what is allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from .compose import Job, compose_words, job
-from .consistency import grid_faults, grids_of, out_of_range, sweep_faults, together, unused_warnings
-from .overrides import grid_words, jobs_of, merged, parse_all
-from .overrides import values as words_of
-from .schema import GROUPS, NODE_RANGES, NODES, PLAIN, Range, conf_dir, shown
+from .arguments import parse_arguments
+from .compose import Composer, Job, composer, is_structure, job
+from .consistency import consistency_errors, nested_sweep_errors, unused_warnings
+from .overrides import grid_overrides, merged, overrides_of_jobs, parse_all
+from .schema import GROUPS, NODES, conf_dir
+from .sweep_consistency import grids_of, sweep_errors
+from .values import choice_errors, value_errors
 
 
 @dataclass
-class Checked:
-    """What the check of a command line found."""
+class Plan:
+    """What a command line asks for: its jobs; or what is wrong with it: `errors`, and no jobs to rely on."""
 
-    faults: list[str] = field(default_factory=list)
+    composer: Composer
+    errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)  # what it asks for, if there are no faults
+    jobs: list[Job] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)  # as they were typed
+    multirun: bool = False
 
 
-def check(argv: Sequence[str]) -> Checked:
-    """Check the words after `python -m diffq_exp.train`, every job of a sweep; nothing is written."""
-    args = get_args_parser().parse_intermixed_args(list(argv))
-    search = (Path(args.config_dir).resolve(),) if args.config_dir else ()
-    found = Checked([f"--config-dir {path}: no such folder" for path in search if not path.is_dir()])
-    if found.faults:
-        return found
-    known = partial(group_choices, search=search)
-    compose = partial(compose_words, args.config_name or "config", search=search)
-    typed = list(parse_all(args.overrides, found.faults))
-    structure = [one for one in typed if one.key_or_group in GROUPS or one.is_hydra_override()]
-    base = _try(compose, next(iter(jobs_of(structure, known)), ()), [])
-    multirun = args.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
-    grids: list[Any] = [{}]
-    if base is not None and multirun:
-        found.faults += sweep_faults(base, typed)
+def check(argv: Sequence[str]) -> Plan:
+    """Check what stands after `python -m diffq_exp.train`, every job of a sweep. Raises: SystemExit of argparse."""
+    return check_arguments(parse_arguments(argv))
+
+
+def check_arguments(arguments: Namespace) -> Plan:
+    """Check parsed arguments; writes nothing."""
+    folder = Path(arguments.config_dir).resolve() if arguments.config_dir else None
+    if folder is not None and not folder.is_dir():
+        return Plan(composer(), [f"--config-dir {folder}: no such folder"])
+    plan = Plan(composer(arguments.config_name or "config", folder), overrides=arguments.overrides)
+    typed = list(parse_all(arguments.overrides, plan.errors))
+    known = partial(group_choices, config_dir=folder)
+    base = _compose(plan, next(iter(overrides_of_jobs([o for o in typed if is_structure(o)], known)), ()), [])
+    plan.multirun = arguments.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
+    grids: list[dict[str, Any]] = [{}]
+    if base is not None and plan.multirun:
+        plan.errors += sweep_errors(base, typed)
         grids = grids_of(base) or [{}]
-    silent: list[dict[str, str]] = []  # for each job, the typed words without effect, and what to say of them
-    for grid in grids:
-        given = list(parse_all(grid_words(grid), found.faults))
-        for words in _check_grid(typed, given, multirun, found.faults, compose, known):
-            cfg = _try(compose, words, found.faults)
-            if cfg is not None:
-                silent.append(unused_warnings(cfg, typed))
-                _check_job(words, cfg, base, multirun, found)
-    found.faults = list(dict.fromkeys(found.faults)) or _shared_folders(found.jobs)
-    found.warnings = [text for word, text in (silent or [{}])[0].items() if all(word in one for one in silent)]
-    return found
+    unused = [unused_warnings(cfg, typed) for grid in grids for cfg in _check_grid(plan, typed, grid, base, known)]
+    plan.errors = list(dict.fromkeys(plan.errors)) or _folder_errors(plan.jobs)
+    plan.warnings = [text for key, text in (unused or [{}])[0].items() if all(key in one for one in unused)]
+    return plan
 
 
-def _check_job(
-    words: tuple[str, ...], cfg: DictConfig, base: DictConfig | None, multirun: bool, found: Checked
-) -> None:
-    """Add a job to what was found, or its faults."""
-    faults = together(cfg, multirun) + grid_faults(cfg, base)
-    found.faults += faults
-    if not faults:
-        found.jobs.append(job(words, cfg, len(found.jobs), multirun))
-
-
-Compose = Callable[[Sequence[str]], DictConfig]
-Choices = Callable[[str], list[str]]
-
-
-def group_choices(group: str, search: Sequence[Path]) -> list[str]:
-    """The names of a group's YAMLs."""
-    return sorted(path.stem for root in [conf_dir(), *search] for path in (root / group).glob("*.yaml"))
+def group_choices(group: str, config_dir: Path | None) -> list[str]:
+    """The names of a group's YAML files."""
+    folders = [conf_dir(), *([config_dir] if config_dir is not None else [])]
+    return sorted(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))
 
 
 def _check_grid(
-    typed: list[Override],
-    grid: list[Override],
-    multirun: bool,
-    faults: list[str],
-    compose: Compose,
-    known: Choices,
-) -> list[tuple[str, ...]]:
-    """The faults of each override by itself; -> the words of the jobs that those without faults give."""
-
-    def words_from(good: list[Override]) -> list[tuple[str, ...]]:
-        return jobs_of(merged([o for o in typed if o in good], [o for o in grid if o in good]), known)
-
-    both = [*grid, *typed]
-    choices = [one for one in both if one.key_or_group in GROUPS]
-    values = [one for one in both if one.key_or_group not in GROUPS]
-    good = [one for one in choices if _keep(_choice_faults(one, multirun, known), faults)]
-    inside = any(one.key_or_group.partition(".")[0] in NODES for one in values)  # some node, which is composed then
-    nodes = _try(compose, next(iter(words_from(good)), ()), []) if inside else None
-    good += [one for one in values if _keep(_value_faults(one, multirun, nodes, known), faults)]
-    return words_from(good)
+    plan: Plan, typed: list[Override], grid: dict[str, Any], base: DictConfig | None, known: Any
+) -> Iterator[DictConfig]:
+    """Add the jobs of a grid to the plan, or their errors; -> the configuration of each job that is composed."""
+    given = list(parse_all(grid_overrides(grid), plan.errors))
+    right = _right_overrides(plan, typed, given, known)
+    for overrides in _jobs(typed, given, right, known):
+        cfg = _compose(plan, overrides, plan.errors)
+        if cfg is None:
+            continue
+        errors = consistency_errors(cfg, plan.multirun) + nested_sweep_errors(cfg, base)
+        plan.errors += errors
+        if not errors:
+            plan.jobs.append(job(overrides, cfg, len(plan.jobs), plan.multirun))
+        yield cfg
 
 
-def _try(compose: Compose, words: Sequence[str], faults: list[str]) -> DictConfig | None:
+def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], known: Any) -> list[Override]:
+    """The overrides that are right by themselves; the errors of the others go to the plan."""
+    overrides = [*given, *typed]
+    groups = [o for o in overrides if o.key_or_group in GROUPS]
+    right = [o for o in groups if _keep(choice_errors(o, plan.multirun, known), plan.errors)]
+    values = [o for o in overrides if o.key_or_group not in GROUPS]
+    nodes = None
+    if any(o.key_or_group.partition(".")[0] in NODES for o in values):
+        structure = [*right, *(o for o in values if o.is_hydra_override())]
+        nodes = _compose(plan, next(iter(_jobs(typed, given, structure, known)), ()), [])
+    return right + [o for o in values if _keep(value_errors(o, plan.multirun, nodes, known), plan.errors)]
+
+
+def _jobs(typed: list[Override], given: list[Override], right: list[Override], known: Any) -> list[tuple[str, ...]]:
+    """The overrides of each job of a grid, as far as they are right."""
+    return overrides_of_jobs(merged([o for o in typed if o in right], [o for o in given if o in right]), known)
+
+
+def _keep(new: list[str], errors: list[str]) -> bool:
+    errors += new
+    return not new
+
+
+def _compose(plan: Plan, overrides: Sequence[str], errors: list[str]) -> DictConfig | None:
     try:
-        return compose(words)
-    except ValueError as fault:
-        faults.append(str(fault))
+        return plan.composer(overrides)
+    except ValueError as error:
+        errors.append(str(error))
         return None
 
 
-def _shared_folders(jobs: list[Job]) -> list[str]:
-    """Different runs that would go to the same folder, or one sweep to several."""
+def _folder_errors(jobs: list[Job]) -> list[str]:
+    """Errors of jobs that would share a folder though they are different runs, or spread a sweep over several."""
     if len({job.cfg.hydra.sweep.dir for job in jobs}) > 1:
-        return ["hydra.sweep.dir: one for all jobs is allowed; hydra.sweep.subdir names each job's own"]
+        return ["hydra.sweep.dir: must be the same for all jobs; hydra.sweep.subdir names the folder of each job"]
     owner: dict[Path, str] = {}
     for one in jobs:
         if owner.setdefault(one.folder, one.signature) != one.signature:
             return [f"hydra.sweep.subdir: several jobs would write to {one.folder}"]
     return []
-
-
-def _keep(new: list[str], faults: list[str]) -> bool:
-    faults += new
-    return not new
-
-
-def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[Any], list[str]]:
-    """The values that an override gives to its key, and what is wrong with giving several."""
-    if override.is_sweep_override():
-        if not multirun:
-            return [], [f"{override.input_line}: several values are given; a sweep needs -m"]
-        try:
-            if not override.is_interval_sweep() and not words_of(override, choices):
-                return [], [f"{override.input_line}: there is no such value"]
-        except ValueError as fault:
-            return [], [f"{override.input_line}: {fault}"]
-        if isinstance(override.value(), Glob):
-            return [], []  # Hydra finds the choices that it stands for
-        if override.is_choice_sweep() or override.is_range_sweep():
-            return list(override.sweep_iterator(transformer=lambda value: value)), []
-        return [], []
-    return [override.value()], []
-
-
-def _choice_faults(override: Override, multirun: bool, choices: Choices) -> list[str]:
-    group = override.key_or_group
-    values, faults = _values(override, multirun, choices)
-    known = choices(group)
-    for value in values:
-        if str(value) not in known:
-            faults.append(_unknown(f"{group}={shown(value)}", str(value), known, f" (of {', '.join(known)})"))
-    return faults
-
-
-def _value_faults(override: Override, multirun: bool, nodes: DictConfig | None, choices: Choices) -> list[str]:
-    name = override.key_or_group
-    if name.partition(".")[0] == "hydra" or name.startswith("hydra/"):
-        return []
-    if override.is_delete():
-        return [] if "." in name else [f"{override.input_line}: a key can be set, not taken out"]
-    values, faults = _values(override, multirun, choices)
-    given, _, _ = name.partition(".")
-    if name in PLAIN:
-        allowed: Range | None = PLAIN[name]
-    elif given in NODES and "." in name:
-        allowed = _node_range(name, nodes, override.is_add() or override.is_force_add(), faults)
-    else:
-        return [_unknown(override.input_line or name, name, [*PLAIN, *GROUPS], " (--help lists all)")]
-    return faults + [fault for value in values if (fault := out_of_range(name, value, allowed))]
-
-
-def _node_range(name: str, nodes: DictConfig | None, adding: bool, faults: list[str]) -> Range | None:
-    """What a key inside a node may be: as tabulated, or of the type that stands in its YAML."""
-    if name in NODE_RANGES:
-        return NODE_RANGES[name]
-    if nodes is None or name.endswith("._target_"):
-        return None
-    parent, _, last = name.rpartition(".")
-    siblings = OmegaConf.select(nodes, parent)
-    if adding and not (OmegaConf.is_dict(siblings) and last in list(siblings)):
-        return None
-    if not OmegaConf.is_dict(siblings) or last not in list(siblings):
-        known = [f"{parent}.{key}" for key in siblings] if OmegaConf.is_dict(siblings) else []
-        faults.append(_unknown(name, name, known, "; a key that is not in the YAML is added by +" + name))
-        return None
-    raw = OmegaConf.to_container(siblings, resolve=False)
-    assert isinstance(raw, dict)
-    if (key := str(raw[last])[2:-1]) in PLAIN and raw[last] == f"${{{key}}}":
-        return PLAIN[key]  # the node takes it up from the plain key
-    default = None if OmegaConf.is_missing(siblings, last) else siblings[last]
-    if isinstance(default, (bool, int, float)):
-        return Range(float if type(default) is int else type(default))
-    return None
-
-
-def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.0)
-    nearest = f"; the nearest is {near[0]}" if near else ""
-    return f"{given}: unknown{nearest}{hint}"

@@ -1,81 +1,113 @@
-"""From words to configs and jobs, without Hydra's main: checks and sweeps need them before anything runs.
+"""From overrides to composed configurations, before anything runs or is written.
 
-Hydra takes 70 to 140 ms to compose a config, most of it for the defaults list. Jobs of a sweep mostly differ in
-plain values, so the choices are composed once and the values set in a copy, by the function that Hydra uses.
+Hydra takes 70 to 140 ms to compose a configuration, most of it for the defaults list. So the choices of groups are
+composed once; plain keys and keys of nodes are set in a copy, by the function that Hydra itself uses for them.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.global_hydra import GlobalHydra
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .overrides import parse
-from .schema import PLAIN, conf_dir, register
+from .overrides import parse, text_of
+from .schema import GROUPS, conf_dir, register
 from .signature import register_resolver, signature
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a command line asks for; `words` leave out Hydra's own keys, which hold for all jobs."""
+    """One run that a command line asks for.
 
-    words: tuple[str, ...]
-    cfg: DictConfig  # with hydra
+    overrides: without Hydra's own, which hold for all jobs. cfg: composed, Hydra's configuration included.
+    """
+
+    overrides: tuple[str, ...]
+    cfg: DictConfig
     folder: Path
     signature: str
 
 
-def compose_words(config_name: str, words: Sequence[str], search: tuple[Path, ...] = ()) -> DictConfig:
-    """What the words of one job give, Hydra's own config included. Raises: ValueError in one line."""
-    parsed = [parse(word) for word in words]
-    values = _apart(parsed)
-    try:
-        chosen = tuple(one.input_line or "" for one in parsed if one not in values)
-        cfg = copy.deepcopy(_composed(config_name, chosen, search))
-        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-    except (HydraException, OmegaConfBaseException, ValueError) as fault:
-        raise ValueError(" ".join(str(fault).split())) from fault
-    return cfg
+class Composer:
+    """Composes conf/ and, before it, the user's `config_dir`."""
 
+    def __init__(self, config_name: str = "config", config_dir: Path | None = None) -> None:
+        register()
+        register_resolver()
+        version.setbase("1.3")
+        search = create_config_search_path(str(conf_dir()))
+        if config_dir is not None:
+            search.prepend(provider="command-line", path=f"file://{config_dir.resolve()}")
+        self.config_name = config_name
+        self.hydra = Hydra("train", ConfigLoaderImpl(search))
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
-def _apart(words: Sequence[Override]) -> list[Override]:
-    """Those that set a plain key and nothing else, and may so be set in a copy of what the others give."""
-    if any("${hydra." in (one.input_line or "") for one in words):  # a folder named after all the words, say
-        return []
-    plain = [one for one in words if one.key_or_group in PLAIN]
-    signed = {one.key_or_group for one in plain if one.get_key_element() != one.key_or_group}  # ++lr=1, say
-    return [one for one in plain if one.key_or_group not in signed]
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one job, Hydra's own included; it belongs to the caller. Raises: ValueError."""
+        parsed = [parse(text) for text in overrides]
+        structure = tuple(text_of(override) for override in parsed if is_structure(override))
+        try:
+            cfg = copy.deepcopy(self._of_structure(structure))
+            ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not is_structure(o)], cfg)
+            _note_overrides(cfg, parsed)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        return cfg
+
+    def _of_structure(self, overrides: tuple[str, ...]) -> DictConfig:
+        if overrides not in self._composed:
+            self._composed[overrides] = self.hydra.compose_config(
+                self.config_name, list(overrides), RunMode.RUN, from_shell=False
+            )
+        return self._composed[overrides]
+
+    def of_sweep(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration that Hydra gives to sweepers and launchers. Raises: HydraException."""
+        return self.hydra.compose_config(self.config_name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
 
 
 @cache
-def _composed(config_name: str, words: tuple[str, ...], search: tuple[Path, ...]) -> DictConfig:
-    if GlobalHydra.instance().is_initialized():  # inside Hydra's main, which knows where to search
-        return compose(config_name, list(words), return_hydra_config=True)
-    register()
-    register_resolver()
-    if search:
-        words = (*words, "hydra.searchpath=[" + ",".join(f"file://{path}" for path in search) + "]")
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(config_name, list(words), return_hydra_config=True)
+def composer(config_name: str = "config", config_dir: Path | None = None) -> Composer:
+    """Kept for the life of the process, with all that it composed."""
+    return Composer(config_name, config_dir)
 
 
-def job(words: tuple[str, ...], cfg: DictConfig, number: int, multirun: bool) -> Job:
-    """The job of a composed config: its folder is where Hydra puts it. Raises: ValueError in one line."""
+def is_structure(override: Override) -> bool:
+    """Whether an override chooses YAML files or is Hydra's own, and so has to be there when Hydra composes."""
+    return override.key_or_group in GROUPS or override.is_hydra_override()
+
+
+def _note_overrides(cfg: DictConfig, overrides: Sequence[Override]) -> None:
+    """Write into Hydra's configuration what it says of the overrides of a job."""
+    own = [override for override in overrides if not override.is_hydra_override()]
+    form = cfg.hydra.job.config.override_dirname
+    cfg.hydra.overrides.task = [text_of(override) for override in own]
+    cfg.hydra.job.override_dirname = get_overrides_dirname(own, form.exclude_keys, form.item_sep, form.kv_sep)
+    cfg.hydra.runtime.cwd = os.getcwd()
+
+
+def job(overrides: tuple[str, ...], cfg: DictConfig, number: int, multirun: bool) -> Job:
+    """The job of a composed configuration; its folder is where Hydra puts it. Raises: ValueError in one line."""
     with open_dict(cfg):
-        cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
-    own = tuple(word for word in words if not parse(word).is_hydra_override())
+        cfg.hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        if multirun:
+            cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
+    own = tuple(text for text in overrides if not parse(text).is_hydra_override())
     try:
         folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir if multirun else Path(cfg.hydra.run.dir)
         return Job(own, cfg, folder, signature(cfg))
-    except OmegaConfBaseException as fault:
-        raise ValueError(" ".join(str(fault).split())) from fault
+    except OmegaConfBaseException as error:
+        raise ValueError(" ".join(str(error).split())) from error

@@ -1,8 +1,8 @@
-"""The words of a command line, by Hydra's grammar, and what a sweep makes of them.
+"""The overrides of a command line, by Hydra's grammar, and how a sweep turns them into jobs.
 
 A sweep is a list of grids, as scikit-learn's ParameterGrid takes them: each gives values to some keys, and its jobs
-are the product of them. What is typed holds in every grid, in place of what the grid says of the same key. Only the
-experiment is the grid's where it names one: what was typed is then the experiment that the grids come from.
+are the product of these values. A typed override holds in every grid and replaces the grid's own values of its key.
+`experiment` is the exception: where a grid names an experiment, the typed one only says where the grids come from.
 """
 
 from __future__ import annotations
@@ -18,29 +18,36 @@ from hydra.errors import HydraException
 
 from .schema import shown
 
+Choices = Callable[[str], list[str]]  # the names of a group's YAML files
+
 
 @cache
-def parse(word: str) -> Override:
-    """One word. Raises: ValueError when it is none."""
+def parse(text: str) -> Override:
+    """Raises: ValueError when `text` is no override."""
     try:
-        return OverridesParser.create().parse_override(word)
+        return OverridesParser.create().parse_override(text)
     except (HydraException, ValueError):
-        raise ValueError(f"{word!r}: not understood; a key is set by key=value") from None
+        raise ValueError(f"{text!r}: not understood; a key is set by key=value") from None
 
 
-def parse_all(words: Sequence[str], faults: list[str]) -> Iterator[Override]:
-    """Those of the words that are understood; of the others a fault each."""
-    for word in words:
+def parse_all(texts: Sequence[str], errors: list[str]) -> Iterator[Override]:
+    """The texts that are overrides, parsed; adds an error for each of the others."""
+    for text in texts:
         try:
-            yield parse(word)
-        except ValueError as fault:
-            faults.append(str(fault))
+            yield parse(text)
+        except ValueError as error:
+            errors.append(str(error))
 
 
-def grid_words(grid: Mapping[str, Any]) -> list[str]:
-    """The words that say the same as a grid of a YAML: {"bits": [2, 3]} -> ["bits=2,3"].
+def text_of(override: Override) -> str:
+    """The override as it was typed."""
+    return override.input_line or ""
 
-    A text stands as it would be typed: {"seed": "range(3)"} -> ["seed=range(3)"]; in a list it is a value.
+
+def grid_overrides(grid: Mapping[str, Any]) -> list[str]:
+    """A grid of a YAML file as overrides: {"bits": [2, 3]} -> ["bits=2,3"].
+
+    A plain text stands as it would be typed: {"seed": "range(3)"} -> ["seed=range(3)"]. In a list it is one value.
     """
     return [f"{key}={_values(value)}" for key, value in grid.items()]
 
@@ -56,11 +63,11 @@ def _element(value: Any) -> str:
         return "[" + ",".join(map(_element, value)) + "]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_element(item)}" for key, item in value.items()) + "}"
-    return _text(value) if isinstance(value, str) else shown(value)
+    return _quoted(value) if isinstance(value, str) else shown(value)
 
 
-def _text(value: str) -> str:
-    """In quotes where it would be read as something else."""
+def _quoted(value: str) -> str:
+    """A text, in quotes where it would be read as something else without them."""
     try:
         bare = value != "" and "\\" not in value and parse(f"key={value}").value() == value
     except ValueError:
@@ -69,26 +76,26 @@ def _text(value: str) -> str:
 
 
 def merged(typed: Sequence[Override], grid: Sequence[Override]) -> list[Override]:
-    """The overrides of one grid: its own, and what was typed, which replaces them key by key."""
-    named = {one.key_or_group for one in grid}
-    ours = [one for one in typed if not (one.key_or_group == "experiment" and "experiment" in named)]
-    return list({(one.key_or_group, one.package): one for one in (*grid, *ours)}.values())
+    """The overrides of one grid and the typed ones, which replace those of the same key."""
+    in_grid = {override.key_or_group for override in grid}
+    kept = [o for o in typed if not (o.key_or_group == "experiment" and "experiment" in in_grid)]
+    return list({(override.key_or_group, override.package): override for override in (*grid, *kept)}.values())
 
 
-def jobs_of(overrides: Sequence[Override], choices: Callable[[str], list[str]]) -> list[tuple[str, ...]]:
-    """The words of each job of a grid; the last key changes fastest. choices: a group's YAMLs, for glob(...)."""
-    return list(product(*(words for one in overrides if (words := values(one, choices)))))
+def overrides_of_jobs(overrides: Sequence[Override], choices: Choices) -> list[tuple[str, ...]]:
+    """The overrides of each job: the product of all values; the last key changes fastest."""
+    return list(product(*(single for override in overrides if (single := single_overrides(override, choices)))))
 
 
-def values(one: Override, choices: Callable[[str], list[str]]) -> list[str]:
-    """A word for each value that an override gives to its key; none where they cannot be counted."""
-    if not one.is_sweep_override():
-        return [one.input_line or ""]
-    value = one.value()
+def single_overrides(override: Override, choices: Choices) -> list[str]:
+    """An override for each value of `override`; [] where the values cannot be listed, as those of an interval."""
+    if not override.is_sweep_override():
+        return [text_of(override)]
+    value = override.value()
     if isinstance(value, Glob):
-        names: Sequence[str] = value.filter(choices(one.key_or_group))
-    elif one.is_discrete_sweep():
-        names = list(one.sweep_string_iterator())
+        values: Sequence[str] = value.filter(choices(override.key_or_group))
+    elif override.is_discrete_sweep():
+        values = list(override.sweep_string_iterator())
     else:
-        names = []
-    return [f"{one.get_key_element()}={name}" for name in names]
+        values = []
+    return [f"{override.get_key_element()}={single}" for single in values]

@@ -70,12 +70,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def device_fault(name: str) -> str | None:
-    """What is wrong with computing on `name` here, None if nothing."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return None if there.get(name, True) else f"device={name}: this machine has none; auto takes the best there is"
-
-
 def build_data(cfg: DictConfig, device: torch.device) -> Data:
     data = build(cfg.dataset, device=device, batch_size=cfg.batch_size, num_workers=cfg.num_workers)
     if not isinstance(data, Data):

@@ -1,51 +1,71 @@
-"""What Hydra calls: one composed config, in the process that does the run.
+"""The function that Hydra calls with the configuration of a run, in the process that does the run.
 
-In a module of its own, so that a process of a sweep can import it by name.
+It stands apart from run.py because a sweep hands it to other processes by name, and needs no torch for that itself.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from ..command.request import Request
 from .startup import uncollected
 
-codes: list[int] = []  # of the jobs that ran in this process
+
+class RunJob:
+    """Does a run; `codes` are the exit codes of the runs that ended in, or were reported to, this process."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+
+    def __call__(self, cfg: DictConfig, background: bool = False) -> int:
+        """-> exit code. Ends the process, and so the sweep, where a signal stopped the run.
+
+        background: print nothing, and raise FolderBusy where another process is at work on the run. In the
+        foreground the job of a sweep waits for that process, and a run of its own is refused.
+        """
+        with uncollected("torch"):
+            from ..training.stopping import hand_on
+            from .display import log_to_console, log_to_nobody
+            from .run import IfBusy, run
+
+        (log_to_nobody if background else log_to_console)()
+        hydra: Any = HydraConfig.get()
+        request = Request(
+            choices={group: name for group, name in hydra.runtime.choices.items() if name is not None},
+            overrides=list(hydra.overrides.task),
+            hydra=hydra,
+        )
+        in_sweep = hydra.mode == RunMode.MULTIRUN
+        if_busy: IfBusy = "raise" if background else "wait" if in_sweep else "refuse"
+        code = run(cfg, _relative(Path(hydra.runtime.output_dir)), request, if_busy)
+        if code > 128:
+            hand_on(code)
+            sys.exit(code)
+        self.codes.append(code)
+        return code
 
 
-def job(cfg: DictConfig, background: bool = False) -> int:
-    """Do the run; -> exit code. Ends the process, and so the sweep, where a signal stopped the run.
-
-    background: say nothing on the terminal, and raise FolderBusy where another process is at work on the run. In
-    the foreground the job of a sweep waits for that process, and a run of its own is refused.
-    """
-    with uncollected("torch"):
-        from ..training.stopping import hand_on
-        from .display import log_to_console, log_to_nobody
-        from .run import run
-
-    (log_to_nobody if background else log_to_console)()
-    hydra_cfg = HydraConfig.get()
-    asked = {
-        "hydra": OmegaConf.create({"hydra": hydra_cfg}),
-        "overrides": OmegaConf.create(list(hydra_cfg.overrides.task)),
-    }
-    folder = shown_folder(Path(hydra_cfg.runtime.output_dir))
-    sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    if_busy = "raise" if background else "wait" if sweep else "refuse"
-    code = run(cfg, folder, dict(hydra_cfg.runtime.choices), asked, if_busy)
-    if code > 128:
-        hand_on(code)
-        sys.exit(code)
-    codes.append(code)
-    return code
-
-
-def shown_folder(folder: Path) -> Path:
-    """The folder as it is shown, and as another run may be given it."""
+def _relative(folder: Path) -> Path:
+    """The folder as it is shown, and as the user may give it to another run."""
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def exit_codes(returned: Any) -> list[int]:
+    """The exit codes in what a sweeper returned: JobReturns, in lists of lists or not at all.
+
+    Raises: whatever ended a job that came to no exit code.
+    """
+    if isinstance(returned, JobReturn):
+        return [int(returned.return_value)]
+    if isinstance(returned, Iterable) and not isinstance(returned, (str, bytes)):
+        return [code for item in returned for code in exit_codes(item)]
+    return []

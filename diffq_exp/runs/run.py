@@ -12,10 +12,11 @@ import secrets
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..command.request import Request
 from ..command.schema import conf_dir
 from ..command.signature import only_afterwards, record_of, run_name, signature, unused_keys, without
 from ..results.records import LOG, MODEL, RESULT, read_json
@@ -28,28 +29,20 @@ from .run_folder import FolderBusy, FolderError, RunFolder
 from .session import Session
 
 log = logging.getLogger("diffq_exp")
+IfBusy = Literal["refuse", "wait", "raise"]
 FINISHED, FAILED, MISTAKE, SIGNAL = 0, 1, 2, 128  # exit codes; SIGNAL plus the number, as shells have it
 
 
-def run(
-    cfg: DictConfig,
-    folder: Path,
-    choices: dict[str, str],
-    asked: dict[str, Any] | None = None,
-    if_busy: str = "refuse",
-) -> int:
+def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refuse") -> int:
     """Do the run that `cfg` describes, or what is left of it, in `folder`; -> exit code.
 
-    choices: the YAML file chosen for each group. asked: Hydra's own config and the overrides, for .hydra/.
     if_busy: where another process is at work on the run, "refuse", "wait" for it, or "raise" FolderBusy.
     """
-    asked = asked or {}
-    own = asked["hydra"].hydra if "hydra" in asked else None
-    name, record = signature(cfg), record_of(cfg, choices, asked.get("overrides", []), own)
+    name, record = signature(cfg), record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
         fault = None
         if only_afterwards(cfg) and cfg.init_from is None:
-            code, source = _float_run(cfg, folder, choices, asked, "raise" if if_busy == "raise" else "wait")
+            code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait")
             if code >= SIGNAL:
                 return code
             if code != FINISHED:
@@ -61,7 +54,7 @@ def run(
                 held.set_aside()
             if fault is not None:
                 return _fail(fault, held, record)
-            return _finish(cfg, held, choices, asked, record)
+            return _finish(cfg, held, request, record)
     except FolderBusy as busy:
         if if_busy == "raise":
             raise
@@ -79,27 +72,23 @@ def _fail(reason: str, folder: RunFolder, record: dict[str, Any]) -> int:
     return FAILED
 
 
-def _float_run(
-    cfg: DictConfig, folder: Path, choices: dict[str, str], asked: dict[str, Any], if_busy: str
-) -> tuple[int, Path]:
+def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> tuple[int, Path]:
     """Train the float32 network of a post-training quantization, or take the finished run of it."""
     plain = cfg.copy()
     with open_dict(plain):
         plain.quantizer = OmegaConf.load(conf_dir() / "quantizer" / "none.yaml")
         plain.restart = False
-    choices = {**choices, "quantizer": "none"}
+    choices = {**request.choices, "quantizer": "none"}
     source = folder.parent / run_name(plain, choices)
     if read_json(source / RESULT).get("status") == "finished":
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
-    words = [*without(asked.get("overrides", []), {"quantizer", *unused_keys(plain)}), "quantizer=none"]
-    return run(plain, source, choices, {"overrides": OmegaConf.create(words)}, if_busy), source
+    overrides = [*without(request.overrides, {"quantizer", *unused_keys(plain)}), "quantizer=none"]
+    return run(plain, source, Request(choices, overrides), if_busy), source
 
 
-def _finish(
-    cfg: DictConfig, folder: RunFolder, choices: dict[str, str], asked: dict[str, Any], record: dict[str, Any]
-) -> int:
+def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: dict[str, Any]) -> int:
     """Do what is left of a run whose folder is held."""
     device = pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
@@ -108,16 +97,16 @@ def _finish(
         earlier.get("status") == "finished" and (folder.path / MODEL).is_file()
     ):
         if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run has to hear the numbers
-            Session(cfg, folder, choices, device, StopFlag(), earlier["run_id"]).tell_again(earlier)
+            Session(cfg, folder, request.choices, device, StopFlag(), earlier["run_id"]).tell_again(earlier)
         return _tell_again(earlier, folder, machine["git_commit"])
     run_id = earlier.get("run_id") or f"{folder.signature}-{secrets.token_hex(4)}"
     result: dict[str, Any] = {"status": "running", "run_id": run_id, **record, **machine}
     folder.write_result({**result, "seconds": earlier.get("seconds", 0.0)})
-    folder.write_config(cfg, asked)
+    folder.write_config(cfg, request)
     started = time.monotonic()
     code = FAILED
     with FileLog(folder.path / LOG), StopFlag() as stop:
-        session = Session(cfg, folder, choices, device, stop, run_id)
+        session = Session(cfg, folder, request.choices, device, stop, run_id)
         try:
             result |= session.run()
             code = FINISHED

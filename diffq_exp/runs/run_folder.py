@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from ..command.request import Request
 from ..results.records import EARLIER, LEFT_BY_A_RUN, LOCK, LOG, RESULT, read_json, write_json
 
 
@@ -92,12 +93,15 @@ class RunFolder:
         """Delete what `set_aside` kept."""
         shutil.rmtree(self.path / EARLIER, ignore_errors=True)
 
-    def write_config(self, cfg: DictConfig, asked: dict[str, Any]) -> None:
-        """Leave .hydra/ as Hydra does: config.yaml, and what was asked ("hydra" and "overrides")."""
-        place = self.path / ".hydra"
-        place.mkdir(exist_ok=True)
-        for name, values in {"config": cfg, **asked}.items():
-            (place / f"{name}.yaml").write_text(OmegaConf.to_yaml(values))
+    def write_config(self, cfg: DictConfig, request: Request) -> None:
+        """Write .hydra/ as Hydra does: config.yaml, overrides.yaml and hydra.yaml."""
+        folder = self.path / ".hydra"
+        folder.mkdir(exist_ok=True)
+        files = {"config": cfg, "overrides": OmegaConf.create(list(request.overrides))}
+        if request.hydra is not None:
+            files["hydra"] = OmegaConf.create({"hydra": request.hydra})
+        for name, values in files.items():
+            (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(values))
 
 
 def record_death(path: Path, signature: str, record: dict[str, Any], reason: str) -> None:

@@ -66,7 +66,7 @@ class Sweep:
             {
                 "folder": os.path.relpath(job.folder, self.outputs),
                 "signature": job.signature,
-                "overrides": job.words,
+                "overrides": job.overrides,
             }
             for job in self.jobs
         ]
@@ -74,9 +74,6 @@ class Sweep:
         (self.outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
         values = {"name": self.name, "command": command, "by": [*by], "jobs": jobs}
         write_json(self.outputs / SWEEPS / f"{self.name}.json", values)
-
-
-planned: list[Sweep] = []  # what the check of this process's command line found, for Hydra's sweeper to carry out
 
 
 def status(job: Job) -> str:
@@ -109,7 +106,7 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
     started, code = time.monotonic(), 0
     if todo:
         try:
-            launcher.launch([list(job.words) for job in todo], initial_job_idx=0)
+            launcher.launch([list(job.overrides) for job in todo], initial_job_idx=0)
         except SystemExit as stop:  # by a signal, of whose run or launcher it comes
             code = stop.code if isinstance(stop.code, int) else 1
         except Exception as fault:  # of a cluster, say: what became of the runs stands in their folders
@@ -130,7 +127,7 @@ def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, st
         ended = statuses[job.signature]
         if ended != "finished" and not (code > 128 and ended in STOPPED):
             reason = _reason(job.folder) or reasons.get(job.folder) or "no reason is recorded"
-            log.error(f"{ended}: {' '.join(job.words)} ({job.folder}): {reason}")
+            log.error(f"{ended}: {' '.join(job.overrides)} ({job.folder}): {reason}")
     if code:
         log.warning("stopped; the same command goes on with what is missing")
         return code
@@ -151,7 +148,7 @@ def show_plan(sweep: Sweep) -> None:
     """What dry_run=true tells: the jobs, which are done already, and the time to expect."""
     log_to_console()
     for number, job in enumerate(sweep.jobs, start=1):
-        words = " ".join(word for word in job.words if not word.startswith("dry_run="))
+        words = " ".join(word for word in job.overrides if not word.startswith("dry_run="))
         found = status(job)
         log.info(f"{number:>4}  {'to do' if found == 'missing' else found:<11}  {job.folder.name}  {words}")
     todo = sweep.todo

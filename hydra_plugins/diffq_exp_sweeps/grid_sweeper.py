@@ -1,7 +1,7 @@
-"""Carries out the list of jobs that the check of the command line has made of the grids (diffq_exp/words.py).
+"""Carries out the jobs that the check of the command line has made of the grids (diffq_exp/command/overrides.py).
 
 Hydra's own sweeper makes one product of what is typed; a sweep here is a list of grids, each a product. What a
-sweep is beyond its jobs (what is done already, its record, its report) stands in diffq_exp/sweep.py.
+sweep is beyond its jobs (what is done already, its record, its report) stands in diffq_exp/sweeps/sweep.py.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ from omegaconf import DictConfig
 
 
 class GridSweeper(Sweeper):
-    """grids: keys with lists of values, read by the check. by: the keys that make a method in the report."""
+    """grids: keys with lists of values, read by the check. by: the keys that make a method in the report.
+
+    plan: the sweep to carry out, a diffq_exp.sweeps.sweep.Sweep; set before `sweep` is called.
+    """
 
     def __init__(self, grids: Sequence[Mapping[str, Any]] = (), by: Sequence[str] = ("quantizer",)) -> None:
         super().__init__()
         self.by = by
+        self.plan: Any = None  # a plugin is imported for --help-like commands too: nothing of a sweep up here
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def sweep(self, arguments: list[str]) -> list[Any]:
-        """Run what is left of the sweep; its exit code becomes that of the process."""
-        from diffq_exp.runs.job import codes
-        from diffq_exp.sweeps.sweep import carry_out, planned
+    def sweep(self, arguments: list[str]) -> int:
+        """Do what is left of the sweep; -> exit code. The arguments are in the plan already."""
+        from diffq_exp.sweeps.sweep import carry_out
 
-        codes[:] = [carry_out(planned[0], self.launcher, self.by)]
-        return []
+        if self.plan is None:
+            raise RuntimeError("GridSweeper has no plan; it is started by python -m diffq_exp.train")
+        return carry_out(self.plan, self.launcher, self.by)

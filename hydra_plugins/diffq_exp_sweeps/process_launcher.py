@@ -50,6 +50,7 @@ class ProcessLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self._codes: list[int] = getattr(task_function, "codes", [])  # for sweepers that return nothing
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs. Raises: SystemExit(128+n) after a signal, when the jobs that ran have saved and ended."""
@@ -113,7 +114,6 @@ class ProcessLauncher(Launcher):
         from pebble import ProcessExpired
 
         from diffq_exp.command.signature import record_of
-        from diffq_exp.runs.job import codes
         from diffq_exp.runs.run_folder import FolderBusy, FolderError, record_death
         from diffq_exp.sweeps.sweep import status
 
@@ -121,14 +121,14 @@ class ProcessLauncher(Launcher):
         try:
             code, reason = future.result()
             self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, code)
-            codes.append(code)
+            self._codes.append(code)
         except FolderBusy as busy:
             self._display.returned()
             return [waiting._replace(behind=busy.path)]
         except ProcessExpired as death:
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, death)
             reason = _cause(death.exitcode)
-            codes.append(1)
+            self._codes.append(1)
             if not stopping:
                 record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.words, job.cfg.hydra)
                 try:
@@ -138,7 +138,7 @@ class ProcessLauncher(Launcher):
         except Exception as fault:  # of Hydra or pebble, before or after the run
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, fault)
             reason = f"{type(fault).__name__}: {fault}"
-            codes.append(1)
+            self._codes.append(1)
         self._note(waiting, job, status(job), reason)
         return []
 
@@ -198,7 +198,7 @@ def _context() -> Any:
 
 
 def _returned(job: Any, status: JobStatus, value: Any) -> JobReturn:
-    return JobReturn(overrides=list(job.words), cfg=job.cfg, status=status, _return_value=value)
+    return JobReturn(overrides=list(job.overrides), cfg=job.cfg, status=status, _return_value=value)
 
 
 def _cause(exitcode: int | None) -> str:

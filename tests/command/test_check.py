@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from diffq_exp.command.check import Checked, check
+from diffq_exp.command.check import Plan, check
 from diffq_exp.command.schema import PLAIN, Config, conf_dir
 from diffq_exp.results.records import write_json
-from diffq_exp.train import main, overrides_last
+from diffq_exp.train import main
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
@@ -94,14 +94,14 @@ BAD_WORDS = {
 
 
 @cache
-def checked(*words: str) -> Checked:
+def checked(*words: str) -> Plan:
     return check(words)
 
 
 def faults(*words: str) -> list[str]:
-    found = checked(*words).faults
-    assert all(fault and "\n" not in fault for fault in found)
-    return found
+    errors = checked(*words).errors
+    assert all(error and "\n" not in error for error in errors)
+    return errors
 
 
 def only_fault(*words: str) -> str:
@@ -292,8 +292,8 @@ def test_odd_words_are_faults_that_name_the_key(word):
 
 
 def test_hydras_glob_is_no_traceback():
-    found = check(["-m", "scheduler=glob(cosine*)"])
-    assert [job.words[0] for job in found.jobs] == ["scheduler=cosine", "scheduler=cosine_warmup"]
+    plan = check(["-m", "scheduler=glob(cosine*)"])
+    assert [job.overrides[0] for job in plan.jobs] == ["scheduler=cosine", "scheduler=cosine_warmup"]
 
 
 def test_hydras_own_words_pass():
@@ -305,15 +305,15 @@ def test_hydras_own_words_pass():
 
 
 def test_the_bare_command_is_right():
-    found = checked()
-    assert len(found.jobs) == 1 and not found.faults and not found.warnings
+    plan = checked()
+    assert len(plan.jobs) == 1 and not plan.errors and not plan.warnings
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_right(name, tmp_path):
     root = [f"dataset.root={tmp_path}"] if name == "imagenet_deit" else []
-    found = check([f"experiment={name}", *root])
-    assert found.jobs and not found.faults and not found.warnings
+    plan = check([f"experiment={name}", *root])
+    assert plan.jobs and not plan.errors and not plan.warnings
 
 
 def test_the_schema_has_the_keys_of_the_issue():
@@ -340,10 +340,10 @@ def test_the_schema_has_the_keys_of_the_issue():
     ],
 )
 def test_keys_that_the_quantizer_ignores(words, warned):
-    found = checked(*words)
-    assert found.faults == []
-    assert len(found.warnings) == len(warned)
-    for word, warning in zip(warned, found.warnings, strict=True):
+    plan = checked(*words)
+    assert plan.errors == []
+    assert len(plan.warnings) == len(warned)
+    for word, warning in zip(warned, plan.warnings, strict=True):
         assert word in warning and "\n" not in warning
 
 
@@ -354,11 +354,11 @@ def test_a_warning_names_the_quantizer():
 
 def test_training_keys_of_a_ptq_without_training(tmp_path):
     write_json(tmp_path / "result.json", {"status": "finished", "signature": "0123456789"})
-    found = check(["quantizer=ptq", f"init_from={tmp_path}", "epochs=3", "lr=0.5", "bits=4", "seed=1"])
-    assert found.faults == []
-    assert [warning.split(":")[0] for warning in found.warnings] == ["epochs=3", "lr=0.5"]
-    found = check(["quantizer=lsq", f"init_from={tmp_path}", "epochs=3"])
-    assert found.jobs and not found.faults and not found.warnings
+    plan = check(["quantizer=ptq", f"init_from={tmp_path}", "epochs=3", "lr=0.5", "bits=4", "seed=1"])
+    assert plan.errors == []
+    assert [warning.split(":")[0] for warning in plan.warnings] == ["epochs=3", "lr=0.5"]
+    plan = check(["quantizer=lsq", f"init_from={tmp_path}", "epochs=3"])
+    assert plan.jobs and not plan.errors and not plan.warnings
 
 
 # ---- the command ----------------------------------------------------------------------------------------------
@@ -410,9 +410,9 @@ def test_faults_of_targets_and_bounds(word, part):
     assert part in only_fault(word)
 
 
-def test_options_may_follow_overrides():
-    words = ["lr=1", "-m", "seed=1,2", "--config-dir", "mine", "model=net"]
-    assert overrides_last(words) == ["-m", "--config-dir", "mine", "lr=1", "seed=1,2", "model=net"]
+def test_options_may_follow_overrides(tmp_path):
+    plan = check(["lr=1", "-m", "seed=1,2", "--config-dir", str(tmp_path), "epochs=3"])
+    assert [(job.cfg.lr, job.cfg.seed, job.cfg.epochs) for job in plan.jobs] == [(1, 1, 3), (1, 2, 3)]
 
 
 @pytest.mark.parametrize("line", ["storage.flaot=float16", "+storage.flaot=float16"])

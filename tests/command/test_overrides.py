@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import ParameterGrid
 
-from diffq_exp.command.overrides import grid_words, jobs_of, merged, parse
+from diffq_exp.command.overrides import grid_overrides, merged, overrides_of_jobs, parse
 
 KEYS = st.sampled_from(["seed", "lr", "noise", "optimizer.momentum", "+model.width", "experiment"])
 TEXTS = st.text("ab0 ,'\"=()[]{}$:\\*.#", max_size=6) | st.sampled_from(["null", "true", "1", "range(3)", "a b"])
@@ -24,7 +24,7 @@ def parsed(words):
 
 
 def jobs(typed=(), grid=None):
-    return jobs_of(merged(parsed(typed), parsed(grid_words(grid or {}))), lambda group: YAMLS)
+    return overrides_of_jobs(merged(parsed(typed), parsed(grid_overrides(grid or {}))), lambda group: YAMLS)
 
 
 def settings_of(job):
@@ -50,7 +50,7 @@ def test_a_grid_has_the_combinations_of_scikit_learns(grid):
 def test_what_is_typed_replaces_what_the_grid_says_of_the_same_key(grid, typed):
     if "experiment" in grid:
         typed.pop("experiment", None)
-    assert counted(map(settings_of, jobs(grid_words(typed), grid))) == counted(ParameterGrid({**grid, **typed}))
+    assert counted(map(settings_of, jobs(grid_overrides(typed), grid))) == counted(ParameterGrid({**grid, **typed}))
 
 
 def test_the_last_key_changes_fastest():

@@ -65,15 +65,17 @@ def test_every_experiment_of_conf_is_tested_here():
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_has_each_of_its_runs_once_and_without_faults(name):
-    found = check([f"experiment={name}", "dataset=synthetic"])
-    assert not found.faults and not found.warnings
-    assert len({job.signature for job in found.jobs}) == len(found.jobs) == SWEEPS[name]
+    plan = check([f"experiment={name}", "dataset=synthetic"])
+    assert not plan.errors and not plan.warnings
+    assert len({job.signature for job in plan.jobs}) == len(plan.jobs) == SWEEPS[name]
 
 
 def test_the_front_of_the_digits_sets_diffq_against_every_baseline_at_three_seeds():
     jobs = Counter()
     for job in check(["experiment=pareto_digits"]).jobs:
-        jobs[job.cfg.hydra.runtime.choices.quantizer, job.cfg.bits if "bits" in " ".join(job.words) else None] += 1
+        jobs[
+            job.cfg.hydra.runtime.choices.quantizer, job.cfg.bits if "bits" in " ".join(job.overrides) else None
+        ] += 1
     assert jobs == {
         ("none", None): 3, ("diffq", None): 12,
         **{(method, bits): 3 for method in ("qat", "lsq", "ptq") for bits in (2, 3, 4, 8)},

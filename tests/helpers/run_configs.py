@@ -7,16 +7,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from diffq_exp.command.schema import conf_dir, register
-from diffq_exp.command.signature import register_resolver
+from diffq_exp.command.compose import composer
+from diffq_exp.command.request import Request
 from diffq_exp.runs.run import run
 
 # 48 train, 16 validation and 16 test images of 8 x 8: a run of 0.2 s
@@ -29,13 +27,16 @@ TIMES = ("seconds", "examples_per_second")
 
 
 @dataclass
-class Asked:
-    """What Hydra makes of a command line."""
+class Composed:
+    """A command line, composed."""
 
     cfg: DictConfig
-    choices: dict[str, str]
     folder: Path
-    asked: dict[str, Any]
+    request: Request
+
+    @property
+    def choices(self) -> dict[str, str]:
+        return self.request.choices
 
 
 @dataclass
@@ -59,39 +60,27 @@ class Outcome:
         return rows_of(self.folder)
 
 
-def ask(*overrides: str, root: Path | str = ".") -> Asked:
+def ask(*overrides: str, root: Path | str = ".") -> Composed:
     """Compose; the folder is where Hydra would put the run if it were started in `root`."""
-    cfg = _composed(overrides).copy()
+    cfg = composer()(overrides)
     choices = {key: value for key, value in cfg.hydra.runtime.choices.items() if value is not None}
     folder = Path(root) / cfg.hydra.run.dir
-    asked = {
-        "hydra": OmegaConf.create({"hydra": cfg.hydra}),
-        "overrides": OmegaConf.create(list(cfg.hydra.overrides.task)),
-    }
+    request = Request(choices, list(cfg.hydra.overrides.task), cfg.hydra)
     with open_dict(cfg):
         del cfg["hydra"]
-    return Asked(cfg, choices, folder, asked)
-
-
-@cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    """Kept, since composing takes as long as a tiny run."""
-    register()
-    register_resolver()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
+    return Composed(cfg, folder, request)
 
 
 def do(*overrides: str, root: Path) -> Outcome:
     """Do the run of a command line started in `root`, with what it says collected instead of shown."""
-    asked = ask(*overrides, root=root)
+    command = ask(*overrides, root=root)
     threads = torch.get_num_threads()
     try:
         with listening() as lines:
-            code = run(asked.cfg, asked.folder, asked.choices, asked.asked)
+            code = run(command.cfg, command.folder, command.request)
     finally:
         torch.set_num_threads(threads)
-    return Outcome(code, asked.folder, lines)
+    return Outcome(code, command.folder, lines)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from diffq_exp.command.request import Request
 from diffq_exp.results.records import is_locked, read_json, status_of
 from diffq_exp.runs.run_folder import FolderError, RunFolder
 
@@ -165,6 +166,6 @@ def test_running_with_a_free_lock_was_killed(folder):
 def test_the_config_is_left_as_hydra_leaves_it(folder):
     cfg = OmegaConf.create({"lr": 0.1, "model": {"_target_": "x"}})
     with RunFolder(folder, "aaaa") as held:
-        held.write_config(cfg, {"overrides": OmegaConf.create(["lr=0.1"])})
+        held.write_config(cfg, Request({}, ["lr=0.1"]))
     assert OmegaConf.load(folder / ".hydra" / "config.yaml") == cfg
     assert OmegaConf.load(folder / ".hydra" / "overrides.yaml") == ["lr=0.1"]

@@ -52,8 +52,8 @@ def test_every_parameter_is_a_key_and_its_extremes_are_allowed():
     assert set(PARAMETERS) <= set(PLAIN)
     for name, parameter in PARAMETERS.items():
         for value in extremes(parameter):
-            found = check([f"{name}={value}"])
-            assert (found.faults, found.warnings) == ([], []), (name, value)
+            plan = check([f"{name}={value}"])
+            assert (plan.errors, plan.warnings) == ([], []), (name, value)
 
 
 def test_the_values_of_the_default_experiment_lie_inside():
@@ -69,8 +69,8 @@ def test_the_command_as_the_agent_fills_it_in():
     assert words[-1] == "${args_no_hyphens}" and words[1:4] == ["python", "-m", "${program}"]
     filled = [*words[4:-1], *utils.create_sweep_command_args(trial("r", **TRIAL))["args_no_hyphens"]]
     assert filled == ["tracking.mode=online", *(f"{key}={value}" for key, value in TRIAL.items())]
-    found = check(filled)
-    assert (found.faults, found.warnings) == ([], [])
+    plan = check(filled)
+    assert (plan.errors, plan.warnings) == ([], [])
 
 
 # ---- an agent -----------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ SEEDS = ("finished", "diverged", "failed", "interrupted", "running", "missing") 
 
 
 def sweep_of(*words):
-    found = check(["-m", *words])
-    assert not found.faults
-    return Sweep.of(found.jobs, ["-m", *words])
+    plan = check(["-m", *words])
+    assert not plan.errors
+    return Sweep.of(plan.jobs, ["-m", *words])
 
 
 def leave(job, status, **more):
@@ -37,7 +37,7 @@ class Launcher:
         self.launched = None
 
     def launch(self, job_overrides, initial_job_idx):
-        self.launched = [job for words in job_overrides for job in self.sweep.jobs if list(job.words) == words]
+        self.launched = [job for words in job_overrides for job in self.sweep.jobs if list(job.overrides) == words]
         self.recorded = json.loads(Path(f"outputs/.sweeps/{self.sweep.name}.json").read_text())
         self.environment = {key: os.environ[key] for key in ("WANDB_RUN_GROUP", "WANDB_TAGS")}
         for job in self.launched:
@@ -171,7 +171,7 @@ def test_the_record_is_there_before_the_first_job():
         "command": "python -m diffq_exp.train -m seed=0,1",
         "by": ["quantizer"],
         "jobs": [
-            {"folder": job.folder.name, "signature": job.signature, "overrides": list(job.words)}
+            {"folder": job.folder.name, "signature": job.signature, "overrides": list(job.overrides)}
             for job in sweep.jobs
         ],
     }

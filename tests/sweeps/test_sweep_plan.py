@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffq_exp.command.check import check
-from diffq_exp.command.compose import compose_words
+from diffq_exp.command.compose import composer
 from diffq_exp.command.schema import conf_dir, register
 from diffq_exp.command.signature import register_resolver, run_name, signature
 from diffq_exp.results.records import write_json
@@ -32,9 +32,9 @@ def grids(folder, *lines, name="mine"):
 
 
 def only_fault(words):
-    found = check(words)
-    assert len(found.faults) == 1 and "\n" not in found.faults[0], found.faults
-    return found.faults[0]
+    plan = check(words)
+    assert len(plan.errors) == 1 and "\n" not in plan.errors[0], plan.errors
+    return plan.errors[0]
 
 
 def told(capsys, monkeypatch, *words):
@@ -79,16 +79,16 @@ def test_a_composed_job_is_hydras_own(line):
     words = line.split()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         want = compose("config", words, return_hydra_config=True)
-    got = compose_words("config", words)
+    got = composer()(words)
     ours, theirs = OmegaConf.to_container(got), OmegaConf.to_container(want)
-    assert {**ours, "hydra": None} == {**theirs, "hydra": None}
+    assert ours == theirs
     assert signature(got) == signature(want) and run_name(got) == run_name(want)
     assert Path(got.hydra.sweep.dir, got.hydra.sweep.subdir) == Path(want.hydra.sweep.dir, want.hydra.sweep.subdir)
 
 
 def test_a_composed_config_is_nobody_elses():
-    compose_words("config", ["lr=3"]).quantizer.training.penalty = 99
-    assert compose_words("config", ["lr=3"]).quantizer.training.penalty == 1
+    composer()(["lr=3"]).quantizer.training.penalty = 99
+    assert composer()(["lr=3"]).quantizer.training.penalty == 1
 
 
 def test_experiments_side_by_side_and_grids_of_ones_own(tmp_path):
@@ -96,9 +96,9 @@ def test_experiments_side_by_side_and_grids_of_ones_own(tmp_path):
     choices = [(job.cfg.hydra.runtime.choices.experiment, job.cfg.seed) for job in jobs]
     assert choices == [("digits", 0), ("digits", 1), ("quick", 0), ("quick", 1)]
     words = grids(tmp_path, "{experiment: digits, quantizer: [qat, lsq], bits: [2, 3]}", "{penalty: [1]}")
-    found = check([*words, "bits=5"])
-    assert not found.faults
-    chosen = [(job.cfg.hydra.runtime.choices, job.cfg.bits) for job in found.jobs]
+    plan = check([*words, "bits=5"])
+    assert not plan.errors
+    chosen = [(job.cfg.hydra.runtime.choices, job.cfg.bits) for job in plan.jobs]
     assert [(one.experiment, one.quantizer, bits) for one, bits in chosen] == [
         ("digits", "qat", 5), ("digits", "lsq", 5), ("mine", "diffq", 5),
     ]  # fmt: skip
@@ -155,21 +155,21 @@ def test_values_of_a_grid_that_cannot_be_counted(tmp_path, value):
 
 
 def test_jobs_that_are_the_same_run_may_share_its_folder():
-    found = check(["-m", "seed=0,1", "quantizer=qat", "penalty=1,2", "hydra.sweep.subdir=run-${seed}"])
-    assert not found.faults and len(found.jobs) == 4
-    assert {str(job.folder) for job in found.jobs} == {"outputs/run-0", "outputs/run-1"}
+    plan = check(["-m", "seed=0,1", "quantizer=qat", "penalty=1,2", "hydra.sweep.subdir=run-${seed}"])
+    assert not plan.errors and len(plan.jobs) == 4
+    assert {str(job.folder) for job in plan.jobs} == {"outputs/run-0", "outputs/run-1"}
 
 
 def test_folders_by_hydras_name_for_the_overrides():
-    found = check(["-m", "seed=0,1", "hydra.sweep.subdir=${hydra.job.override_dirname}"])
-    assert not found.faults and len({job.folder for job in found.jobs}) == 2
+    plan = check(["-m", "seed=0,1", "hydra.sweep.subdir=${hydra.job.override_dirname}"])
+    assert not plan.errors and len({job.folder for job in plan.jobs}) == 2
 
 
 def test_a_word_without_effect_in_every_job_is_told_once(tmp_path):
     words = grids(tmp_path, "{experiment: digits, quantizer: [qat, lsq]}", "{experiment: digits, quantizer: none}")
-    found = check([*words, "noise=uniform", "bits=3"])
-    assert not found.faults and len(found.jobs) == 3
-    assert [warning.split(":")[0] for warning in found.warnings] == ["noise=uniform"]
+    plan = check([*words, "noise=uniform", "bits=3"])
+    assert not plan.errors and len(plan.jobs) == 3
+    assert [warning.split(":")[0] for warning in plan.warnings] == ["noise=uniform"]
 
 
 # ---- dry_run ----------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(dry_run):
     *listed, count, time = dry_run()
     for number, (line, job) in enumerate(zip(listed, check(SWEEP).jobs, strict=True), start=1):
         assert line.split()[:4] == [str(number), "to", "do", job.folder.name]
-        assert line.endswith(shlex.join(job.words[:-1])) and "dry_run" not in line
+        assert line.endswith(shlex.join(job.overrides[:-1])) and "dry_run" not in line
     assert count == "4 runs: 0 done already, 4 to do" and "unknown" in time
 
 

@@ -1,0 +1,72 @@
+"""Errors of a sweep with our own sweeper and launcher: its grids, its options, values that it cannot list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from ..common.names import nearest
+from .consistency import plain
+from .overrides import grid_overrides, parse_all, text_of
+from .schema import NODES, PLAIN, Range, shown
+from .values import range_error
+
+
+def sweep_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    """cfg: what the command line chooses, without its values. typed: its overrides."""
+    errors = [
+        f"{text_of(override)}: Hydra's own keys take one value"
+        for override in typed
+        if override.is_hydra_override() and override.is_sweep_override()
+    ]
+    if str(cfg.hydra.launcher.get("_target_")).endswith(".ProcessLauncher"):
+        allowed = Range(int, low=1, optional=True)
+        error = range_error("hydra.launcher.n_jobs", cfg.hydra.launcher.n_jobs, allowed)
+        errors += [error] if error else []
+    return errors + (_sweeper_errors(cfg, typed) if _is_ours(cfg) else [])
+
+
+def grids_of(cfg: DictConfig) -> list[dict[str, Any]]:
+    """The grids of a sweep with our sweeper; entries that are no grids are left out."""
+    grids = plain(cfg.hydra.sweeper.get("grids")) if _is_ours(cfg) else None
+    return [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []
+
+
+def _is_ours(cfg: DictConfig) -> bool:
+    return str(cfg.hydra.sweeper.get("_target_")).endswith(".GridSweeper")
+
+
+def _sweeper_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    errors = [
+        f"hydra.sweeper.{key}: unknown; grids and by are allowed"
+        for key in cfg.hydra.sweeper
+        if key not in ("_target_", "grids", "by")
+    ]
+    errors += _by_errors(plain(cfg.hydra.sweeper.by))
+    grids = plain(cfg.hydra.sweeper.grids)
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+        errors.append(f"hydra.sweeper.grids={shown(grids)}: a list of {{key: [values]}} is allowed")
+    given = [override for grid in grids_of(cfg) for override in parse_all(grid_overrides(grid), [])]
+    errors += [f"{text_of(o)}: Hydra's own keys are not for grids" for o in given if o.is_hydra_override()]
+    errors += [
+        f"{text_of(override)}: intervals need another sweeper (hydra/sweeper=optuna, say); this one takes values"
+        for override in [*typed, *given]
+        if override.is_interval_sweep()
+    ]
+    if given and any(override.key_or_group == "experiment" and override.is_sweep_override() for override in typed):
+        errors.append("experiment: one that brings its own sweep stands alone")
+    return errors
+
+
+def _by_errors(by: Any) -> list[str]:
+    if not isinstance(by, list):
+        return [f"hydra.sweeper.by={shown(by)}: a list of keys is allowed"]
+    known = [*NODES, *PLAIN]
+    return [
+        f"hydra.sweeper.by: {key!r} is unknown; the nearest is {nearest(str(key), known)[0]}"
+        for key in by
+        if str(key) not in known and str(key).partition(".")[0] not in NODES
+    ]

@@ -1,0 +1,95 @@
+"""The errors of an override by itself: its key, its value, and whether it may have several values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Glob, Override
+from omegaconf import DictConfig, OmegaConf
+
+from ..common.names import nearest
+from .overrides import Choices, single_overrides, text_of
+from .schema import GROUPS, NODE_RANGES, NODES, PLAIN, Range, shown
+
+
+def choice_errors(override: Override, multirun: bool, choices: Choices) -> list[str]:
+    """The errors of an override that chooses a YAML file of a group."""
+    group = override.key_or_group
+    values, errors = _values(override, multirun, choices)
+    known = choices(group)
+    for value in values:
+        if str(value) not in known:
+            errors.append(_unknown(f"{group}={shown(value)}", str(value), known, f" (of {', '.join(known)})"))
+    return errors
+
+
+def value_errors(override: Override, multirun: bool, nodes: DictConfig | None, choices: Choices) -> list[str]:
+    """The errors of an override that sets a key. nodes: a configuration with the chosen YAML files."""
+    name = override.key_or_group
+    if override.is_hydra_override() or name == "hydra":
+        return []
+    if override.is_delete():
+        return [] if "." in name else [f"{text_of(override)}: a key can be set, but not removed"]
+    values, errors = _values(override, multirun, choices)
+    if name in PLAIN:
+        allowed: Range | None = PLAIN[name]
+    elif name.partition(".")[0] in NODES and "." in name:
+        allowed = _node_range(name, nodes, override.is_add() or override.is_force_add(), errors)
+    else:
+        return [_unknown(text_of(override) or name, name, [*PLAIN, *GROUPS], " (--help lists all)")]
+    return errors + [error for value in values if (error := range_error(name, value, allowed))]
+
+
+def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[Any], list[str]]:
+    """The values that an override gives to its key, as far as they can be listed; and the errors of a sweep."""
+    if not override.is_sweep_override():
+        return [override.value()], []
+    text = text_of(override)
+    if not multirun:
+        return [], [f"{text}: several values are given; a sweep needs -m"]
+    try:
+        if not override.is_interval_sweep() and not single_overrides(override, choices):
+            return [], [f"{text}: there is no such value"]
+    except ValueError as error:
+        return [], [f"{text}: {error}"]
+    if isinstance(override.value(), Glob):
+        return [], []  # of a group's files, and so right
+    if override.is_choice_sweep() or override.is_range_sweep():
+        return list(override.sweep_iterator(transformer=lambda value: value)), []
+    return [], []
+
+
+def _node_range(name: str, nodes: DictConfig | None, adding: bool, errors: list[str]) -> Range | None:
+    """The range of a key of a node: from the table, or from the value in its YAML file. None: anything."""
+    if name in NODE_RANGES:
+        return NODE_RANGES[name]
+    if nodes is None or name.endswith("._target_"):
+        return None
+    parent, _, last = name.rpartition(".")
+    siblings = OmegaConf.select(nodes, parent)
+    if not OmegaConf.is_dict(siblings) or last not in list(siblings):
+        if not adding:
+            known = [f"{parent}.{key}" for key in siblings] if OmegaConf.is_dict(siblings) else []
+            errors.append(_unknown(name, name, known, "; a key that is not in the YAML is added by +" + name))
+        return None
+    raw = OmegaConf.to_container(siblings, resolve=False)
+    assert isinstance(raw, dict)
+    if (key := str(raw[last])[2:-1]) in PLAIN and raw[last] == f"${{{key}}}":
+        return PLAIN[key]  # the node gets it from the plain key
+    default = None if OmegaConf.is_missing(siblings, last) else siblings[last]
+    if isinstance(default, (bool, int, float)):
+        return Range(float if type(default) is int else type(default))
+    return None
+
+
+def range_error(name: str, value: Any, allowed: Range | None) -> str | None:
+    """What is wrong with a value that is not allowed; an interpolation is judged once it is resolved."""
+    if allowed is None or (isinstance(value, str) and value.startswith("${")) or allowed.allows(value):
+        return None
+    return f"{name}={shown(value)}: {allowed.text} is allowed"
+
+
+def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str:
+    near = nearest(name, known)
+    return f"{given}: unknown{f'; the nearest is {near[0]}' if near else ''}{hint}"

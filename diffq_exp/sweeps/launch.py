@@ -1,0 +1,76 @@
+"""Carry out a checked command line: what hydra.main does, with configurations that are composed already.
+
+Callbacks, output folder, environment, log and working directory are Hydra's own: `run_job` for a run, the chosen
+sweeper and launcher for a sweep. Our own sweeper gets the jobs of the plan; any other makes its own from the
+overrides.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.utils import _run_hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log, run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from ..command.arguments import parser
+from ..command.check import Plan
+from ..command.schema import conf_dir, register
+from ..command.signature import register_resolver
+from ..runs.job import RunJob, exit_codes
+from .sweep import Sweep, show_plan
+
+
+def show(arguments: Namespace) -> int:
+    """Print what --cfg, --info and --hydra-help ask for; -> exit code."""
+    register()
+    register_resolver()
+    try:
+        _run_hydra(arguments, parser(), RunJob(), str(conf_dir()), "config")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def carry_out_plan(plan: Plan, typed: list[str]) -> int:
+    """Do the run or the sweep of a command line, or with dry_run=true only say what it would do; -> exit code."""
+    sweep = Sweep.of(plan.jobs, typed)
+    if any(job.cfg.dry_run for job in sweep.jobs):
+        show_plan(sweep)
+        return 0
+    GlobalHydra.instance().initialize(plan.composer.hydra)  # a user's own code may compose too
+    try:
+        return _launch_sweep(plan, sweep) if plan.multirun else _launch_run(plan)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _launch_run(plan: Plan) -> int:
+    (job,) = plan.jobs
+    context = _context(plan, job.cfg)
+    context.callbacks.on_run_start(config=job.cfg, config_name=plan.composer.config_name)
+    ended = run_job(RunJob(), job.cfg, "hydra.run.dir", None, context)
+    context.callbacks.on_run_end(config=job.cfg, config_name=plan.composer.config_name, job_return=ended)
+    return int(ended.return_value)
+
+
+def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
+    cfg, run_one = plan.composer.of_sweep(plan.overrides), RunJob()
+    context = _context(plan, cfg)
+    context.callbacks.on_multirun_start(config=cfg, config_name=plan.composer.config_name)
+    sweeper: Any = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=run_one, config=cfg)
+    if hasattr(sweeper, "plan"):  # ours
+        sweeper.plan = sweep
+    returned = sweeper.sweep(list(cfg.hydra.overrides.task))
+    context.callbacks.on_multirun_end(config=cfg, config_name=plan.composer.config_name)
+    return returned if isinstance(returned, int) else max([*run_one.codes, *exit_codes(returned)], default=0)
+
+
+def _context(plan: Plan, cfg: DictConfig) -> HydraContext:
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    return HydraContext(plan.composer.hydra.config_loader, Callbacks(cfg))
