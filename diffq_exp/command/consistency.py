@@ -15,7 +15,7 @@ from ..results.records import status_of
 from .devices import device_error
 from .overrides import text_of
 from .schema import NODES, PLAIN, shown
-from .signature import only_afterwards, unused_keys
+from .signature import only_afterwards, unused_keys, unused_nodes
 from .values import range_error
 
 
@@ -52,6 +52,9 @@ def _bits_errors(cfg: DictConfig) -> list[str]:
             errors.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (cfg.bits < 2 or cfg.bits % 1):
         errors.append(f"bits={cfg.bits:g}: LSQ takes a whole number >= 2 and <= 15")
+    ramp = cfg.penalty_schedule
+    if str(ramp.get("_target_")).endswith(".RampPenalty") and not ramp.start < ramp.end:
+        errors.append(f"penalty_schedule.start={ramp.start:g}: must be below end, which is {ramp.end:g}")
     return errors
 
 
@@ -93,8 +96,10 @@ def _folder_errors(key: str, cfg: DictConfig) -> list[str]:
 def _target_errors(cfg: DictConfig) -> list[str]:
     """Targets in packages that are not installed; looked for without importing them."""
     errors = []
-    for name in NODES:
-        target = cfg[name].get("_target_")
+    targets = {name: cfg[name].get("_target_") for name in NODES}
+    if OmegaConf.is_dict(cfg.noise):
+        targets["noise"] = cfg.noise.get("_target_")
+    for name, target in targets.items():
         if target is None and name in ("quantizer", "storage"):  # no quantizer; storage has options only
             continue
         if not isinstance(target, str) or "." not in target:
@@ -114,9 +119,9 @@ def nested_sweep_errors(cfg: DictConfig, base: DictConfig | None) -> list[str]:
 
 def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str]:
     """Typed overrides that have no effect under the chosen nodes -> the warning for each."""
-    unused = unused_keys(cfg)
+    unused = unused_keys(cfg) | unused_nodes(cfg)
     if cfg.init_from is not None and only_afterwards(cfg):
         unused |= {"epochs", "lr", "accumulate", "clip", "compile"}
     quantizer = cfg.hydra.runtime.choices["quantizer"]
-    texts = [text_of(override) for override in typed if override.key_or_group in unused]
+    texts = [text_of(override) for override in typed if override.key_or_group.partition(".")[0] in unused]
     return {text: f"{text}: has no effect with quantizer={quantizer}" for text in texts}

@@ -15,7 +15,18 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-NODES = ("model", "dataset", "quantizer", "optimizer", "scheduler", "task", "storage", "tracking")
+NODES = (
+    "model",
+    "dataset",
+    "quantizer",
+    "size",
+    "penalty_schedule",
+    "optimizer",
+    "scheduler",
+    "task",
+    "storage",
+    "tracking",
+)
 GROUPS = (*NODES, "experiment")
 
 
@@ -37,11 +48,14 @@ class Range:
     below: float | None = None
     choices: tuple[str, ...] = ()
     optional: bool = False
+    or_target: bool = False  # or an object of the user's own, {_target_: package.Class, ...}
 
     @property
     def text(self) -> str:
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            return (
+                "one of " + ", ".join(self.choices) + (", or {_target_: package.Class}" if self.or_target else "")
+            )
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
         bounds = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
         limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
@@ -52,6 +66,8 @@ class Range:
         """Whether a parsed value is of the kind and inside the bounds."""
         if value is None:
             return self.optional
+        if self.or_target and isinstance(value, dict):
+            return isinstance(value.get("_target_"), str)
         if self.choices:
             return value in self.choices
         if self.kind in (int, float):
@@ -100,6 +116,8 @@ class Config:
     model: dict[str, Any] = node()
     dataset: dict[str, Any] = node()
     quantizer: dict[str, Any] = node()
+    size: dict[str, Any] = node()
+    penalty_schedule: dict[str, Any] = node()
     optimizer: dict[str, Any] = node()
     scheduler: dict[str, Any] = node()
     task: dict[str, Any] = node()
@@ -107,7 +125,13 @@ class Config:
     tracking: dict[str, Any] = node()
 
     # the quantizer
-    noise: str = key("gaussian", "pseudo quantization noise of DiffQ", str, choices=("gaussian", "uniform"))
+    noise: Any = key(
+        "gaussian",
+        "pseudo quantization noise of DiffQ",
+        str,
+        choices=("gaussian", "uniform", "none"),
+        or_target=True,
+    )
     param: str = key("bits", "what the logits parameterise", str, choices=("bits", "noise"))
     group_size: int = key(8, "weights that share one learned width; 0: a whole tensor", int, low=0)
     penalty: float = key(5.0, "weight of the size in MB in the loss", float, low=0)
@@ -153,6 +177,8 @@ NODE_RANGES: dict[str, Range] = {
     "scheduler.final": Range(float, low=0, high=1),
     "scheduler.peak_at": Range(float, above=0, below=1),
     "quantizer.extra_bits": Range(float, low=0),
+    "penalty_schedule.start": Range(float, low=0, below=1),
+    "penalty_schedule.end": Range(float, above=0, high=1),
     "dataset.train_images": Range(int, low=1),
     "dataset.test_images": Range(int, low=1),
     "task.label_smoothing": Range(float, low=0, below=1),

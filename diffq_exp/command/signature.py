@@ -24,6 +24,7 @@ from ..results.renamed import OLD_NAMES, with_targets
 from .schema import NODES, PLAIN, conf_dir
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
+LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}  # added after runs had signatures; their defaults
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_from")
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile")
@@ -36,7 +37,7 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
 
     Raises: omegaconf errors for values that are missing or do not resolve.
     """
-    names = (*CONSUMED_NODES, *TRAINER_KEYS)
+    names = (*consumed_nodes(cfg), *TRAINER_KEYS)
     if cfg.init_from is not None and only_afterwards(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
     values = {name: _plain(cfg[name]) for name in names}
@@ -47,6 +48,30 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
         values["init_from"] = identity(Path(cfg.init_from).expanduser())
     kept: dict[str, Any] = _without_nulls(values)
     return kept
+
+
+def consumed_nodes(cfg: DictConfig) -> list[str]:
+    """Names of the nodes that a run depends on.
+
+    A node of LATER_NODES counts only where it is not the default: a run has the signature, and the record, that it
+    had before there was such a node.
+    """
+    unused = unused_nodes(cfg) | {
+        name for name, choice in LATER_NODES.items() if _plain(cfg[name]) == _shipped(name, choice)
+    }
+    return [name for name in CONSUMED_NODES if name not in unused]
+
+
+def unused_nodes(cfg: DictConfig) -> set[str]:
+    """Nodes without effect under the chosen quantizer."""
+    penalty = OmegaConf.select(cfg, "quantizer.training.penalty")
+    unused = {"penalty_schedule"} if penalty is None else set()
+    return unused | ({"size"} if cfg.quantizer.get("_target_") is None else set())
+
+
+@cache
+def _shipped(group: str, choice: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{choice}.yaml"))
 
 
 def only_afterwards(cfg: DictConfig) -> bool:
@@ -95,7 +120,7 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
     """
     keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *unused_keys(cfg))]
     values = {key: _plain(cfg[key]) for key in keys}
-    values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in CONSUMED_NODES}
+    values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
     if cfg.init_from is not None:
         values["init_from"] = identity(Path(cfg.init_from).expanduser())
     sources = hydra.runtime.config_sources if hydra is not None else []
@@ -116,7 +141,7 @@ def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
 
 def labels(cfg: DictConfig, choices: Any) -> dict[str, str]:
     """The name that stands for each consumed node: {"dataset": "digits", "quantizer": "qat", ...}."""
-    return {group: _label(cfg, group, choices[group]) for group in CONSUMED_NODES}
+    return {group: _label(cfg, group, choices[group]) for group in consumed_nodes(cfg)}
 
 
 def unused_keys(cfg: DictConfig) -> set[str]:

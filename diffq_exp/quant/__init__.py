@@ -8,13 +8,16 @@ loss = task_loss + penalty * quantizer.model_size()  # MB, differentiable
 from ..stored.grids import Stored
 from ..stored.network import StoredModel
 from .diffq import DiffQuantizer
+from .learned import Learned
+from .lookup import quantizer_of, restore_quantized_state
 from .lsq import LSQ
-from .quantizer import Quantizer, quantizer_of, restore_quantized_state
+from .quantizer import Quantizer
 from .uniform import UniformQuantizer
 
 __all__ = [
     "LSQ",
     "DiffQuantizer",
+    "Learned",
     "Quantizer",
     "Stored",
     "StoredModel",

@@ -1,4 +1,4 @@
-"""Arguments of quantizers that are out of their range are refused by name and value."""
+"""Checks of the arguments of quantizers: an error gives the name, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ def check_number(name: str, value: Any, low: float, high: float, *, whole: bool 
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{name} must be {kind} from {low} to {high}, not {value!r}")
     return float(value)
+
+
+def check_suffix(suffix: Any) -> None:
+    """Raises: ValueError for one that cannot end the name of a parameter."""
+    if not isinstance(suffix, str) or not suffix or "." in suffix:
+        raise ValueError(f"suffix must be a non-empty string without a dot, not {suffix!r}")

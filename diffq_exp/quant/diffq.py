@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..stored.grids import Stored, store_minmax, widest_of
 from ..stored.groups import group_count, sum_entries
 from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
-from .arguments import check_number
+from .arguments import check_number, check_suffix
 from .bits import PARAMS, logits_of, stored_bits
 from .formula import exact_bits, soft_bits
 from .kernels.autograd import add_noise_to_all
 from .kernels.dispatch import by_kernels
-from .learned import LearnedQuantizer
+from .learned import Learned
 from .noise import NOISES
 from .noisy_weights import add_noise
+from .quantizer import Quantizer
 
 
-class DiffQuantizer(LearnedQuantizer):
+class DiffQuantizer(Quantizer):
     """Differentiable quantization (arXiv 2104.09987) of a model's weights.
 
     Attaches at creation; `model(x)` then trains with noise and evaluates with the stored weights. Add
@@ -60,54 +59,58 @@ class DiffQuantizer(LearnedQuantizer):
         self.extra_bits = float(extra_bits)
         self.noise = noise
         self._param = PARAMS[param](self.min_bits, self.max_bits)
-        super().__init__(
-            model, suffix, min_size=min_size, float16=float16, exclude=exclude, detect_bound=detect_bound
-        )
+        check_suffix(suffix)
+        self.suffix = suffix
+        super().__init__(model, min_size, float16, exclude, detect_bound)
 
-    def _start(self, item: Tensors) -> Tensor:
-        bits = torch.full((group_count(item.entries, self.group_size),), self.init_bits, dtype=torch.float64)
-        dtype = torch.float64 if item.param.dtype == torch.float64 else torch.float32
-        return logits_of(bits, self._param).to(dtype)
+    def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
+        """The logits, (G,), at the rate 1e-3 and without weight decay unless `setup_optimizer` has others."""
+        bits = torch.full((group_count(weight.entries, self.group_size),), self.init_bits, dtype=torch.float64)
+        dtype = torch.float64 if weight.param.dtype == torch.float64 else torch.float32
+        return {self.suffix: Learned(logits_of(bits, self._param).to(dtype), {"lr": 1e-3, "weight_decay": 0.0})}
 
-    def _training_values(self) -> Iterable[Tensor]:
+    def _logits(self, item: Tensors) -> nn.Parameter:
+        return self.learned_tensor(item, self.suffix)
+
+    def training_values(self) -> Iterable[Tensor]:
         weights = [item.param for item in self.selection.quantized]
-        logits = [self._learned(item) for item in self.selection.quantized]
+        logits = [self._logits(item) for item in self.selection.quantized]
         size, param, noise = self.group_size, self._param, self.noise
         if weights and by_kernels([*weights, *logits]):
-            apart = self._holding  # checkpointed layers may go backward one by one
+            apart = self.attachment.holding  # checkpointed layers may go backward one by one
             return add_noise_to_all(weights, logits, size, param, noise, apart)
         return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
 
     def _stored_bits(self, item: Tensors) -> Tensor:
-        return stored_bits(self._param.bits(self._learned(item).detach()), self.extra_bits)
+        return stored_bits(self._param.bits(self._logits(item).detach()), self.extra_bits)
 
-    def _store(self, item: Tensors, weight: Tensor) -> Stored:
+    def store(self, item: Tensors, weight: Tensor) -> Stored:
         bits = self._stored_bits(item)
         return store_minmax(weight, bits, self.group_size, widest_of(bits))
 
-    def _quantized_bits(self, exact: bool) -> Tensor:
+    def size_bits(self, exact: bool) -> Tensor:
         items = self.selection.quantized
         if not exact:
-            logits, entries = [self._learned(item) for item in items], [item.entries for item in items]
+            logits, entries = [self._logits(item) for item in items], [item.entries for item in items]
             return soft_bits(logits, entries, self.group_size, self._param, self.extra_bits, self.min_bits)
         sizes = (exact_bits(self._stored_bits(one), one.entries, self.group_size, self.min_bits) for one in items)
         return torch.stack(list(sizes)).sum()
 
-    def _check_groups(self, name: str, stored: Stored) -> None:
+    def check_stored(self, item: Tensors, stored: Stored) -> None:
         if stored.group_size != self.group_size:
             groups = (
                 f"groups of {stored.group_size}, the quantizer has groups of {self.group_size} (0: whole tensors)"
             )
-            raise ValueError(f"{name!r} is stored with {groups}")
+            raise ValueError(f"{item.name!r} is stored with {groups}")
 
-    def _adopt(self, item: Tensors, stored: Stored) -> None:
-        logits = self._learned(item)
+    def adopt(self, item: Tensors, stored: Stored) -> None:
+        logits = self._logits(item)
         bits = (stored.bits.double() - self.extra_bits).clamp(self.min_bits, self.max_bits)
         with torch.no_grad():
             logits.copy_(logits_of(bits, self._param, margin=1e-4))
 
     def bits(self) -> dict[str, Tensor]:
-        return {item.name: self._param.bits(self._learned(item).detach()) for item in self.selection.quantized}
+        return {item.name: self._param.bits(self._logits(item).detach()) for item in self.selection.quantized}
 
     def mean_bits(self) -> dict[str, float]:
         entries = {item.name: item.entries for item in self.selection.quantized}
@@ -116,18 +119,10 @@ class DiffQuantizer(LearnedQuantizer):
             for name, widths in self.bits().items()
         }
 
-    def setup_optimizer(self, optimizer: Optimizer, lr: float = 1e-3, **overrides: Any) -> None:
-        """Add the logits to an existing optimizer, as a group of their own without weight decay.
-
-        The usual way beside SGD is a second optimizer for them: `Adam([{"params": []}])`.
-        Raises: RuntimeError when the optimizer holds the logits already.
-        """
-        self._add_group(optimizer, **{"lr": lr, "weight_decay": 0.0, **overrides})
-
     def check_unused(self) -> None:
         """Zero the logits' gradients of parameters that this step did not use (gradient None or all zero)."""
         for item in self.selection.quantized:
-            grad = self._learned(item).grad
+            grad = self._logits(item).grad
             if grad is None:
                 continue
             weight_grad = item.param.grad

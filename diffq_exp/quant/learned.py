@@ -1,92 +1,135 @@
-"""Quantizers that learn something per tensor: parameters of their own beside the weights, and their optimizer."""
+"""Tensors that a quantizer learns: parameters beside the weights, and their groups in an optimizer.
+
+Each is registered in the module that has the weight, under the weight's name + a suffix, so that `state_dict`,
+`.to(device)`, distributed training and optimizers see it.
+"""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..stored.selection import Tensors
-from .quantizer import Quantizer
+from .arguments import check_suffix
+
+Rates = float | Mapping[str, float] | None  # a learning rate for all, or by suffix; None: those of the quantizer
 
 
-class LearnedQuantizer(Quantizer):
-    """Registers a parameter `name + suffix` beside each quantized weight, and sees that it gets trained."""
+@dataclass(frozen=True)
+class Learned:
+    """A tensor to learn for one weight.
 
-    def __init__(self, model: nn.Module, suffix: str, **options: Any) -> None:
-        if not suffix or "." in suffix:
-            raise ValueError(f"suffix must be a non-empty string without a dot, not {suffix!r}")
-        self.suffix = suffix
-        self._ready = False
-        super().__init__(model, **options)
+    start: its first value, of any shape. options: of its optimizer group, {"lr": 1e-3, "weight_decay": 0.0} say;
+    an option that is left out is the optimizer's own.
+    """
 
-    def _prepare(self) -> None:
-        for item in self.selection.quantized:
-            if hasattr(item.uses[0].module, self._attr(item)):
-                raise ValueError(
-                    f"suffix {self.suffix!r} is taken: the model has a {item.name + self.suffix!r} already"
-                )
-        for item in self.selection.quantized:
-            start = self._start(item).to(item.param.device)
-            item.uses[0].module.register_parameter(self._attr(item), nn.Parameter(start))
+    start: Tensor
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    @abstractmethod
-    def _start(self, item: Tensors) -> Tensor:
-        """The first value of what is learned for one tensor."""
 
-    def _attr(self, item: Tensors) -> str:
-        return item.uses[0].attr + self.suffix
+@dataclass(frozen=True)
+class _Place:
+    """Where a learned tensor is registered."""
 
-    def _learned(self, item: Tensors) -> nn.Parameter:
-        param = item.uses[0].module._parameters[self._attr(item)]
+    weight: Tensors
+    suffix: str
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.weight.name + self.suffix
+
+    @property
+    def module(self) -> nn.Module:
+        return self.weight.uses[0].module
+
+    @property
+    def attr(self) -> str:
+        return self.weight.uses[0].attr + self.suffix
+
+    @property
+    def param(self) -> nn.Parameter:
+        """Looked up each time, since `.to()` may replace it."""
+        param = self.module._parameters[self.attr]
         assert param is not None
         return param
 
-    def learned(self) -> dict[str, nn.Parameter]:
-        return {item.name + self.suffix: self._learned(item) for item in self.selection.quantized}
 
-    def _check_ready(self) -> None:
-        if self.selection.quantized and not self._ready:
-            raise RuntimeError(
-                f"{type(self).__name__} trains parameters of its own: call setup_optimizer(optimizer), "
-                "or no_optimizer(), before the first training forward"
+class LearnedTensors:
+    """All learned tensors of one quantizer."""
+
+    def __init__(self) -> None:
+        self._places: list[_Place] = []
+
+    def register(self, tensors: Iterable[tuple[Tensors, Mapping[str, Learned]]]) -> None:
+        """Add them to the model. Raises: ValueError for a suffix that is taken; the model is then unchanged."""
+        starts = []
+        for weight, by_suffix in tensors:
+            for suffix, learned in by_suffix.items():
+                check_suffix(suffix)
+                self._places.append(place := _Place(weight, suffix, learned.options))
+                starts.append(learned.start)
+                if hasattr(place.module, place.attr):
+                    raise ValueError(f"suffix {suffix!r} is taken: the model has a {place.name!r} already")
+        for place, start in zip(self._places, starts, strict=True):
+            device = place.weight.param.device
+            place.module.register_parameter(place.attr, nn.Parameter(start.detach().to(device)))
+
+    def remove(self) -> None:
+        """Take them out of the model."""
+        for place in self._places:
+            place.module._parameters.pop(place.attr, None)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """By their names in the model."""
+        return {place.name: place.param for place in self._places}
+
+    def groups(self, lr: Rates, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Groups for an optimizer: one for each suffix, or more where the options of its weights differ.
+
+        Raises: ValueError for a rate whose suffix nothing has.
+        """
+        suffixes = {place.suffix for place in self._places}
+        if isinstance(lr, Mapping) and suffixes and (unknown := set(lr) - suffixes):
+            raise ValueError(
+                f"lr names {sorted(unknown)[0]!r}; the learned tensors are {', '.join(sorted(suffixes))}"
             )
+        groups: dict[tuple[str, str], dict[str, Any]] = {}
+        for place in self._places:
+            rate = lr.get(place.suffix) if isinstance(lr, Mapping) else lr
+            options = {**place.options, **({} if rate is None else {"lr": rate}), **overrides}
+            group = groups.setdefault((place.suffix, repr(sorted(options.items()))), {"params": [], **options})
+            group["params"].append(place.param)
+        return list(groups.values())
 
-    def _add_group(self, optimizer: Optimizer, **options: Any) -> None:
-        params = list(self.learned().values())
-        if _held(optimizer, params):
+    def inside(self, optimizer: Optimizer) -> list[nn.Parameter]:
+        """Those that an optimizer holds."""
+        held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+        return [place.param for place in self._places if id(place.param) in held]
+
+    def join(self, optimizer: Optimizer, groups: Iterable[dict[str, Any]], owner: str) -> None:
+        """Add them to an optimizer in these groups. Raises: RuntimeError when it holds some of them already."""
+        if self.inside(optimizer):
             raise RuntimeError(
-                f"the optimizer holds parameters of the {type(self).__name__} already; make it before the "
-                "quantizer, or from the parameters you want, and set it up once"
+                f"the optimizer holds parameters of the {owner} already; make it before the quantizer, or from the "
+                "parameters you want, and set it up once"
             )
-        if params:
-            optimizer.add_param_group({"params": params, **options})
-        self._ready = True
+        for group in groups:
+            optimizer.add_param_group(group)
 
-    def clear_optimizer(self, optimizer: Optimizer) -> None:
-        """Take the quantizer's parameters, and their state, out of an optimizer."""
-        params = _held(optimizer, self.learned().values())
+    def clear(self, optimizer: Optimizer) -> None:
+        """Take them, and their state, out of an optimizer."""
+        params = self.inside(optimizer)
         ids = {id(param) for param in params}
         for group in optimizer.param_groups:
             group["params"] = [param for param in group["params"] if id(param) not in ids]
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         for param in params:
             optimizer.state.pop(param, None)
-
-    def no_optimizer(self) -> None:
-        """Say that the quantizer's parameters are not to be trained."""
-        self._ready = True
-
-    def detach(self) -> None:
-        super().detach()
-        for item in self.selection.quantized:
-            item.uses[0].module._parameters.pop(self._attr(item), None)
-
-
-def _held(optimizer: Optimizer, params: Iterable[Tensor]) -> list[Tensor]:
-    """Those of `params` that are in the optimizer."""
-    inside = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    return [param for param in params if id(param) in inside]

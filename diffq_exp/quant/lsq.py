@@ -9,25 +9,25 @@ the bound elsewhere, scaled by 1 / sqrt(N * (2^(bits-1) - 1)).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.optim import Optimizer
 
 from ..stored.grids import Stored, store_step
 from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
-from .arguments import check_number
+from .arguments import check_number, check_suffix
 from .formula import STEP_BITS
-from .learned import LearnedQuantizer
+from .learned import Learned
+from .quantizer import Quantizer
 
 SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts as this
 
 
-class LSQ(LearnedQuantizer):
+class LSQ(Quantizer):
     """Fixed width for all tensors, one learned step for each; weights only.
 
     bits: a whole number from 2 to 15. The rest: see Quantizer.
@@ -47,41 +47,34 @@ class LSQ(LearnedQuantizer):
     ) -> None:
         self.width = int(check_number("bits", bits, 2, MAX_STORED_BITS, whole=True))
         self.half = 2 ** (self.width - 1)
-        super().__init__(
-            model, suffix, min_size=min_size, float16=float16, exclude=exclude, detect_bound=detect_bound
-        )
+        check_suffix(suffix)
+        self.suffix = suffix
+        super().__init__(model, min_size, float16, exclude, detect_bound)
 
-    def _start(self, item: Tensors) -> Tensor:
-        step = 2 * item.param.detach().abs().float().mean() / math.sqrt(self.half)
-        return step.clamp(min=SMALLEST_STEP).view(1)
+    def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
+        """The step, (1,), with the rate and weight decay of its optimizer."""
+        step = 2 * weight.param.detach().abs().float().mean() / math.sqrt(self.half)
+        return {self.suffix: Learned(step.clamp(min=SMALLEST_STEP).view(1))}
 
-    def _step(self, item: Tensors) -> Tensor:
-        return self._learned(item).float().clamp(min=SMALLEST_STEP)
+    def _step(self, item: Tensors) -> nn.Parameter:
+        return self.learned_tensor(item, self.suffix)
 
-    def _training_value(self, item: Tensors) -> Tensor:
+    def training_value(self, item: Tensors) -> Tensor:
         gradient_scale = 1 / math.sqrt(item.entries * (self.half - 1))
-        step = self._learned(item)
-        return _RoundToSteps.apply(item.param, step, self.half, gradient_scale)  # type: ignore[no-untyped-call, no-any-return]
+        return _RoundToSteps.apply(item.param, self._step(item), self.half, gradient_scale)  # type: ignore[no-untyped-call, no-any-return]
 
-    def _store(self, item: Tensors, weight: Tensor) -> Stored:
-        return store_step(weight, self._step(item), self.width)
+    def store(self, item: Tensors, weight: Tensor) -> Stored:
+        return store_step(weight, self._step(item).float().clamp(min=SMALLEST_STEP), self.width)
 
-    def _quantized_bits(self, exact: bool) -> float:
+    def size_bits(self, exact: bool) -> float:
         return sum(self.width * item.entries + STEP_BITS for item in self.selection.quantized)
 
-    def _adopt(self, item: Tensors, stored: Stored) -> None:
+    def adopt(self, item: Tensors, stored: Stored) -> None:
         with torch.no_grad():
-            self._learned(item).copy_(stored.scales)
+            self._step(item).copy_(stored.scales)
 
     def bits(self) -> dict[str, Tensor]:
         return {item.name: torch.tensor([float(self.width)]) for item in self.selection.quantized}
-
-    def setup_optimizer(self, optimizer: Optimizer, **overrides: Any) -> None:
-        """Add the steps to an existing optimizer, with its rate and weight decay unless overridden.
-
-        Raises: RuntimeError when the optimizer holds the steps already.
-        """
-        self._add_group(optimizer, **overrides)
 
 
 class _RoundToSteps(torch.autograd.Function):

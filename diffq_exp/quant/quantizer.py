@@ -1,68 +1,197 @@
-"""What all quantizers offer: states, sizes and inspection, on top of the swapping of weights in attach.py.
+"""The contract of quantizers: one class, with everything that a method defines and everything that a user calls.
 
-Subclasses say how one tensor is trained, stored and counted; everything here is common to them.
+A method says which tensors it learns (`learned_tensors`), what a training forward sees (`training_value`), what is
+stored (`store`), what it costs (`size_bits`, `bits`), how a stored tensor is taken up again (`adopt`), and what
+changes while training goes on (`at`). diffq.py, uniform.py and lsq.py are three examples; docs/extending.md has one
+from outside the package. Hooks, swapping and the cache of stored weights are in attachment.py.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..storage.write import serialize
 from ..stored.grids import Stored
-from ..stored.network import StoredModel, StoresModel, describe, targets_of, write_into
-from ..stored.selection import Tensors
+from ..stored.network import StoredModel, StoresModel, describe, owner_of
+from ..stored.selection import Tensors, select
 from ..stored.state import pack_state, unpack_state
-from .attachment import Attached, StoredTensors, attached_to
+from .attachment import Attachment, StoredTensors
 from .formula import BITS_PER_MB
+from .learned import Learned, LearnedTensors, Rates
+from .restore import restore
 
 
-class Quantizer(Attached, StoresModel):
+class Quantizer(StoresModel):
     """Base of the quantizers; see DiffQuantizer, UniformQuantizer and LSQ.
 
     min_size: parameters of more than this many MB (as float32) are quantized. exclude: shell-style patterns of
     names that never are. float16: the others are stored as float16. detect_bound: a tensor under several names
     is found, quantized and counted once.
 
+    A subclass sets its own attributes before it calls this `__init__`, which asks it for `learned_tensors`.
+
     Raises: ValueError for an argument out of its range, RuntimeError when the model has a quantizer already.
     """
 
     method = ""  # the name of the method in states and files
 
+    def __init__(
+        self,
+        model: nn.Module,
+        min_size: float = 0.01,
+        float16: bool = False,
+        exclude: Iterable[str] = (),
+        detect_bound: bool = True,
+    ) -> None:
+        if any(owner_of(module) is not None for module in model.modules()):
+            raise RuntimeError("the model has a quantizer already; detach() it before attaching another")
+        self.model, self.float16, self.progress = model, float16, 0.0
+        self.selection = select(model, min_size, exclude, detect_bound)
+        self._learned, self._ready = LearnedTensors(), False
+        self._learned.register((item, self.learned_tensors(item)) for item in self.selection.quantized)
+        self.attachment = Attachment(self)
+
+    # ---- what a method defines ------------------------------------------------------------------------------
+
+    def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
+        """What is learned for one weight, {suffix: Learned}: any number of tensors of any shape."""
+        return {}
+
+    def training_values(self) -> Iterable[Tensor | None]:
+        """The tensors that a training forward sees in place of the quantized parameters, in their order.
+
+        None: the parameter itself. Gradients flow through them to weights and learned tensors.
+        """
+        return (self.training_value(item) for item in self.selection.quantized)
+
+    def training_value(self, item: Tensors) -> Tensor | None:
+        """The same for one parameter, where a method treats each by itself."""
+        return None
+
     @abstractmethod
-    def _quantized_bits(self, exact: bool) -> Tensor | float:
-        """Size of all quantized tensors, in bits."""
+    def store(self, item: Tensors, weight: Tensor) -> Stored:
+        """The stored form of the float `weight` of `item`; evaluation computes with its values."""
 
-    def _adopt(self, item: Tensors, stored: Stored) -> None:
-        """Set what is learned beside the weight to what `stored` was made with."""
+    @abstractmethod
+    def size_bits(self, exact: bool) -> Tensor | float:
+        """Bits of all quantized tensors: of their stored widths if `exact`, else differentiable."""
 
-    def _check_groups(self, name: str, stored: Stored) -> None:
-        """Raises: ValueError when `_adopt` could not take up the groups of what is stored."""
+    @abstractmethod
+    def bits(self) -> dict[str, Tensor]:
+        """Real-valued widths of the groups of each quantized parameter, {name: (G,)}, extra bits left out."""
+
+    def check_stored(self, item: Tensors, stored: Stored) -> None:
+        """Raises: ValueError when `adopt` cannot take up `stored`. Called before anything changes."""
+
+    def adopt(self, item: Tensors, stored: Stored) -> None:
+        """Set what is learned for `item` to what `stored` was made with."""
+
+    def at(self, progress: float) -> None:
+        """Say that this share of training is done, 0 to 1; it is then `self.progress`.
+
+        A training loop calls it before each optimizer step, and with 1.0 at the end. A method may read
+        `self.progress`, or extend this function, to change its noise, freeze its bits or begin to round. What it
+        does must follow from `progress` alone, so that a resumed run continues exactly.
+        """
+        self.progress = progress
+
+    # ---- learned tensors and their optimizer ----------------------------------------------------------------
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that this quantizer added to the model, by their name in it."""
+        return self._learned.named()
+
+    def learned_tensor(self, item: Tensors, suffix: str) -> nn.Parameter:
+        """One of them, as it is now."""
+        param = item.uses[0].module._parameters[item.uses[0].attr + suffix]
+        assert param is not None
+        return param
+
+    def optimizer_groups(self, lr: Rates = None, **overrides: Any) -> list[dict[str, Any]]:
+        """The groups that `setup_optimizer` adds: a list of {"params": [...], option: value}."""
+        return self._learned.groups(lr, overrides)
+
+    def setup_optimizer(self, optimizer: Optimizer, lr: Rates = None, **overrides: Any) -> None:
+        """Add the learned tensors to an existing optimizer, a group for each kind.
+
+        lr: a rate for all of them, or {suffix: rate}; else the method's own. overrides: other options of the
+        groups. Beside SGD, the learned tensors usually have a second optimizer: `Adam([{"params": []}])`.
+        Raises: RuntimeError when the optimizer holds some of them already.
+        """
+        self._learned.join(optimizer, self.optimizer_groups(lr, **overrides), type(self).__name__)
+        self._ready = True
+
+    def clear_optimizer(self, optimizer: Optimizer) -> None:
+        """Take the learned tensors, and their state, out of an optimizer."""
+        self._learned.clear(optimizer)
+
+    def no_optimizer(self) -> None:
+        """Say that the learned tensors are not to be trained."""
+        self._ready = True
+
+    def check_ready(self) -> None:
+        """Raises: RuntimeError when a training forward must not run yet."""
+        if len(self._learned) and not self._ready:
+            raise RuntimeError(
+                f"{type(self).__name__} trains parameters of its own: call setup_optimizer(optimizer), "
+                "or no_optimizer(), before the first training forward"
+            )
+
+    # ---- weights in the model -------------------------------------------------------------------------------
+
+    def noisy(self) -> AbstractContextManager[None]:
+        """Hold one set of training weights inside a `with`: for forwards, recomputed forwards and the backward.
+
+        For models that checkpoint activations, whose layers run again during the backward. The weights are one
+        graph: losses of several forwards inside are summed for one backward.
+        Raises: RuntimeError in eval mode, or inside itself.
+        """
+        return self.attachment.noisy()
+
+    def quantize(self) -> None:
+        """Put the stored values into the model's parameters, until `unquantize()` or a training forward."""
+        self.attachment.quantize()
+
+    def unquantize(self) -> None:
+        """Put the float weights back. A parameter that was written to meanwhile keeps what was written."""
+        self.attachment.unquantize()
+
+    def enter_quantize(self) -> AbstractContextManager[None]:
+        """The stored values in the model's parameters inside a `with`; a second one inside does nothing."""
+        return self.attachment.enter_quantize()
+
+    def detach(self) -> None:
+        """Take hooks and learned tensors out; the model is as before, with its float weights."""
+        self.attachment.detach()
+        self._learned.remove()
 
     # ---- states ---------------------------------------------------------------------------------------------
 
     def stored_model(self, at_once: bool = True) -> StoredModel:
         """The network as it would be stored now; its tensors are shared with the model where they are equal.
 
-        at_once: False computes each quantized tensor when it is looked at, and keeps none: less memory, but not
-        a picture of this moment if the model is trained on.
+        at_once: False computes each quantized tensor when it is read, and keeps none: less memory, but the result
+        follows the model if it is trained on.
         """
-        tensors = self._stored()[0] if at_once else StoredTensors(self)
+        tensors = self.attachment.stored()[0] if at_once else StoredTensors(self.attachment)
         return describe(self.model, self.selection, tensors, self.method, self.float16, self.learned().keys())
 
     def get_quantized_state(self, packed: bool = True) -> dict[str, Any]:
-        """The stored network as dicts of CPU tensors and plain values, for torch.save; see state.py.
+        """The stored network as dicts of CPU tensors and plain values, for torch.save; see stored/network.py.
 
         Raises: ValueError when quantized weights are not finite.
         """
         return pack_state(self.stored_model(), packed)
 
     def restore_quantized_state(self, state: Mapping[str, Any]) -> None:
-        """Make weights, buffers and learned parameters those of a state; evaluation then computes with it exactly.
+        """Make weights, buffers and learned tensors those of a state; evaluation then computes with it exactly.
 
         Raises: ValueError naming what does not fit; the model is then untouched.
         """
@@ -70,23 +199,9 @@ class Quantizer(Attached, StoresModel):
 
     def restore(self, stored: StoredModel) -> None:
         """`restore_quantized_state` of a state that is unpacked already."""
-        if stored.method != self.method:
-            raise ValueError(f"the state was stored by method {stored.method!r}, not by {self.method!r}")
-        if (names := set(stored.tensors)) != set(self.quantized_names):
-            odd = sorted(names ^ set(self.quantized_names))
-            raise ValueError(f"{odd[0]!r} is quantized in only one of the state and this quantizer")
-        for item in self.selection.quantized:
-            self._check_groups(item.name, stored.tensors[item.name])
-        targets_of(self.model, stored, self.learned().keys())  # or raise, while nothing is changed
-        self.unquantize()
-        write_into(self.model, stored, self.learned().keys())
-        tensors = {}
-        for item in self.selection.quantized:
-            tensors[item.name] = stored.tensors[item.name].to(item.param.device)
-            self._adopt(item, tensors[item.name])
-        self._cache = (self._versions(), tensors, None)
+        restore(self, stored)
 
-    # ---- sizes ----------------------------------------------------------------------------------------------
+    # ---- sizes and inspection -------------------------------------------------------------------------------
 
     def model_size(self, exact: bool = False) -> Tensor:
         """Size of the parameters in MB by the paper's formula, a scalar tensor; buffers are not counted.
@@ -96,7 +211,7 @@ class Quantizer(Attached, StoresModel):
         per_float = 16 if self.float16 else 32
         bits: Tensor | float = sum(per_float * item.entries for item in self.selection.floats)
         if self.selection.quantized:
-            bits = bits + self._quantized_bits(exact)
+            bits = bits + self.size_bits(exact)
         if not isinstance(bits, Tensor):
             bits = torch.tensor(bits, dtype=torch.float64 if exact else None)
         return (bits.cpu().double() if exact else bits) / BITS_PER_MB
@@ -113,8 +228,6 @@ class Quantizer(Attached, StoresModel):
         """Bytes of the file that `diffq_exp.storage.save` would write."""
         return len(serialize(self))
 
-    # ---- inspection -----------------------------------------------------------------------------------------
-
     @property
     def quantized_names(self) -> list[str]:
         """Names of the quantized parameters; of a tied one, the name under which it is stored."""
@@ -130,43 +243,14 @@ class Quantizer(Attached, StoresModel):
         """{other name: the name that is stored}."""
         return dict(self.selection.tied)
 
-    @abstractmethod
-    def bits(self) -> dict[str, Tensor]:
-        """Real-valued widths of the groups of each quantized parameter, {name: (G,)}, extra bits left out."""
-
     def mean_bits(self) -> dict[str, float]:
         """Mean width over the entries of each quantized parameter; a short last group weighs less than others."""
         return {name: float(widths.mean()) for name, widths in self.bits().items()}
 
     def __repr__(self) -> str:
-        chosen = sum(item.entries for item in self.selection.quantized)
-        total = chosen + sum(item.entries for item in self.selection.floats)
-        return (
-            f"{type(self).__name__}({len(self.selection.quantized)} tensors, {chosen:,} of {total:,} entries, "
-            f"{self._repr_bits()}, {self.true_model_size():.4g} MB)"
-        )
-
-    def _repr_bits(self) -> str:
         items, widths = self.selection.quantized, self.mean_bits()
-        if not items:
-            return "nothing to quantize"
-        mean = sum(widths[item.name] * item.entries for item in items) / sum(item.entries for item in items)
-        return f"mean {mean:.3g} bits"
-
-
-def quantizer_of(model: nn.Module) -> Quantizer | None:
-    """The quantizer attached to this very module, or None; a copy of a model has a quantizer of its own."""
-    attached = attached_to(model)
-    return attached if isinstance(attached, Quantizer) else None
-
-
-def restore_quantized_state(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Put the weights and buffers of a quantized state into a model that may have no quantizer.
-
-    Raises: ValueError naming what does not fit; the model is then untouched.
-    """
-    quantizer = quantizer_of(model)
-    if quantizer is None:
-        write_into(model, unpack_state(state))
-    else:
-        quantizer.restore_quantized_state(state)
+        chosen, floats = (sum(item.entries for item in some) for some in (items, self.selection.floats))
+        mean = sum(widths[item.name] * item.entries for item in items) / max(chosen, 1)
+        bits = f"mean {mean:.3g} bits" if items else "nothing to quantize"
+        entries = f"{len(items)} tensors, {chosen:,} of {chosen + floats:,} entries"
+        return f"{type(self).__name__}({entries}, {bits}, {self.true_model_size():.4g} MB)"

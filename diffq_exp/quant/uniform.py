@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..stored.grids import Stored, store_minmax
 from ..stored.packing import MAX_STORED_BITS
@@ -43,30 +41,21 @@ class UniformQuantizer(Quantizer):
         self.top = math.floor(2.0**self.width) - 1  # the highest level
         super().__init__(model, min_size, float16, exclude, detect_bound)
 
-    def _training_value(self, item: Tensors) -> Tensor | None:
+    def training_value(self, item: Tensors) -> Tensor | None:
         if not self.qat:
             return None
         weight = item.param
         with torch.no_grad():
-            offset = self._store(item, weight).values() - weight
+            offset = self.store(item, weight).values() - weight
         return weight + offset  # the offset is a constant: the gradient passes straight through
 
-    def _store(self, item: Tensors, weight: Tensor) -> Stored:
+    def store(self, item: Tensors, weight: Tensor) -> Stored:
         width = self.top.bit_length()
         bits = torch.full((1,), width, dtype=torch.uint8, device=weight.device)
         return store_minmax(weight, bits, 0, width, None if self.width.is_integer() else self.top)
 
-    def _quantized_bits(self, exact: bool) -> float:
+    def size_bits(self, exact: bool) -> float:
         return sum(self.width * item.entries + EXTREMES_BITS for item in self.selection.quantized)
 
     def bits(self) -> dict[str, Tensor]:
         return {item.name: torch.tensor([self.width]) for item in self.selection.quantized}
-
-    def setup_optimizer(self, optimizer: Optimizer, **overrides: Any) -> None:
-        """Nothing is learned here; present so that quantizers can take each other's place."""
-
-    def clear_optimizer(self, optimizer: Optimizer) -> None:
-        """See setup_optimizer."""
-
-    def no_optimizer(self) -> None:
-        """See setup_optimizer."""

@@ -17,8 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..data import Data
+from ..quant.quantizer import Quantizer
+from ..quant.size import Size
 from ..tasks import Task, as_task
 from ..training.optim import Optimizers, make_optimizers
+from ..training.penalty import Penalty
 
 NOT_ARGUMENTS = ("training",)  # keys of a node that say how it is used
 
@@ -91,11 +94,14 @@ def build_task(cfg: DictConfig, data: Data) -> Task:
         raise UserError(f"task._target_={cfg.task._target_}: {error}") from error
 
 
-def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Any:
+def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Quantizer | None:
     """The quantizer of the config on `model`, or None. Raises: UserError when nothing is left to quantize."""
     if cfg.quantizer.get("_target_") is None:
         return None
     quantizer = build(cfg.quantizer, model)
+    if not isinstance(quantizer, Quantizer):
+        given = type(quantizer).__name__
+        raise UserError(f"quantizer._target_={cfg.quantizer._target_}: gave a {given}, not a Quantizer")
     if not quantizer.quantized_names:
         quantizer.detach()
         name, largest = max(model.named_parameters(), key=lambda item: item[1].numel())
@@ -107,8 +113,22 @@ def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Any:
     return quantizer
 
 
-def build_optimizers(cfg: DictConfig, model: nn.Module) -> tuple[Optimizers, Any]:
+def build_optimizers(cfg: DictConfig, model: nn.Module) -> tuple[Optimizers, Quantizer | None]:
     """The optimizers of weights and bits, and the quantizer, attached between the two."""
-    lr = OmegaConf.select(cfg, "quantizer.training.lr")
-    options = {} if lr is None else {"lr": lr}
+    lr = OmegaConf.select(cfg, "quantizer.training.lr")  # a rate, or {suffix: rate}
+    options = {} if lr is None else {"lr": OmegaConf.to_container(lr) if OmegaConf.is_config(lr) else lr}
     return make_optimizers(model, build(cfg.optimizer), lambda: attach_quantizer(cfg, model), options)
+
+
+def build_size(cfg: DictConfig) -> Size:
+    """The measure of size. Raises: UserError when the target gives something else."""
+    size = build(cfg.size)
+    if not isinstance(size, Size):
+        raise UserError(f"size._target_={cfg.size._target_}: gave a {type(size).__name__}, not a Size")
+    return size
+
+
+def build_penalty(cfg: DictConfig, size: Size) -> Penalty | None:
+    """The penalty on size in the loss; None where the quantizer's `training` has none."""
+    weight = OmegaConf.select(cfg, "quantizer.training.penalty")
+    return None if weight is None else Penalty(weight, size, build(cfg.penalty_schedule))

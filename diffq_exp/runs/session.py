@@ -16,6 +16,7 @@ from torch import nn
 from .. import storage
 from ..command.signature import only_afterwards
 from ..data import Data
+from ..quant.quantizer import Quantizer
 from ..results.records import METRICS, MODEL, read_rows
 from ..stored.network import StoredModel, write_into
 from ..tasks import Task
@@ -23,7 +24,7 @@ from ..training.measure import evaluate
 from ..training.size_record import MB, float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Settings, Trainer
-from .build import build, build_data, build_model, build_optimizers, build_task
+from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
 from .display import Display
 from .loading import load_weights, stored_config
 from .run_folder import RunFolder
@@ -75,6 +76,7 @@ class Session:
         task = build_task(cfg, data)
         self.display.shows(task.headline(data), data.unit)
         optimizers, quantizer = build_optimizers(cfg, model)
+        size = build_size(cfg)
         storage.check_storable(quantizer if quantizer is not None else model)
         log.info(self._summary(data, model, quantizer))
         trainer = Trainer(
@@ -89,17 +91,18 @@ class Session:
             folder=self.folder.path,
             run_id=self.run_id,
             listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
+            penalty=build_penalty(cfg, size),
+            size=size,
         )
         trainer.fit(self.stop)
         self.display.close()
-        return self._measure(data, model, quantizer, task, trainer.settings.epochs)
+        return self._measure(data, model, quantizer, task, trainer)
 
     def _settings(self) -> Settings:
         cfg = self.cfg
         return Settings(
             epochs=0 if only_afterwards(cfg) else cfg.epochs,
             accumulate=cfg.accumulate,
-            penalty=OmegaConf.select(cfg, "quantizer.training.penalty"),
             clip=cfg.clip,
             precision=cfg.precision,
             compile=cfg.compile,
@@ -111,7 +114,7 @@ class Session:
         assert isinstance(config, dict)
         return {**config, "signature": self.folder.signature, "choices": self.choices}
 
-    def _summary(self, data: Data, model: nn.Module, quantizer: Any) -> str:
+    def _summary(self, data: Data, model: nn.Module, quantizer: Quantizer | None) -> str:
         parts = f"{data.train.examples:,} train"
         parts += f" / {data.val.examples:,} val" if data.val is not None else ""
         parts += f" / {data.test.examples:,} test {data.unit}"
@@ -120,7 +123,9 @@ class Session:
 
     # ---- at the end -----------------------------------------------------------------------------------------
 
-    def _measure(self, data: Data, model: nn.Module, quantizer: Any, task: Task, epochs: int) -> dict[str, Any]:
+    def _measure(
+        self, data: Data, model: nn.Module, quantizer: Quantizer | None, task: Task, trainer: Trainer
+    ) -> dict[str, Any]:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
         options = self.cfg.storage
@@ -131,7 +136,7 @@ class Session:
         fresh = self._fresh_model(data)
         fresh.load_state_dict(weights)
         headline = task.headline(data)
-        result: dict[str, Any] = {"status": "finished", "epochs": epochs, "data": _describe(data)}
+        result: dict[str, Any] = {"status": "finished", "epochs": trainer.settings.epochs, "data": _describe(data)}
         result["headline"] = headline.to_json()
         float32 = evaluate(fresh, data.test, task)
         read_back(path, fresh, stored)
@@ -139,7 +144,7 @@ class Session:
         result["test"][f"float32_{headline.name}"] = float32.get(headline.name)
         if data.val is not None:
             result["val"] = evaluate(fresh, data.val, task)
-        result |= size_row(model, quantizer)
+        result |= size_row(model, quantizer, trainer.size)
         sizes = {"packed": stored.packed_bytes() / MB, "file": size / MB}
         result["size_mb"] |= {"float32": float32_mb(model, learned), **sizes}
         return result

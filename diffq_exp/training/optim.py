@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
+from ..quant.quantizer import Quantizer
 from .eager import eager
 from .schedule import Schedule
-
-
-class Learns(Protocol):
-    """What is asked of a quantizer here."""
-
-    def learned(self) -> dict[str, nn.Parameter]: ...
-    def setup_optimizer(self, optimizer: Optimizer, **overrides: Any) -> None: ...
 
 
 class Optimizers:
@@ -28,11 +22,14 @@ class Optimizers:
     """
 
     def __init__(
-        self, optimizers: list[Optimizer], learned: Iterable[nn.Parameter] = (), own_rate: bool = True
+        self,
+        optimizers: list[Optimizer],
+        learned: Iterable[nn.Parameter] = (),
+        own_rate: Iterable[nn.Parameter] = (),
     ) -> None:
-        """`learned`: what a quantizer learns; `own_rate`: at a rate of its own, which schedules leave alone."""
-        self.optimizers, self.own_rate = optimizers, own_rate
-        self._learned = {id(param) for param in learned}
+        """learned: the tensors of a quantizer. own_rate: those whose own rate schedules leave alone."""
+        self.optimizers = optimizers
+        self._learned, self._own_rate = ({id(param) for param in params} for params in (learned, own_rate))
         self._base_rates = [group["lr"] for group in self.param_groups]
 
     @property
@@ -54,11 +51,8 @@ class Optimizers:
         """Set the learning rates for a real-valued epoch; those of the bits stay unless the schedule has them."""
         factor = schedule.factor(epoch, epochs)
         for group, base in zip(self.param_groups, self._base_rates, strict=True):
-            fixed = self.own_rate and self._is_learned(group) and not schedule.bits
+            fixed = not schedule.bits and any(id(param) in self._own_rate for param in group["params"])
             group["lr"] = base if fixed else base * factor
-
-    def _is_learned(self, group: dict[str, Any]) -> bool:
-        return any(id(param) in self._learned for param in group["params"])
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:
@@ -86,14 +80,14 @@ class Optimizers:
 def make_optimizers(
     model: nn.Module,
     make: Callable[[Iterable[nn.Parameter]], Optimizer],
-    attach: Callable[[], Learns | None],
+    attach: Callable[[], Quantizer | None],
     options: dict[str, Any],
-) -> tuple[Optimizers, Any]:
+) -> tuple[Optimizers, Quantizer | None]:
     """Make the weights' optimizer, attach the quantizer, then see that what it learns is trained.
 
     make: parameters -> optimizer. attach: attaches the quantizer (after the optimizer, which must not hold what it
-    adds) and returns it, or None. options: of the learned parameters' group. Weights on plain SGD leave the bits
-    without a sense of scale, so they get an Adam of their own.
+    adds) and returns it, or None. options: arguments of its `setup_optimizer`. SGD does not suit bits and other
+    tensors with rates of their own, whose gradients are of another scale: beside it they get an Adam.
     """
     with eager(make):
         weights = make(model.parameters())
@@ -101,16 +95,17 @@ def make_optimizers(
     if quantizer is None:
         return Optimizers([weights]), None
     optimizers = [weights]
-    if isinstance(weights, SGD) and options:
+    groups = quantizer.optimizer_groups(**options)
+    own_rate = [param for group in groups if "lr" in group for param in group["params"]]
+    if isinstance(weights, SGD) and own_rate:
         with eager(Adam):
             bits: Optimizer = Adam([{"params": []}], fused=True)  # with a bit per weight most of what they cost
         optimizers.append(bits)
-    learned = list(quantizer.learned().values())
     with eager(optimizers[-1]):
         quantizer.setup_optimizer(optimizers[-1], **options)
     if len(optimizers) == 2:
         _drop_empty(optimizers[1])
-    return Optimizers(optimizers, learned, own_rate="lr" in options), quantizer
+    return Optimizers(optimizers, quantizer.learned().values(), own_rate), quantizer
 
 
 def _drop_empty(optimizer: torch.optim.Optimizer) -> None:

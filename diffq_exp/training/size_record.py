@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..quant.quantizer import Quantizer
+from ..quant.size import Size
+
 MB = 2**20
 
 
@@ -20,18 +23,20 @@ def float32_mb(model: nn.Module, learned: set[str] | frozenset[str] = frozenset(
 
 
 @torch.no_grad()
-def size_row(model: nn.Module, quantizer: Any) -> dict[str, Any]:
-    """{"size_mb": {"soft", "true"}, "bits": {"mean", "min", "max", "layers"}}; 32 bits where nothing is quantized.
+def size_row(model: nn.Module, quantizer: Quantizer | None, size: Size) -> dict[str, Any]:
+    """{"size_mb": {"soft", "measure", "true"}, "bits": {"mean", "min", "max", "layers"}}.
 
+    `soft` is by the measure `size`, whose name stands beside it. Without a quantizer: the size as float32, 32 bits.
     Means of bits are over entries, not groups: a bit of a large group weighs more.
     """
     if quantizer is None:
-        size = 4 * sum(param.numel() for param in model.parameters()) / MB
+        mb = 4 * sum(param.numel() for param in model.parameters()) / MB
         return {
-            "size_mb": {"soft": size, "true": size},
+            "size_mb": {"soft": mb, "measure": size.name, "true": mb},
             "bits": {"mean": 32.0, "min": 32.0, "max": 32.0, "layers": {}},
         }
-    row: dict[str, Any] = {"size_mb": {"soft": float(quantizer.model_size()), "true": quantizer.true_model_size()}}
+    sizes = {"soft": float(size.soft(quantizer)), "measure": size.name, "true": quantizer.true_model_size()}
+    row: dict[str, Any] = {"size_mb": sizes}
     if layers := quantizer.mean_bits():
         entries = {name: param.numel() for name, param in model.named_parameters()}
         total = sum(entries[name] for name in layers)

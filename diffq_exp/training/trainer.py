@@ -3,6 +3,9 @@
     epoch = steps of (accumulate x batch_size examples: task loss + penalty * size), then validation, a row of
     metrics, a checkpoint.
 
+Quantizer and penalty hear of the progress of training before each step: the share that is done, 0 to 1, from the
+place in the run alone.
+
 Inside a step nothing waits for the device: losses and scores are summed there and read every few steps, for the
 display and to see whether the loss is still finite.
 """
@@ -19,11 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Data
+from ..quant.quantizer import Quantizer
+from ..quant.size import FormulaSize, Size
 from ..results.records import METRICS, append_row, read_rows, write_rows
 from ..tasks import Task, as_task
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .measure import Sums, evaluate
 from .optim import Optimizers
+from .penalty import Penalty
 from .schedule import Schedule
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
@@ -43,11 +49,10 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; `penalty` is per MB, None without a learned size."""
+    """How to train."""
 
     epochs: int
     accumulate: int = 1
-    penalty: float | None = None
     clip: float | None = None
     precision: str = "float32"
     compile: bool = False
@@ -57,13 +62,14 @@ class Settings:
 class Trainer:
     """Trains `model` on `data`, resumes from the folder's checkpoint, and leaves metrics and checkpoints there.
 
-    quantizer: attached to the model already, or None. run_id: a name for the run that a resumed part keeps.
+    quantizer: attached to the model already, or None. penalty: None without a learned size. size: the
+    measure of the rows of metrics. run_id: a name for the run that a resumed part keeps.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        quantizer: Any,
+        quantizer: Quantizer | None,
         optimizers: Optimizers,
         schedule: Schedule,
         task: Task,
@@ -74,8 +80,10 @@ class Trainer:
         folder: Path,
         run_id: str,
         listeners: list[Listener],
+        penalty: Penalty | None = None,
+        size: Size | None = None,
     ) -> None:
-        self.model, self.quantizer, self.optimizers = model, quantizer, optimizers
+        self.model, self.quantizer, self.optimizers, self.penalty = model, quantizer, optimizers, penalty
         self.schedule, self.task, self.data, self.settings = schedule, as_task(task), data, settings
         self.device, self.folder, self.run_id, self.listeners = device, folder, run_id, listeners
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -83,6 +91,8 @@ class Trainer:
         self.watch = FiniteWatch(device)
         self.epoch, self.batch, self.seconds = 0, 0, 0.0  # the place in the run; seconds of this epoch so far
         self.sums = Sums()
+        self.size = size or FormulaSize()  # that the rows of metrics have
+        self.progress = 0.0  # the share of training that is done
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
@@ -91,6 +101,7 @@ class Trainer:
             listener.started(self.run_id, rows)
         while self.epoch < self.settings.epochs:
             self._train_epoch(stop)
+            self._set_progress(self.epoch + 1)
             self._check_weights()
             row = self._measure()
             append_row(self.folder / METRICS, row)
@@ -100,6 +111,7 @@ class Trainer:
             self._save()
             if stop.signal is not None and self.epoch < self.settings.epochs:
                 raise Interrupted
+        self._set_progress(self.settings.epochs)
 
     # ---- one epoch ------------------------------------------------------------------------------------------
 
@@ -141,7 +153,9 @@ class Trainer:
             yield step + 1, group
 
     def _step(self, step: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> None:
-        self.optimizers.set_rates(self.schedule, self.epoch + (step - 1) / steps, self.settings.epochs)
+        place = self.epoch + (step - 1) / steps
+        self._set_progress(place)
+        self.optimizers.set_rates(self.schedule, place, self.settings.epochs)
         self.optimizers.zero_grad()
         for inputs, targets in batches:
             loss = self._loss(inputs, targets) / len(batches)
@@ -154,6 +168,12 @@ class Trainer:
         self.scaler.update()
         self.batch += len(batches)
 
+    def _set_progress(self, epoch: float) -> None:
+        """Tell the quantizer which share of training is done at a real-valued epoch."""
+        self.progress = epoch / self.settings.epochs if self.settings.epochs else 1.0
+        if self.quantizer is not None:
+            self.quantizer.at(self.progress)
+
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Task loss plus penalty of one batch; its sums go to the epoch's."""
         dtype = AUTOCAST[self.settings.precision]
@@ -161,8 +181,8 @@ class Trainer:
             outputs = self.forward(inputs)
         loss = self.task.loss(outputs, targets)
         self.sums.add_batch(self.task, loss, outputs, targets)
-        if self.settings.penalty is not None:
-            loss = loss + self.settings.penalty * self.quantizer.model_size()
+        if self.penalty is not None and self.quantizer is not None:
+            loss = loss + self.penalty(self.quantizer, self.progress)
         return loss
 
     def _measure(self) -> dict[str, Any]:
@@ -170,7 +190,7 @@ class Trainer:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
         if self.data.val is not None:
             row["val"] = evaluate(self.model, self.data.val, self.task)
-        row |= size_row(self.model, self.quantizer)
+        row |= size_row(self.model, self.quantizer, self.size)
         row["seconds"] = round(self.seconds, 3)
         row["examples_per_second"] = round(self.data.train.examples / max(self.seconds, 1e-9), 1)
         row["lr"] = self.optimizers.param_groups[0]["lr"]

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from diffq_exp.command.check import check
 from diffq_exp.command.schema import conf_dir
-from diffq_exp.runs.build import build, build_data, build_model, build_optimizers
+from diffq_exp.runs.build import build, build_data, build_model, build_optimizers, build_penalty, build_size
 from diffq_exp.training.trainer import Settings, Trainer
 
 # what its data look like: classes, channels, side in pixels
@@ -144,13 +144,12 @@ def test_one_step(name, tmp_path):
 
 
 def _trainer(cfg, model, quantizer, optimizers, data, folder: Path) -> Trainer:
-    settings = Settings(
-        cfg.epochs, cfg.accumulate, cfg.quantizer.training.penalty, cfg.clip, precision=cfg.precision
-    )
+    settings = Settings(cfg.epochs, cfg.accumulate, cfg.clip, precision=cfg.precision)
     schedule, task = build(cfg.scheduler), build(cfg.task)
     return Trainer(
         model, quantizer, optimizers, schedule, task, data, settings,
         device=torch.device("cpu"), folder=folder, run_id="x", listeners=[],
+        penalty=build_penalty(cfg, build_size(cfg)),
     )  # fmt: skip
 
 

@@ -17,8 +17,10 @@ from diffq_exp.data import Data
 from diffq_exp.data.synthetic import synthetic
 from diffq_exp.data.tensors import from_tensors
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp.quant.size import FormulaSize
 from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.optim import Optimizers, make_optimizers
+from diffq_exp.training.penalty import ConstantPenalty, Penalty
 from diffq_exp.training.schedule import Cosine
 from diffq_exp.training.trainer import Settings, Trainer
 
@@ -174,9 +176,11 @@ def tiny_trainer(
     folder.mkdir(exist_ok=True)
     model = net()
     optimizers, made = tiny_optimizers(model, quantizer, optimizer)
-    penalty = 5.0 if quantizer in ("diffq", "uniform_noise") else None
+    weight = settings.pop("penalty", 5.0)
+    learns_size = quantizer in ("diffq", "uniform_noise")
+    penalty = Penalty(weight, FormulaSize(), ConstantPenalty()) if learns_size else None
     return Trainer(
         model, made, optimizers, schedule or Cosine(), task or Classification(), data or tiny_data(),
-        Settings(**{"epochs": 3, "penalty": penalty, **settings}), device=CPU, folder=folder, run_id=run_id,
-        listeners=list(listeners),
+        Settings(**{"epochs": 3, **settings}), device=CPU, folder=folder, run_id=run_id,
+        listeners=list(listeners), penalty=penalty,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from helpers.run_pieces import TinyNet
 from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp.quant.size import FormulaSize
 from diffq_exp.training.size_record import float32_mb, size_row
 
 MB = 2**20
@@ -39,9 +40,9 @@ def test_float32_leaves_out_what_the_quantizer_learns():
 
 
 def test_row_without_a_quantizer():
-    row = size_row(TinyNet(), None)
+    row = size_row(TinyNet(), None, FormulaSize())
     entries = 8 * 9 + 8 + 512 * 4 + 4
-    assert row["size_mb"] == {"soft": 4 * entries / MB, "true": 4 * entries / MB}
+    assert row["size_mb"] == {"soft": 4 * entries / MB, "measure": "formula", "true": 4 * entries / MB}
 
 
 def test_row_of_diffq_has_soft_and_true_size_and_bits():
@@ -49,7 +50,7 @@ def test_row_of_diffq_has_soft_and_true_size_and_bits():
     quantizer = DiffQuantizer(model, min_size=0.0, group_size=8, exclude=["bias"])
     set_bits(quantizer, "conv.weight", torch.linspace(2.6, 6.6, 9))
     set_bits(quantizer, "head.weight", torch.full((256,), 4.4))
-    row = size_row(model, quantizer)
+    row = size_row(model, quantizer, FormulaSize())
     assert row["size_mb"]["soft"] == pytest.approx(quantizer.model_size().item(), rel=1e-6)
     assert row["size_mb"]["true"] == quantizer.true_model_size()
     assert row["size_mb"]["soft"] > row["size_mb"]["true"]  # 4.4 rounds to 4
@@ -64,7 +65,7 @@ def test_mean_bits_are_over_entries_also_where_the_last_group_is_short():
     model = nn.Sequential(nn.Linear(9, 1, bias=False))
     quantizer = DiffQuantizer(model, min_size=0.0, group_size=8)
     set_bits(quantizer, "0.weight", [3.0, 12.0])
-    bits = size_row(model, quantizer)["bits"]
+    bits = size_row(model, quantizer, FormulaSize())["bits"]
     assert bits["mean"] == pytest.approx((8 * 3 + 12) / 9, rel=1e-5)
 
 
@@ -74,9 +75,10 @@ def test_mean_bits_are_over_entries_also_where_the_last_group_is_short():
 )
 def test_row_of_a_fixed_width(make, bits, extra):
     model = nn.Linear(100, 100)
-    row = size_row(model, make(model))
+    row = size_row(model, make(model), FormulaSize())
     learned = 0 if bits == 3 else 1
     size = (bits * 10_000 + extra + 32 * 100) / 8 / MB
+    assert row["size_mb"].pop("measure") == "formula"
     assert row["size_mb"] == pytest.approx({"soft": size, "true": size}, rel=1e-6)
     assert row["bits"] == {"mean": bits, "min": bits, "max": bits, "layers": {"weight": bits}}
     assert len(list(model.parameters())) == 2 + learned
@@ -84,8 +86,8 @@ def test_row_of_a_fixed_width(make, bits, extra):
 
 def test_values_are_plain_numbers():
     model = TinyNet()
-    row = size_row(model, DiffQuantizer(model, 0.0005))
-    leaves = [*row["size_mb"].values(), *(row["bits"][key] for key in ("mean", "min", "max"))]
+    row = size_row(model, DiffQuantizer(model, 0.0005), FormulaSize())
+    leaves = [row["size_mb"]["soft"], row["size_mb"]["true"], *(row["bits"][key] for key in ("mean", "min", "max"))]
     assert all(type(value) is float for value in [*leaves, *row["bits"]["layers"].values()])
 
 
@@ -94,7 +96,7 @@ def test_it_keeps_no_graph_and_moves_nothing():
     quantizer = DiffQuantizer(model, 0.0005)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    size_row(model, quantizer)
+    size_row(model, quantizer, FormulaSize())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(param.grad is None for param in model.parameters())

@@ -1,0 +1,34 @@
+"""What the size of a quantized network is: the measure that the penalty of the loss is on.
+
+Shipped is the paper's formula (formula.py). Another measure is a class with a `name` and a `soft`, chosen by
+`size._target_=package.Class` or a YAML in conf/size/.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .quantizer import Quantizer
+
+
+class Size(ABC):
+    """A measure of size. `name` is written beside every soft size, as `size_mb.measure`."""
+
+    name: str
+
+    @abstractmethod
+    def soft(self, quantizer: Quantizer) -> Tensor:
+        """The size in MB (2^20 bytes), a scalar, differentiable in what the quantizer learns."""
+
+
+class FormulaSize(Size):
+    """The formula of the paper (arXiv 2104.09987), `quantizer.model_size()`."""
+
+    name = "formula"
+
+    def soft(self, quantizer: Quantizer) -> Tensor:
+        return quantizer.model_size()
