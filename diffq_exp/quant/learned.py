@@ -54,9 +54,13 @@ class _Place:
     @property
     def param(self) -> nn.Parameter:
         """Looked up each time, since `.to()` may replace it."""
-        param = self.module._parameters[self.attr]
-        assert param is not None
-        return param
+        return _param(self.module, self.attr)
+
+
+def _param(module: nn.Module, attr: str) -> nn.Parameter:
+    param = module._parameters[attr]
+    assert param is not None
+    return param
 
 
 class LearnedTensors:
@@ -86,6 +90,10 @@ class LearnedTensors:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def param(self, weight: Tensors, suffix: str) -> nn.Parameter:
+        """One of them."""
+        return _param(weight.uses[0].module, weight.uses[0].attr + suffix)
 
     def named(self) -> dict[str, nn.Parameter]:
         """By their names in the model."""

@@ -96,9 +96,9 @@ class Quantizer(StoresModel):
     def at(self, progress: float) -> None:
         """Say that this share of training is done, 0 to 1; it is then `self.progress`.
 
-        A training loop calls it before each optimizer step, and with 1.0 at the end. A method may read
-        `self.progress`, or extend this function, to change its noise, freeze its bits or begin to round. What it
-        does must follow from `progress` alone, so that a resumed run continues exactly.
+        Called before each optimizer step, and with 1.0 at the end. A method may read `self.progress`, or extend
+        this function, to change its noise, freeze its bits or begin to round. What it does must follow from
+        `progress` alone, so that a resumed run continues exactly.
         """
         self.progress = progress
 
@@ -110,9 +110,7 @@ class Quantizer(StoresModel):
 
     def learned_tensor(self, item: Tensors, suffix: str) -> nn.Parameter:
         """One of them, as it is now."""
-        param = item.uses[0].module._parameters[item.uses[0].attr + suffix]
-        assert param is not None
-        return param
+        return self._learned.param(item, suffix)
 
     def optimizer_groups(self, lr: Rates = None, **overrides: Any) -> list[dict[str, Any]]:
         """The groups that `setup_optimizer` adds: a list of {"params": [...], option: value}."""
@@ -185,14 +183,12 @@ class Quantizer(StoresModel):
 
     def get_quantized_state(self, packed: bool = True) -> dict[str, Any]:
         """The stored network as dicts of CPU tensors and plain values, for torch.save; see stored/network.py.
-
         Raises: ValueError when quantized weights are not finite.
         """
         return pack_state(self.stored_model(), packed)
 
     def restore_quantized_state(self, state: Mapping[str, Any]) -> None:
         """Make weights, buffers and learned tensors those of a state; evaluation then computes with it exactly.
-
         Raises: ValueError naming what does not fit; the model is then untouched.
         """
         self.restore(unpack_state(state))
