@@ -1,4 +1,4 @@
-"""conf/wandb_sweep.yaml, handed by a server that acts as W&B's to a real `wandb agent`, and its parameters."""
+"""scripts/wandb_sweep.yaml, handed by a server that acts as W&B's to a real `wandb agent`, and its parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from helpers.wandb_fakes import Server
 from diffq_exp.command.check import check
 from diffq_exp.command.schema import PLAIN, conf_dir
 
-SWEEP: dict[str, Any] = yaml.safe_load((conf_dir() / "wandb_sweep.yaml").read_text())
+REPOSITORY = Path(__file__).parents[2]
+SWEEP: dict[str, Any] = yaml.safe_load((REPOSITORY / "scripts" / "wandb_sweep.yaml").read_text())
 PARAMETERS: dict[str, dict[str, Any]] = SWEEP["parameters"]
 TRIAL = {"penalty": 1e-05, "lr": 0.0123456789, "group_size": 4, "noise": "uniform"}  # floats as Python writes them
 
