@@ -11,6 +11,7 @@ that a mistake is said at once.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -38,11 +39,10 @@ def _help() -> int:
 def _main(typed: list[str]) -> int:
     from .command.arguments import parse_arguments
     from .command.check import check_arguments
-    from .sweeps import launch
 
     arguments = parse_arguments(typed)
     if arguments.hydra_help or arguments.info or arguments.shell_completion:
-        return launch.show(arguments)
+        return _show(arguments)
     plan = check_arguments(arguments)
     for line in plan.errors:
         print(f"error: {line}", file=sys.stderr)
@@ -50,7 +50,17 @@ def _main(typed: list[str]) -> int:
         return MISTAKE
     for line in plan.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    return launch.show(arguments) if arguments.cfg else launch.carry_out_plan(plan, typed)
+    if arguments.cfg:
+        return _show(arguments)
+    from .sweeps.launch import carry_out_plan  # a mistake is said without waiting for this
+
+    return carry_out_plan(plan, typed)
+
+
+def _show(arguments: Namespace) -> int:
+    from .sweeps.launch import show
+
+    return show(arguments)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from .schema import GROUPS, Config, conf_dir, shown
@@ -27,11 +27,14 @@ def help_text() -> str:
         names = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
         lines.append(f"  {group:<18} {', '.join(names)}")
     lines += ["", "Keys (general defaults; an experiment may set its own):"]
-    lines += [_key_line(one) for one in fields(Config) if one.metadata]
+    lines += [_key_line(field) for field in fields(Config) if field.metadata]
     return "\n".join([*lines, TAIL])
 
 
-def _key_line(one: Any) -> str:
-    default = one.default if one.default is not MISSING else one.default_factory()
-    allowed = one.metadata["range"]
-    return f"  {f'{one.name}={shown(default)}':<26} {one.metadata['help']} ({allowed.text})"
+def _key_line(field: Field[Any]) -> str:
+    allowed = field.metadata["range"]
+    return f"  {f'{field.name}={shown(default_of(field))}':<26} {field.metadata['help']} ({allowed.text})"
+
+
+def default_of(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()

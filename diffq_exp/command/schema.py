@@ -2,8 +2,8 @@
 
 A run is described by *nodes* (model, dataset, quantizer, ...: one YAML file each, built by its `_target_`) and by
 the *plain keys* below, which nodes take up by interpolation (`lr: ${lr}`). What a node takes up is what the run
-consumes: the signature of a run (signature.py) and the warnings about unused keys (checks.py) follow from it, so
-that nowhere stands a second list of which quantizer uses which key. No torch here: `--help` and faults are quick.
+consumes: the signature of a run (signature.py) and the warnings about unused keys (consistency.py) follow from it,
+so that there is no second list of which quantizer uses which key. No torch and no Hydra here: `--help` is quick.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-from hydra.core.config_store import ConfigStore
 
 NODES = (
     "model",
@@ -56,10 +54,10 @@ class Range:
             return (
                 "one of " + ", ".join(self.choices) + (", or {_target_: package.Class}" if self.or_target else "")
             )
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
+        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
         bounds = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
         limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
-        text = " ".join(part for part in (words.get(self.kind, "any value"), limits) if part)
+        text = " ".join(part for part in (kinds.get(self.kind, "any value"), limits) if part)
         return text + (" or null" if self.optional else "")
 
     def allows(self, value: Any) -> bool:
@@ -93,8 +91,8 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def shown(value: Any) -> str:
     """A value as the user types it."""
-    words = {True: "true", False: "false", None: "null"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+    texts = {True: "true", False: "false", None: "null"}
+    return texts[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def key(default: Any, help: str, kind: type, **limits: Any) -> Any:
@@ -193,4 +191,6 @@ NODE_RANGES: dict[str, Range] = {
 
 def register() -> None:
     """Make the schema known to Hydra as `schema`, the first entry of conf/config.yaml's defaults."""
+    from hydra.core.config_store import ConfigStore  # here, for a --help that needs no Hydra
+
     ConfigStore.instance().store("schema", Config)
