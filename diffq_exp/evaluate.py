@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .common.units import MB
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
@@ -77,7 +79,7 @@ def _show(path: Any, scores: dict[str, dict[str, float]], stored: Any) -> None:
     for part, values in scores.items():
         for name, value in values.items():
             print(f"{f'{part}.{name}':<20} {value:.6g}")
-    print(f"{'size_mb.file':<20} {size / 2**20:.6g}  ({size:,} bytes; {4 * entries / 2**20:.6g} MB as float32)")
+    print(f"{'size_mb.file':<20} {size / MB:.6g}  ({size:,} bytes; {4 * entries / MB:.6g} MB as float32)")
     for name, tensor in stored.tensors.items():
         print(f"{f'stored_bits.{name}':<32} {tensor.bits.float().mean():.3g}")
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .results.records import replacing
+from .common.files import replacing
 
 if TYPE_CHECKING:
     from .onnx.graph import Graph

@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
+from .common.terminal import RunConsole
 from .results.commit import git_state
 from .results.discovery import MISSING, SWEEPS, Run, Sweep, find_runs, read_sweep, read_value, runs_of
 from .results.housekeeping import leftovers, list_table, prune
@@ -21,7 +22,6 @@ from .results.plots import PANELS, draw
 from .results.points import shown
 from .results.summary import SIZES, Report, check_key, make_report
 from .results.tables import Table, counts, problem_tables, rich_table, unfinished_table, write_tables
-from .runs.display import RunConsole
 
 log = logging.getLogger("diffq_exp")
 REPORT = "report"  # inside outputs/

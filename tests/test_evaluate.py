@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 
+from diffq_exp.common.files import write_json
 from diffq_exp.evaluate import main
-from diffq_exp.results.records import write_json
 from diffq_exp.runs.build import build_data
 from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.measure import evaluate

@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..results.records import read_json
+from ..results.records import RunRecord, read_record
 from ..results.renamed import OLD_NAMES, with_targets
 from .schema import NODES, PLAIN, conf_dir
 
@@ -108,12 +108,12 @@ def _target_of(path: Path) -> Any:
 def identity(source: Path) -> str:
     """What stands for `init_from` in a signature: the source run's own, or the hash of a file's content."""
     if source.is_dir():
-        return str(read_json(source / "result.json").get("signature"))
+        return read_record(source).signature
     return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
 
 
-def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> dict[str, Any]:
-    """What a run was asked to do, as its result.json says it whether it finishes or not. hydra: Hydra's own config.
+def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> RunRecord:
+    """The record of a run before it begins: its signature and what it is to do. hydra: Hydra's own config.
 
     In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
     differ in one key, the seed say, differ in that one entry only. Nulls are left out.
@@ -124,14 +124,15 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
     if cfg.init_from is not None:
         values["init_from"] = identity(Path(cfg.init_from).expanduser())
     sources = hydra.runtime.config_sources if hydra is not None else []
-    searched = [os.path.relpath(one.path) for one in sources if one.provider == "command-line"]
-    return {
-        "seed": cfg.seed,
-        "choices": labels(cfg, choices),
-        "overrides": without(overrides, {"restart", "dry_run", "hydra"}),
-        **({"config_dir": searched[0]} if searched else {}),
-        "config": _without_nulls(values),
-    }
+    searched = [os.path.relpath(source.path) for source in sources if source.provider == "command-line"]
+    return RunRecord(
+        signature=signature(cfg),
+        seed=cfg.seed,
+        choices=labels(cfg, choices),
+        overrides=without(overrides, {"restart", "dry_run", "hydra"}),
+        config_dir=searched[0] if searched else None,
+        config=_without_nulls(values),
+    )
 
 
 def without(overrides: Iterable[str], keys: set[str]) -> list[str]:

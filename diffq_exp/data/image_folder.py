@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import Unpack
 
+from ..common.units import MB
 from .base import ImageData, Loading
 from .class_folders import open_parts, read_image
 from .decode import Target, decoded
@@ -47,7 +48,7 @@ def image_folder(
     parts = open_parts(root, names, channels)
     train = parts["train"]
     size = _size_of_first(train) if image_size is None else (image_size, image_size)
-    total_mb = sum(map(len, parts.values())) * channels * math.prod(size) / 2**20
+    total_mb = sum(map(len, parts.values())) * channels * math.prod(size) / MB
     if total_mb <= max_memory_mb:
         target = Target(channels, *size, resize=image_size is not None)
         tensors = {name: _tensors(part, target, cache_dir) for name, part in parts.items()}

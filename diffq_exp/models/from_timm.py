@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .names import nearest
+from ..common.names import hint
 from .stem import tried
 
 
@@ -25,7 +25,7 @@ def timm(
         if not pretrained:
             raise ValueError(f"timm's '{name}' points to a hub or folder: allowed only with model.pretrained=true")
     elif not library.is_model(name):
-        raise ValueError(f"timm has no model '{name}'{nearest(name, library.list_models())}")
+        raise ValueError(f"timm has no model '{name}'{hint(name, library.list_models())}")
     try:
         options = _options(library, name, num_classes, in_channels, image_size)
         model: nn.Module = library.create_model(name, pretrained=pretrained, **options)

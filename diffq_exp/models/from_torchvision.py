@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from .names import nearest
+from ..common.names import hint
 from .stem import fit_channels, tried
 
 
@@ -22,7 +22,7 @@ def torchvision(
 
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"torchvision has no classification model '{name}'{nearest(name, known)}")
+        raise ValueError(f"torchvision has no classification model '{name}'{hint(name, known)}")
     options = {"weights": "DEFAULT"} if pretrained else _options(name, num_classes, image_size)
     try:
         model: nn.Module = models.get_model(name, **options)

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..common.units import MB
 from ..stored.groups import sum_entries
 from .bits import Param
 from .kernels.autograd import SumBits
 from .kernels.dispatch import by_kernels
 from .kernels.tiles import together
 
-BITS_PER_MB = 8 * 2**20
+BITS_PER_MB = 8 * MB
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
 JOINED = 2**21  # logits that are one tensor for a while

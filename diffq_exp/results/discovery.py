@@ -7,8 +7,6 @@ less than half a second.
 
 from __future__ import annotations
 
-import difflib
-import math
 import os
 import re
 import shlex
@@ -18,94 +16,96 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .records import RESULT, is_locked, read_json
+from ..common.files import read_json
+from ..common.names import nearest
+from .headline import Headline
+from .records import RunRecord, read_record, status_of
 from .renamed import new_name, with_targets
+from .run_files import RESULT
 
 SWEEPS = ".sweeps"
 MISSING = "missing"  # status of a job that was planned and left no result
 UNREADABLE = "unreadable"
 _NOT_ENTERED = ("wandb", "report")
-_KINDS: dict[str, Any] = {  # of what a result.json may hold
-    **dict.fromkeys(("choices", "config", "data", "test", "val", "size_mb", "bits", "hardware", "versions"), dict),
-    **dict.fromkeys(("status", "signature", "run_id", "git_commit", "device", "reason", "config_dir"), str),
-    **dict.fromkeys(("seconds", "epoch", "epochs", "step"), (int, float)),
-    "overrides": list,
-}
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `status`: that of its result, or killed, missing, unreadable. `source`: the run it began from."""
+    """One run. `status`: that of its record, or killed, missing, unreadable. `source`: the run it began from."""
 
     folder: Path
-    result: dict[str, Any] = field(repr=False)
+    record: RunRecord = field(repr=False)
     status: str
     source: Run | None = field(default=None, repr=False)
 
     @property
     def signature(self) -> str:
-        return str(self.result.get("signature", ""))
+        return self.record.signature
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        return _mapping(with_targets(self.result.get("config"), new_name))
+    def config(self) -> Mapping[str, Any]:
+        config: Mapping[str, Any] = with_targets(self.record.config, new_name)
+        return config
 
     @property
-    def choices(self) -> dict[str, str]:
-        return _mapping(self.result.get("choices"))
+    def choices(self) -> Mapping[str, str]:
+        return self.record.choices
 
     @property
     def overrides(self) -> list[str]:
-        return [str(one) for one in self.result.get("overrides") or []]
+        return [str(override) for override in self.record.overrides]
 
     @property
-    def problem(self) -> tuple[str, str]:
-        """(dataset, model): the choices, and which folder or which network where a choice stands for many."""
-        root, network = self.value("dataset.root"), self.value("model.name")
-        dataset = self.choices.get("dataset", "?") + (f" {Path(root).name}" if isinstance(root, str) else "")
-        return dataset, self.choices.get("model", "?") + (f" {network}" if isinstance(network, str) else "")
+    def problem(self) -> tuple[str, str, str]:
+        """(dataset, model, name of the headline): runs of different problems are not compared.
+
+        dataset and model are the choices, with the folder or the network where a choice stands for many.
+        """
+        paths = [value for key in ("dataset.root", "dataset.path") if isinstance(value := self.value(key), str)]
+        network = self.value("model.name")
+        dataset = " ".join([self.choices.get("dataset", "?"), *(Path(path).name for path in paths)])
+        model = self.choices.get("model", "?") + (f" {network}" if isinstance(network, str) else "")
+        return dataset, model, self.headline.name
+
+    @cached_property
+    def headline(self) -> Headline:
+        return self.record.compared_by
+
+    @property
+    def score(self) -> float | None:
+        """The value of the headline on the test part."""
+        return self.record.score
 
     @property
     def seed(self) -> Any:
-        return self.result.get("seed", self.value("seed"))
-
-    @property
-    def accuracy(self) -> float | None:
-        """On the test images, 0..1."""
-        return self.number("test", "accuracy")
+        return self.value("seed") if self.record.seed is None else self.record.seed
 
     @property
     def reason(self) -> str:
-        return str(self.result.get("reason") or "")
+        return self.record.reason or ""
 
     @property
     def command(self) -> str:
         """What to type to do this run, or to go on with it."""
-        place = self.result.get("config_dir")
-        options = ["--config-dir", str(place)] if place else []
+        place = self.record.config_dir
+        options = ["--config-dir", place] if place else []
         return shlex.join(["python", "-m", "diffq_exp.train", *options, *self.overrides])
 
     def size(self, kind: str) -> float | None:
         """MB. kind: "file", "true" (the paper's formula), "float32"."""
-        return self.number("size_mb", kind)
-
-    def number(self, group: str, name: str) -> float | None:
-        value = _mapping(self.result.get(group)).get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            return None
-        return float(value)
+        return self.record.number("size_mb", kind)
 
     @cached_property
     def own(self) -> dict[str, Any]:
         """What was chosen for this run, flat: {"quantizer": "diffq", "bits": 3, "quantizer.extra_bits": 0}.
 
-        A node's entry that only names a plain key is left out. Of a job without a result: what was typed.
+        A node's entry that only names a plain key is left out. Of a job without a record: its overrides.
         """
         if self.status == MISSING:
             return {
                 key.lstrip("+"): read_value(value)
-                for key, _, value in (one.partition("=") for one in self.overrides)
+                for key, _, value in (override.partition("=") for override in self.overrides)
             }
         flat = {key: value for key, value in _flat(self.config) if not _refers(value)}
         return {**flat, **self.choices}
@@ -127,11 +127,11 @@ class Sweep:
     name: str
     command: str
     by: tuple[str, ...]
-    jobs: tuple[Run, ...]  # all of status `missing`; `runs_of` puts found runs in their places
+    jobs: tuple[Run, ...]  # all of status `missing`; `runs_of` puts the runs that exist in their places
 
 
 def find_runs(roots: Iterable[Path]) -> list[Run]:
-    """Every run below these folders, by name; of a signature that is there twice the finished, then the newest.
+    """Every run below these folders, by name; of two with the same signature the finished, then the newer run.
 
     Raises: ValueError for a root that is no folder.
     """
@@ -148,27 +148,26 @@ def read_sweep(outputs: Path, name: str) -> Sweep:
     """The record of a sweep. Raises: ValueError that names the sweeps there are, or says what is wrong with it."""
     path = outputs / SWEEPS / f"{name}.json"
     if not path.is_file():
-        raise ValueError(unknown("sweep", name, sorted(one.stem for one in path.parent.glob("*.json"))))
+        raise ValueError(unknown("sweep", name, sorted(other.stem for other in path.parent.glob("*.json"))))
     record = read_json(path)
     try:
-        jobs = tuple(Run(outputs / job["folder"], dict(job), MISSING) for job in record["jobs"])
+        jobs = tuple(Run(outputs / job["folder"], RunRecord.from_json(job), MISSING) for job in record["jobs"])
         return Sweep(record["name"], record["command"], tuple(record.get("by") or ("quantizer",)), jobs)
-    except (KeyError, TypeError) as fault:
-        raise ValueError(f"{path}: not the record of a sweep ({fault})") from fault
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not the record of a sweep ({error})") from error
 
 
 def runs_of(sweep: Sweep, runs: Sequence[Run]) -> list[Run]:
-    """The sweep's runs in its own order; a job without one stays, as `missing`."""
+    """The sweep's runs in its own order; a job without a run stays, as `missing`."""
     found = {run.signature: run for run in runs}
     return [found.get(job.signature, job) for job in sweep.jobs]
 
 
-def unknown(what: str, name: str, there_are: Sequence[str]) -> str:
-    """One line about a name that is not there."""
-    near = difflib.get_close_matches(name, there_are, n=1)
-    if near:
-        return f"no {what} {name!r}; did you mean {near[0]!r}?"
-    return f"no {what} {name!r}; there are: {', '.join(there_are) or 'none'}"
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """The message about a name that does not exist: "no sweep 'a'; did you mean 'b'?"."""
+    if near := nearest(name, known, likeness=0.6):
+        return f"no {kind} {name!r}; did you mean {near[0]!r}?"
+    return f"no {kind} {name!r}; there are: {', '.join(known) or 'none'}"
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -183,24 +182,10 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 def _read_run(folder: Path) -> Run:
     try:
-        result = read_json(folder / RESULT)
-    except (ValueError, OSError) as fault:
-        return Run(folder, {"reason": " ".join(str(fault).split())}, UNREADABLE)
-    if (odd := _odd(result)) is not None:
-        return Run(folder, {"reason": f"{folder / RESULT}: {odd}"}, UNREADABLE)
-    status = str(result.get("status"))
-    return Run(folder, result, "killed" if status == "running" and not is_locked(folder) else status)
-
-
-def _odd(result: Mapping[str, Any]) -> str | None:
-    """What in a record is not of the kind that all readers take it for; None if nothing."""
-    for key, kind in _KINDS.items():
-        if result.get(key) is not None and not isinstance(result[key], kind):
-            return f"{key} is {result[key]!r}"
-    layers = (result.get("bits") or {}).get("layers")
-    if layers is not None and not isinstance(layers, dict):
-        return f"bits.layers is {layers!r}"
-    return None
+        record = read_record(folder)
+        return Run(folder, record, status_of(folder, record) or "unknown")
+    except (ValueError, OSError) as error:
+        return Run(folder, RunRecord(reason=" ".join(str(error).split())), UNREADABLE)
 
 
 def _worth(run: Run) -> tuple[bool, float]:
@@ -210,10 +195,6 @@ def _worth(run: Run) -> tuple[bool, float]:
 def _with_source(run: Run, found: Mapping[str, Run]) -> Run:
     source = found.get(str(run.config.get("init_from")))
     return replace(run, source=source) if source is not None else run
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

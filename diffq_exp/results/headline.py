@@ -41,6 +41,11 @@ class Headline:
         return 1 if self.higher_is_better else -1
 
     @property
+    def float32_name(self) -> str:
+        """The key in a record's `test` of the value before quantization: "float32_accuracy"."""
+        return f"float32_{self.name}"
+
+    @property
     def axis(self) -> str:
         """ "accuracy, %" """
         return f"{self.label}, {self.unit}" if self.unit else self.label
@@ -63,11 +68,24 @@ class Headline:
         return {**asdict(self), "tolerances": list(self.tolerances)}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any] | None, classes: float | None = None) -> Headline:
-        """From a record's `headline`; None, as in records of before there was one: accuracy among `classes`."""
-        if record is None:
-            return cls(chance=1 / classes if classes else None)
-        known = {key: record[key] for key in cls.__dataclass_fields__ if key in record}
+    def from_json(cls, record: Any) -> Headline:
+        """Raises: ValueError with the entry that is not of its kind."""
+        if not isinstance(record, Mapping):
+            raise ValueError(f"headline is {record!r}")
+        known = {name: record[name] for name in _KINDS if name in record}
+        for name, value in known.items():
+            if not isinstance(value, _KINDS[name]):
+                raise ValueError(f"headline.{name} is {value!r}")
         if "tolerances" in known:
+            if not all(isinstance(value, (int, float)) for value in known["tolerances"]):
+                raise ValueError(f"headline.tolerances is {known['tolerances']!r}")
             known["tolerances"] = tuple(known["tolerances"])
         return cls(**known)
+
+
+_KINDS: dict[str, Any] = {  # of a headline's entries in JSON
+    **dict.fromkeys(("name", "label", "unit"), str),
+    "higher_is_better": bool,
+    "chance": (int, float, type(None)),
+    "tolerances": (list, tuple),
+}

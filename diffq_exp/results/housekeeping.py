@@ -15,8 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..common.units import MB
 from .discovery import MISSING, SWEEPS, Run, read_sweep
-from .records import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT, read_json
+from .records import RunRecord, read_record
+from .run_files import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
 from .tables import NONE, Table, counts, megabytes
 
 OF_A_RUN = {*LEFT_BY_A_RUN, LOCK, EARLIER}
@@ -54,7 +56,7 @@ def kinds(runs: Iterable[Run], head: str | None) -> dict[str, list[Run]]:
             wanted["unfinished"].append(run)
         elif run.status in ("failed", "diverged"):
             wanted["failed"].append(run)
-        elif run.status == "finished" and head is not None and run.result.get("git_commit") not in (None, head):
+        elif run.status == "finished" and head is not None and run.record.git_commit not in (None, head):
             wanted["superseded"].append(run)
     return wanted
 
@@ -89,7 +91,7 @@ def _delete(run: Run, say: Callable[[str], None]) -> int:
     folder = run.folder
     try:
         with FileLock(folder / LOCK, timeout=0):
-            if read_json(folder / RESULT) != _record(run) or _not_ours(folder):
+            if read_record(folder) != _written(run) or _not_ours(folder):
                 say(f"kept: {folder} (it changed in the meantime)")
                 return 0
             size = bytes_below(folder)
@@ -101,8 +103,8 @@ def _delete(run: Run, say: Callable[[str], None]) -> int:
     except Timeout:
         say(f"kept: {folder} (another process is at work on it)")
         return 0
-    except OSError as fault:
-        say(f"kept in part: {folder} ({fault})")
+    except (ValueError, OSError) as error:
+        say(f"kept in part: {folder} ({error})")
         return 0
     return size
 
@@ -114,8 +116,9 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _record(run: Run) -> dict[str, object]:
-    return {} if run.status == MISSING else run.result
+def _written(run: Run) -> RunRecord:
+    """The record that stands in the folder of an unchanged run."""
+    return RunRecord() if run.status == MISSING else run.record
 
 
 def _not_ours(folder: Path) -> str:
@@ -128,12 +131,12 @@ def _not_ours(folder: Path) -> str:
 
 def _line(run: Run) -> list[str]:
     here = run.folder.is_dir()
-    commit = str(run.result.get("git_commit") or "")[:7] + "*" * bool(run.result.get("git_dirty"))
-    accuracy, seconds = run.accuracy, run.result.get("seconds")
+    commit = (run.record.git_commit or "")[:7] + "*" * bool(run.record.git_dirty)
+    seconds = run.record.seconds
     return [
         run.folder.as_posix(),
         run.status,
-        NONE if accuracy is None else f"{100 * accuracy:.2f}",
+        run.headline.text(run.score),
         megabytes(run.size("file")),
         NONE if seconds is None else f"{seconds:.1f}",
         _mb(bytes_below(run.folder)) if here else NONE,
@@ -153,4 +156,4 @@ def _age(folder: Path) -> str:
 
 
 def _mb(count: int) -> str:
-    return f"{count / 2**20:.1f}"
+    return f"{count / MB:.1f}"

@@ -14,8 +14,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..common.files import replacing
 from .page_data import page_data, title_of
-from .records import replacing
 from .summary import Report
 
 MAX_BYTES = 10 * 10**6

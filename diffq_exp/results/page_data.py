@@ -12,9 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from .discovery import Run
+from .metrics import read_rows
 from .plots import accuracy_floor, styles
 from .points import Point, mean_std
-from .records import METRICS, read_rows
+from .records import RunRecord
+from .run_files import METRICS
 from .summary import Problem, Report
 
 _ORDER = ("finished", "running", "interrupted", "failed", "diverged", "killed", "missing")
@@ -119,7 +121,7 @@ def first_shown(problem: Problem) -> Point:
 
 
 def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, Any]:
-    bits = [bits for run in point.runs if (bits := run.number("bits", "mean")) is not None]
+    bits = [bits for run in point.runs if (bits := run.record.number("bits", "mean")) is not None]
     return {
         "method": point.method,
         "runs": [position[id(run)] for run in point.runs],
@@ -134,29 +136,29 @@ def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, in
 
 
 def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _Numbered) -> dict[str, Any]:
-    record = run.result
+    record = run.record
     names = [f"{key} {value}" for key in averaged if (value := run.value(key)) is not None]
-    bits = (record.get("bits") or {}).get("layers")
+    bits = record.bits.get("layers")
     return {
         "label": ", ".join(names) or run.folder.name,
         "folder": run.folder.name,
         "command": run.command,
-        "test": record["test"],
-        "val": record.get("val"),
-        "size_mb": record["size_mb"],
-        "seconds": record.get("seconds"),
-        "device": record.get("device"),
+        "test": record.test,
+        "val": record.val or None,
+        "size_mb": record.size_mb,
+        "seconds": record.seconds,
+        "device": record.device,
         "commit": _commit(record),
-        "hardware": hardware.number(_machine(record.get("hardware") or {})),
+        "hardware": hardware.number(_machine(record.hardware)),
         "layers": layers.number(list(bits)) if bits else None,
         "bits": list(bits.values()) if bits else None,
         "curves": _curves(read_rows(run.folder / METRICS)),
     }
 
 
-def _commit(record: Mapping[str, Any]) -> str | None:
-    commit = record.get("git_commit")
-    return commit and f"{commit[:10]}{', with changes' if record.get('git_dirty') else ''}"
+def _commit(record: RunRecord) -> str | None:
+    commit = record.git_commit
+    return commit and f"{commit[:10]}{', with changes' if record.git_dirty else ''}"
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
@@ -182,8 +184,8 @@ def _unfinished_data(run: Run) -> dict[str, Any]:
         "status": run.status,
         "folder": run.folder.name,
         "reason": run.reason,
-        "epoch": run.result.get("epoch"),
-        "step": run.result.get("step"),
+        "epoch": run.record.epoch,
+        "step": run.record.step,
         "command": run.command,
     }
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..common.files import replacing
 from .points import Point
-from .records import replacing
 from .summary import FLOAT32, MethodSummary, Problem, Report
 
 PANELS = 12

@@ -98,7 +98,7 @@ def _covered(key: str, averaged: Sequence[str]) -> bool:
 
 def _point(runs: Sequence[Run], kind: str, by: Sequence[str], names: Sequence[str]) -> Point:
     runs = sorted(runs, key=lambda run: (run.seed if isinstance(run.seed, int) else 0, run.folder.name))
-    accuracy, accuracy_std = mean_std([run.accuracy for run in runs if run.accuracy is not None])
+    accuracy, accuracy_std = mean_std([run.score for run in runs if run.score is not None])
     size, size_std = mean_std([size for run in runs if (size := run.size(kind)) is not None])
     keys = {name: runs[0].own[name] for name in names if name in runs[0].own}
     return Point(method(runs[0], by), tuple(runs), accuracy, accuracy_std, size, size_std, keys)

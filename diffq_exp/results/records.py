@@ -1,123 +1,134 @@
-"""The records that a run leaves: result.json and metrics.jsonl, written so that no reader ever sees half a file."""
+"""The record of a run, result.json: the one definition of what stands in it, for all who write or read it.
+
+Statuses in a file: running, finished, diverged, interrupted, failed, killed. A record is written when a run begins
+and again when it ends, so `running` in a folder without a lock means that the process was killed.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from filelock import FileLock, Timeout
-
-RESULT = "result.json"
-METRICS = "metrics.jsonl"
-LOCK = ".lock"
-LOG = "train.log"
-MODEL = "model.safetensors"
-EARLIER = ".earlier"  # where restart=true puts what a run left, until it is done again
-LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, "checkpoint.pt", ".hydra", "wandb")
+from ..common.files import read_json, write_json
+from .headline import Headline
+from .run_files import RESULT, is_locked
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write beside `path`, then rename: the old file stays whole until the new one is, on the disk too.
+@dataclass(frozen=True)
+class RunRecord:
+    """A run's record. What a run has not come to is None or empty, and is left out of the file.
 
-    Of a failed write nothing is left. A link is followed. Raises: OSError for what is there and no regular file.
+    signature, seed, choices, overrides, config_dir, config: what the run was to do (command/signature.py).
+    device, git_commit, git_dirty, versions, hardware: where and with what it ran.
+    data: {"name", the number of examples of "train", "val", "test", and facts such as "classes"}.
+    test, val: {score: value} of the stored network; test also has `float32_<headline>` of the trained weights.
+    size_mb: {"file", "packed", "true", "soft", "float32"}; bits: {"mean", "min", "max", "layers"}.
+    epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is a folder or a device, not a file that can be replaced")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+    status: str = ""
+    signature: str = ""
+    run_id: str | None = None
+    seed: int | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    headline: Headline | None = None
+    test: Mapping[str, float | None] = field(default_factory=dict)
+    val: Mapping[str, float | None] = field(default_factory=dict)
+    size_mb: Mapping[str, float | None] = field(default_factory=dict)
+    bits: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    epoch: float | None = None
+    step: float | None = None
+    seconds: float | None = None
+    ended: str | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunRecord:
+        """Raises: ValueError with the name of an entry that is not of its kind. Unknown entries are left out."""
+        known = {name: values[name] for name in _kinds() if values.get(name) is not None}
+        for name, kinds in _kinds().items():
+            if name != "headline" and name in known and not isinstance(known[name], kinds):
+                raise ValueError(f"{name} is {known[name]!r}")
+        layers = known.get("bits", {}).get("layers")
+        if layers is not None and not isinstance(layers, dict):
+            raise ValueError(f"bits.layers is {layers!r}")
+        if "headline" in known:
+            known["headline"] = Headline.from_json(known["headline"])
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.headline is not None:
+            values["headline"] = self.headline.to_json()
+        return {name: value for name, value in values.items() if value is not None and value not in ("", {}, [])}
+
+    @property
+    def compared_by(self) -> Headline:
+        """The headline; that of records of before there were any is accuracy."""
+        classes = self.number("data", "classes")
+        return self.headline or Headline(chance=1 / classes if classes and classes >= 1 else None)
+
+    @property
+    def score(self) -> float | None:
+        """The value of the headline on the test part."""
+        return self.number("test", self.compared_by.name)
+
+    def number(self, group: str, name: str) -> float | None:
+        """A finite number, number("test", "accuracy") say; None where there is none."""
+        value = getattr(self, group).get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return None
+        return float(value)
+
+
+@cache
+def _kinds() -> dict[str, tuple[type, ...]]:
+    """The classes that each entry of a record may have in JSON, from the annotations of RunRecord."""
+    return {name: _classes(hint) for name, hint in get_type_hints(RunRecord).items()}
+
+
+def _classes(hint: Any) -> tuple[type, ...]:
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    classes = tuple(get_origin(part) or part for part in parts)
+    return (*classes, int) if float in classes else classes
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record in a run's folder as it was written, an empty one where there is none.
+
+    Raises: ValueError with the path of a record that is damaged; OSError.
+    """
+    path = folder / RESULT
+    values = read_json(path)
     try:
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        return RunRecord.from_json(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write one JSON object, readable by a person; numbers that are not finite become null."""
-    with replacing(path) as file:
-        file.write(json.dumps(_finite(values), indent=2).encode() + b"\n")
+def write_record(folder: Path, record: RunRecord) -> None:
+    write_json(folder / RESULT, record.to_json())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, {} where there is no file. Raises: ValueError naming a file that is none."""
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as fault:
-        raise ValueError(f"{path}: not JSON ({fault})") from fault
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
-    return values
+def status_of(folder: Path, record: RunRecord | None = None) -> str:
+    """The status of a run, "" without a record: `killed` where it says running and no process has the lock.
 
-
-def status_of(path: Path) -> str | None:
-    """The status of a run's folder, None without one; `killed` where it says running and nobody holds the lock."""
-    status = read_json(path / RESULT).get("status")
-    return "killed" if status == "running" and not is_locked(path) else status
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process is at work in a run's folder; `running` in a result with a free lock means killed."""
-    if not (path / LOCK).exists():
-        return False
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a disk that is only read: nobody works there
-        return False
-    lock.release()
-    return False
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_bytes().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Make a metrics.jsonl hold exactly these rows."""
-    with replacing(path) as file:
-        for row in rows:
-            file.write(_line(row))
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one row, down to the disk."""
-    with open(path, "ab") as file:
-        file.write(_line(row))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(_finite(row)).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no nan and no infinity: they become null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value
+    record: what stands in the folder, if it was read already.
+    """
+    status = (read_record(folder) if record is None else record).status
+    return "killed" if status == "running" and not is_locked(folder) else status

@@ -128,21 +128,26 @@ def _fault(run: Run, size: str) -> str | None:
         return None
     if not (run.config and run.choices):
         return "its result.json has no config, as those of older versions"
-    if run.accuracy is None:
+    if run.score is None:
         return "its result.json has no test accuracy"
     if not all((run.size(kind) or 0) > 0 for kind in (size, "float32")):
         return f"its result.json has no size_mb.{size} or no size_mb.float32"
     return (
         None
-        if (run.number("data", "classes") or 0) >= 1
+        if (run.record.number("data", "classes") or 0) >= 1
         else "its result.json does not say how many classes there are"
     )
 
 
 def _problem(
-    dataset: str, model: str, runs: Sequence[Run], points: Sequence[Point], sizes: Sequence[float] | None
+    dataset: str,
+    model: str,
+    headline: str,
+    runs: Sequence[Run],
+    points: Sequence[Point],
+    sizes: Sequence[float] | None,
 ) -> Problem:
-    chance = 1 / max(run.number("data", "classes") or 1 for run in runs)
+    chance = 1 / max(run.record.number("data", "classes") or 1 for run in runs)
     float32_mb = max(run.size("float32") or 0 for run in runs)
     float32 = _float32(runs, points)
     if sizes is None:
@@ -177,7 +182,7 @@ def _float32(runs: Sequence[Run], points: Sequence[Point]) -> Baseline | None:
     sources = {
         str(run.config.get("init_from", run.seed)): accuracy
         for run in runs
-        if run.value("quantizer.training.after") and (accuracy := run.number("test", "float32_accuracy"))
+        if run.value("quantizer.training.after") and (accuracy := run.record.number("test", "float32_accuracy"))
     }
     if not sources:
         return None

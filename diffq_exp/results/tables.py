@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.files import replacing
 from .discovery import Run
 from .plots import SIZE_LABEL, styles
 from .points import Point, shown
-from .records import replacing
 from .summary import HYPERVOLUME_UNIT, WITHIN, Problem, Report, keys_that_vary
 
 NONE = "-"
@@ -202,10 +202,10 @@ def run_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
     header = ["folder", "signature", "run_id", "status", *names, *map(".".join, scores), *_PLAIN, "command"]
     rows = []
     for run in runs:
-        row = [run.folder.as_posix(), run.signature, run.result.get("run_id"), run.status]
+        row: list[Any] = [run.folder.as_posix(), run.signature, run.record.run_id, run.status]
         row += [_plain(run.value(key)) for key in chosen]
-        row += [run.number(group, name) for group, name in scores]
-        rows.append([*row, *(run.result.get(name) for name in _PLAIN), run.command])
+        row += [run.record.number(group, name) for group, name in scores]
+        rows.append([*row, *(getattr(run.record, name) for name in _PLAIN), run.command])
     return header, rows
 
 

@@ -21,7 +21,7 @@ from ..tracking.wandb_tracker import WandbTracker
 from .discovery import Run
 from .plots import PANELS, SIZE_LABEL, Style, styles
 from .points import Point
-from .records import RESULT
+from .run_files import RESULT
 from .summary import MethodSummary, Problem, Report
 from .tables import percent, run_rows
 

@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer
 from ..quant.size import Size
@@ -105,7 +106,7 @@ def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Quantizer | None:
     if not quantizer.quantized_names:
         quantizer.detach()
         name, largest = max(model.named_parameters(), key=lambda item: item[1].numel())
-        size = 4 * largest.numel() / 2**20
+        size = 4 * largest.numel() / MB
         raise UserError(
             f"nothing is left to quantize with min_size={cfg.min_size:g} MB and exclude={list(cfg.exclude)}: "
             f"the largest parameter is {name!r} with {size:.4g} MB"

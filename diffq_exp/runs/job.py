@@ -32,11 +32,11 @@ class RunJob:
         foreground the job of a sweep waits for that process, and a run of its own is refused.
         """
         with uncollected("torch"):
+            from ..common.terminal import log_to_console, log_to_file_only
             from ..training.stopping import hand_on
-            from .display import log_to_console, log_to_nobody
             from .run import IfBusy, run
 
-        (log_to_nobody if background else log_to_console)()
+        (log_to_file_only if background else log_to_console)()
         hydra: Any = HydraConfig.get()
         request = Request(
             choices={group: name for group, name in hydra.runtime.choices.items() if name is not None},

@@ -20,11 +20,11 @@ from torch import nn
 from .. import storage
 from ..command.schema import conf_dir
 from ..data import Data
-from ..results.records import MODEL, status_of
+from ..results.records import status_of
 from ..results.renamed import new_name
+from ..results.run_files import CHECKPOINT, MODEL
 from ..stored.network import StoredModel, check_fit, write_into
 from ..training.checkpoint import load_checkpoint
-from ..training.trainer import CHECKPOINT
 from .build import accepted
 
 GROUPS = ("model", "dataset", "task")

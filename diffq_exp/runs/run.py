@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +19,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..command.request import Request
 from ..command.schema import conf_dir
-from ..command.signature import only_afterwards, record_of, run_name, signature, unused_keys, without
-from ..results.records import LOG, MODEL, RESULT, read_json
+from ..command.signature import only_afterwards, record_of, run_name, unused_keys, without
+from ..common.terminal import FileLog
+from ..results.records import RunRecord, read_record
+from ..results.run_files import CHECKPOINT, LOG, MODEL
 from ..training.stopping import Diverged, Interrupted, StopFlag
-from ..training.trainer import CHECKPOINT
 from .build import pick_device
-from .display import FileLog, show_result
+from .display import show_result
 from .machine import describe_machine, prepare_torch
 from .run_folder import FolderBusy, FolderError, RunFolder
 from .session import Session
@@ -38,7 +40,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
 
     if_busy: where another process is at work on the run, "refuse", "wait" for it, or "raise" FolderBusy.
     """
-    name, record = signature(cfg), record_of(cfg, request.choices, request.overrides, request.hydra)
+    record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
         fault = None
         if only_afterwards(cfg) and cfg.init_from is None:
@@ -49,7 +51,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
                 fault = f"its float32 network, {source}, did not finish"
             with open_dict(cfg):
                 cfg.init_from = str(source)
-        with RunFolder(folder, name, wait=if_busy == "wait") as held:
+        with RunFolder(folder, record.signature, wait=if_busy == "wait") as held:
             if cfg.restart and "SLURM_RESTART_COUNT" not in os.environ:  # a job queued again began anew already
                 held.set_aside()
             if fault is not None:
@@ -65,10 +67,10 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
         return MISTAKE
 
 
-def _fail(reason: str, folder: RunFolder, record: dict[str, Any]) -> int:
+def _fail(reason: str, folder: RunFolder, record: RunRecord) -> int:
     """Record a run that cannot begin."""
     log.error(f"failed: {reason}")
-    folder.write_result({"status": "failed", **record, "reason": reason})
+    folder.write_record(replace(record, status="failed", reason=reason))
     return FAILED
 
 
@@ -80,7 +82,7 @@ def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy)
         plain.restart = False
     choices = {**request.choices, "quantizer": "none"}
     source = folder.parent / run_name(plain, choices)
-    if read_json(source / RESULT).get("status") == "finished":
+    if read_record(source).status == "finished":
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
@@ -88,41 +90,41 @@ def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy)
     return run(plain, source, Request(choices, overrides), if_busy), source
 
 
-def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: dict[str, Any]) -> int:
+def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRecord) -> int:
     """Do what is left of a run whose folder is held."""
     device = pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
-    earlier, machine = folder.result(), describe_machine(device)
-    if earlier.get("status") == "diverged" or (
-        earlier.get("status") == "finished" and (folder.path / MODEL).is_file()
-    ):
-        if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run has to hear the numbers
-            Session(cfg, folder, request.choices, device, StopFlag(), earlier["run_id"]).tell_again(earlier)
-        return _tell_again(earlier, folder, machine["git_commit"])
-    run_id = earlier.get("run_id") or f"{folder.signature}-{secrets.token_hex(4)}"
-    result: dict[str, Any] = {"status": "running", "run_id": run_id, **record, **machine}
-    folder.write_result({**result, "seconds": earlier.get("seconds", 0.0)})
+    earlier, machine = folder.record(), describe_machine(device)
+    if earlier.status == "diverged" or (earlier.status == "finished" and (folder.path / MODEL).is_file()):
+        if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run needs the numbers
+            Session(cfg, folder, request.choices, device, StopFlag(), earlier).track_again()
+        return _show_again(earlier, folder, machine["git_commit"])
+    run_id = earlier.run_id or f"{folder.signature}-{secrets.token_hex(4)}"
+    before = earlier.seconds or 0.0
+    record = replace(record, status="running", run_id=run_id, seconds=before, **machine)
+    folder.write_record(record)
     folder.write_config(cfg, request)
     started = time.monotonic()
     code = FAILED
     with FileLog(folder.path / LOG), StopFlag() as stop:
-        session = Session(cfg, folder, request.choices, device, stop, run_id)
+        session = Session(cfg, folder, request.choices, device, stop, record)
         try:
-            result |= session.run()
+            record = session.run()
             code = FINISHED
-        except BaseException as fault:
-            code, ending = _ending(fault, stop, folder.path)
-            result |= ending
+        except BaseException as error:
+            code, ending = _ending(error, stop, folder.path)
+            record = replace(record, **ending)
         finally:
-            result["seconds"] = round(earlier.get("seconds", 0.0) + time.monotonic() - started, 2)
-            result["ended"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            seconds = round(before + time.monotonic() - started, 2)
+            ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            record = replace(record, seconds=seconds, ended=ended)
             try:
-                folder.write_result(result)
+                folder.write_record(record)
             finally:
-                session.close(result, code)
+                session.close(record, code)
         if code == FINISHED:
             folder.drop_earlier()
-            show_result(result, folder.path)
+            show_result(record, folder.path)
     return code
 
 
@@ -144,12 +146,12 @@ def _ending(fault: BaseException, stop: StopFlag, folder: Path) -> tuple[int, di
     return MISTAKE if expected else FAILED, {"status": "failed", "reason": reason}
 
 
-def _tell_again(result: dict[str, Any], folder: RunFolder, commit: str | None) -> int:
+def _show_again(record: RunRecord, folder: RunFolder, commit: str | None) -> int:
     """Show the result of a run that ended already."""
-    by = "" if result.get("git_commit") == commit else f" by commit {str(result.get('git_commit'))[:10]}"
-    if result["status"] == "diverged":
-        log.error(f"{folder.path} diverged already{by}: {result['reason']}; restart=true does it again")
+    by = "" if record.git_commit == commit else f" by commit {str(record.git_commit)[:10]}"
+    if record.status == "diverged":
+        log.error(f"{folder.path} diverged already{by}: {record.reason}; restart=true does it again")
         return FAILED
     log.info(f"{folder.path} is finished already{by}; restart=true does it again")
-    show_result(result, folder.path)
+    show_result(record, folder.path)
     return FINISHED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from ..command.request import Request
-from ..results.records import EARLIER, LEFT_BY_A_RUN, LOCK, LOG, RESULT, read_json, write_json
+from ..results.records import RunRecord, read_record, write_record
+from ..results.run_files import EARLIER, LEFT_BY_A_RUN, LOCK, LOG
 
 
 class FolderError(RuntimeError):
@@ -60,10 +62,10 @@ class RunFolder:
         """Refuse a folder that is not this run's, before anything in it is touched."""
         if not self.path.is_dir():
             raise FolderError(f"{self.path} is not a folder")
-        held = self.result().get("signature")
-        if held is None and any(item.name not in (LOCK, EARLIER, LOG) for item in self.path.iterdir()):
+        held = self.record().signature
+        if not held and any(item.name not in (LOCK, EARLIER, LOG) for item in self.path.iterdir()):
             raise FolderError(f"{self.path} is no folder of a run, and not empty; choose another")
-        if held not in (None, self.signature):
+        if held not in ("", self.signature):
             raise FolderError(
                 f"{self.path} holds the run {held}, this one is {self.signature}; choose another folder"
             )
@@ -71,12 +73,12 @@ class RunFolder:
     def __exit__(self, *exc: Any) -> None:
         self._lock.release()
 
-    def result(self) -> dict[str, Any]:
-        """The run's result.json, {} when it has none yet."""
-        return read_json(self.path / RESULT)
+    def record(self) -> RunRecord:
+        """The run's record, an empty one where it has none yet."""
+        return read_record(self.path)
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        write_json(self.path / RESULT, {**result, "signature": self.signature})
+    def write_record(self, record: RunRecord) -> None:
+        write_record(self.path, replace(record, signature=self.signature))
 
     def set_aside(self) -> None:
         """Move what an earlier run left into .earlier/, its result first; other files stay."""
@@ -104,12 +106,13 @@ class RunFolder:
             (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(values))
 
 
-def record_death(path: Path, signature: str, record: dict[str, Any], reason: str) -> None:
-    """Say in the result of a run whose process died what it died of; nothing where the run had ended before.
+def record_death(path: Path, planned: RunRecord, reason: str) -> None:
+    """Write `killed` and the reason into the record of a run whose process died, unless the run had ended before.
 
-    record: what it was asked to do, for a run that died before it could write it.
+    planned: the record of a run that died before it could write one.
     """
-    with RunFolder(path, signature) as held:
-        result = held.result() or {"status": "running", **record}
-        if result["status"] == "running":
-            held.write_result({**result, "status": "killed", "reason": reason})
+    with RunFolder(path, planned.signature) as held:
+        record = held.record()
+        if record.status in ("", "running"):
+            record = record if record.status else planned
+            held.write_record(replace(record, status="killed", reason=reason))

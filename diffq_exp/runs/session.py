@@ -6,6 +6,7 @@ The scores that a run reports are those of the file it leaves, read back into a 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from torch import nn
 
 from .. import storage
 from ..command.signature import only_afterwards
+from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer
-from ..results.records import METRICS, MODEL, read_rows
+from ..results.metrics import read_rows
+from ..results.records import RunRecord
+from ..results.run_files import METRICS, MODEL
 from ..stored.network import StoredModel, write_into
 from ..tasks import Task
 from ..training.measure import evaluate
-from ..training.size_record import MB, float32_mb, size_row
+from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Settings, Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
@@ -58,15 +62,15 @@ class Session:
         choices: dict[str, str],
         device: torch.device,
         stop: StopFlag,
-        run_id: str,
+        record: RunRecord,
     ) -> None:
         self.cfg, self.folder, self.choices, self.device = cfg, folder, choices, device
-        self.stop, self.run_id = stop, run_id
-        self.display = Display(cfg.epochs)
+        self.stop, self.record = stop, record
+        self.display: Display | None = None
         self.tracker: Any = None
 
-    def run(self) -> dict[str, Any]:
-        """Do all of it; -> the fields of result.json. Raises: Diverged, Interrupted, ValueError, ..."""
+    def run(self) -> RunRecord:
+        """Do all of it; -> the record of the finished run. Raises: Diverged, Interrupted, ValueError, ..."""
         cfg = self.cfg
         self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
@@ -74,7 +78,8 @@ class Session:
         if cfg.init_from is not None:
             load_weights(model, Path(cfg.init_from).expanduser())
         task = build_task(cfg, data)
-        self.display.shows(task.headline(data), data.unit)
+        self.record = replace(self.record, headline=task.headline(data))
+        self.display = Display(cfg.epochs, task.headline(data), data.unit)
         optimizers, quantizer = build_optimizers(cfg, model)
         size = build_size(cfg)
         storage.check_storable(quantizer if quantizer is not None else model)
@@ -89,7 +94,7 @@ class Session:
             self._settings(),
             device=self.device,
             folder=self.folder.path,
-            run_id=self.run_id,
+            run_id=self.record.run_id or "",
             listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
             penalty=build_penalty(cfg, size),
             size=size,
@@ -125,7 +130,7 @@ class Session:
 
     def _measure(
         self, data: Data, model: nn.Module, quantizer: Quantizer | None, task: Task, trainer: Trainer
-    ) -> dict[str, Any]:
+    ) -> RunRecord:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
         options = self.cfg.storage
@@ -135,19 +140,21 @@ class Session:
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
         fresh.load_state_dict(weights)
-        headline = task.headline(data)
-        result: dict[str, Any] = {"status": "finished", "epochs": trainer.settings.epochs, "data": _describe(data)}
-        result["headline"] = headline.to_json()
-        float32 = evaluate(fresh, data.test, task)
+        headline, float32 = task.headline(data), evaluate(fresh, data.test, task)
         read_back(path, fresh, stored)
-        result["test"] = evaluate(fresh, data.test, task)
-        result["test"][f"float32_{headline.name}"] = float32.get(headline.name)
-        if data.val is not None:
-            result["val"] = evaluate(fresh, data.val, task)
-        result |= size_row(model, quantizer, trainer.size)
-        sizes = {"packed": stored.packed_bytes() / MB, "file": size / MB}
-        result["size_mb"] |= {"float32": float32_mb(model, learned), **sizes}
-        return result
+        test: dict[str, float | None] = {**evaluate(fresh, data.test, task)}
+        sizes = size_row(model, quantizer, trainer.size)
+        sizes["size_mb"] |= {"float32": float32_mb(model, learned)}
+        sizes["size_mb"] |= {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        return replace(
+            self.record,
+            status="finished",
+            epochs=trainer.settings.epochs,
+            data=_describe(data),
+            test={**test, headline.float32_name: float32.get(headline.name)},
+            val=evaluate(fresh, data.val, task) if data.val is not None else {},
+            **sizes,
+        )
 
     def _fresh_model(self, data: Data) -> nn.Module:
         cfg = self.cfg.copy()
@@ -155,19 +162,20 @@ class Session:
             cfg.model.pretrained = False  # every weight comes from the run
         return build_model(cfg, data, self.device).eval()
 
-    def tell_again(self, result: dict[str, Any]) -> None:
-        """Hand a run that had ended to the tracker: to the agent of a W&B sweep it is a trial as any other."""
+    def track_again(self) -> None:
+        """Track a run that had ended before: to the agent of a W&B sweep it is a trial as any other."""
         self.tracker = build(self.cfg.tracking)
         rows = read_rows(self.folder.path / METRICS)
-        TrackerListener(self.tracker, self.folder, self._config()).started(self.run_id, rows)
-        self.close(result, 0 if result["status"] == "finished" else 1)
+        TrackerListener(self.tracker, self.folder, self._config()).started(self.record.run_id or "", rows)
+        self.close(self.record, 0 if self.record.status == "finished" else 1)
 
-    def close(self, result: dict[str, Any], code: int) -> None:
+    def close(self, record: RunRecord, code: int) -> None:
         """End the display and the tracker, whatever happened."""
-        self.display.close()
+        if self.display is not None:
+            self.display.close()
         path = self.folder.path / MODEL
         if self.tracker is not None:
-            self.tracker.finish(result, path if result["status"] == "finished" else None, code)
+            self.tracker.finish(record.to_json(), path if record.status == "finished" else None, code)
             if self.tracker.url_or_dir is not None:
                 log.info(f"W&B: {self.tracker.url_or_dir}")
 

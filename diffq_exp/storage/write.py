@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..results.records import replacing
+from ..common.files import replacing
 from ..stored.grids import Stored, check_stored
 from ..stored.network import StoredModel, StoresModel, describe, owner_of
 from ..stored.packing import Bytes

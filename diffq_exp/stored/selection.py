@@ -9,7 +9,9 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-ENTRIES_PER_MB = 2**20 / 4  # float32
+from ..common.units import MB
+
+ENTRIES_PER_MB = MB / 4  # float32
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from math import inf
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from ..runs.display import console
+from ..common.terminal import console
+from ..results.records import RunRecord
 
 log = logging.getLogger("diffq_exp")
 
@@ -29,7 +31,7 @@ class SweepDisplay:
         self.jobs, self.n_jobs = jobs, n_jobs
         self.done, self.failed, self.running = 0, 0, 0
         self.began = time.monotonic()
-        self.best: dict[str, Any] = {}
+        self.best: RunRecord | None = None
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
             console=console, transient=True, disable=not console.is_terminal,
@@ -53,14 +55,15 @@ class SweepDisplay:
         self.running -= 1
         self.refresh()
 
-    def ended(self, words: str, status: str, result: dict[str, Any], reason: str, ran: bool = True) -> None:
+    def ended(self, overrides: str, status: str, record: RunRecord, reason: str, ran: bool = True) -> None:
+        """ran: False for a job that another process had done in the meantime."""
         self.running -= ran
         self.done += 1
         self.failed += status not in ("finished", "interrupted")
-        parts = [f"[{self.done:>{len(str(self.jobs))}}/{self.jobs}]", f"{status:<8}", words]
+        parts = [f"[{self.done:>{len(str(self.jobs))}}/{self.jobs}]", f"{status:<8}", overrides]
         if status == "finished":
-            parts += [_marks(result), duration(result["seconds"])]
-            self.best = max(self.best, result, key=_goodness)
+            parts += [_marks(record), duration(record.seconds or 0.0)]
+            self.best = record if self.best is None else max(self.best, record, key=_goodness)
         elif reason:
             parts.append(f": {reason}")
         (log.info if status == "finished" else log.error)("  ".join(part for part in parts if part))
@@ -77,11 +80,11 @@ class SweepDisplay:
         return (time.monotonic() - self.began) / self.done * (self.jobs - self.done)
 
 
-def _marks(result: dict[str, Any]) -> str:
-    return f"{result.get('test', {}).get('accuracy') or 0:.4f}  {result['size_mb']['file']:.4f} MB"
+def _marks(record: RunRecord) -> str:
+    return f"{record.score or 0:.4f}  {record.size_mb.get('file') or 0:.4f} MB"
 
 
-def _goodness(result: dict[str, Any]) -> tuple[float, float]:
-    """The more accurate is better, of equals the smaller."""
-    accuracy = result.get("test", {}).get("accuracy")
-    return (-1.0 if accuracy is None else accuracy), -result.get("size_mb", {}).get("file", 0.0)
+def _goodness(record: RunRecord) -> tuple[float, float]:
+    """The better headline is better, of equals the smaller network."""
+    goodness = -inf if record.score is None else record.compared_by.goodness(record.score)
+    return goodness, -(record.size_mb.get("file") or 0.0)

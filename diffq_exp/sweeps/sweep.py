@@ -20,10 +20,12 @@ from statistics import median
 from typing import Any
 
 from ..command.compose import Job
+from ..common.files import write_json
+from ..common.terminal import log_to_console
 from ..report import report_sweep
 from ..results.discovery import SWEEPS, Run, find_runs
-from ..results.records import MODEL, RESULT, read_json, status_of, write_json
-from ..runs.display import log_to_console
+from ..results.records import read_record, status_of
+from ..results.run_files import MODEL
 from .cores import jobs_at_once
 from .progress import duration
 
@@ -79,9 +81,10 @@ class Sweep:
 def status(job: Job) -> str:
     """The status of a job's run: "missing" where there is none, or another's, or where its network is gone."""
     try:
-        if read_json(job.folder / RESULT).get("signature", job.signature) != job.signature:
+        record = read_record(job.folder)
+        if record.signature not in ("", job.signature):
             return "missing"
-        found = status_of(job.folder) or "missing"
+        found = status_of(job.folder, record) or "missing"
     except (ValueError, OSError):
         return "unreadable"
     return "missing" if found == "finished" and not (job.folder / MODEL).is_file() else found
@@ -136,9 +139,9 @@ def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, st
 
 def _reason(folder: Path) -> str | None:
     try:
-        return read_json(folder / RESULT).get("reason")
-    except (ValueError, OSError) as fault:
-        return str(fault)
+        return read_record(folder).reason
+    except (ValueError, OSError) as error:
+        return str(error)
 
 
 # ---- before it runs ---------------------------------------------------------------------------------------------
@@ -162,8 +165,9 @@ def expected_time(jobs: Sequence[Job], runs: Sequence[Run]) -> str:
     """A sentence on how long the jobs will take, by the finished runs of the same data, network and epochs."""
     known: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
-        if isinstance(seconds := run.result.get("seconds"), (int, float)):
-            known.setdefault((*map(run.choices.get, ("dataset", "model")), run.value("epochs")), []).append(seconds)
+        if (taken := run.record.seconds) is not None:
+            key = (run.choices.get("dataset"), run.choices.get("model"), run.value("epochs"))
+            known.setdefault(key, []).append(taken)
     chosen = [(job.cfg, job.cfg.hydra.runtime.choices) for job in jobs]
     keys = [(choices.dataset, choices.model, cfg.epochs) for cfg, choices in chosen]
     seconds = [median(known[key]) for key in keys if key in known]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..common.units import MB
 from .segment import Segment, bytes_on_disk
 
 _logger = logging.getLogger(__name__)
@@ -188,4 +189,4 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _megabytes(file: Path | None) -> float:
-    return file.stat().st_size / 2**20 if file is not None and file.is_file() else 0.0
+    return file.stat().st_size / MB if file is not None and file.is_file() else 0.0

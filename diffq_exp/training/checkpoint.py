@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..results.records import replacing
+from ..common.files import replacing
 
 PARTS = ("run_id", "place", "sums", "model", "optimizers", "scaler", "rng")
 

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.units import MB
 from ..quant.quantizer import Quantizer
 from ..quant.size import Size
-
-MB = 2**20
 
 
 def float32_mb(model: nn.Module, learned: set[str] | frozenset[str] = frozenset()) -> float:

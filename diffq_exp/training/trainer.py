@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from ..data import Data
 from ..quant.quantizer import Quantizer
 from ..quant.size import FormulaSize, Size
-from ..results.records import METRICS, append_row, read_rows, write_rows
+from ..results.metrics import append_row, read_rows, write_rows
+from ..results.run_files import CHECKPOINT, METRICS
 from ..tasks import Task, as_task
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .measure import Sums, evaluate
@@ -35,7 +36,6 @@ from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
 READ_EVERY = 50  # steps between two looks at the sums on the device
-CHECKPOINT = "checkpoint.pt"
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -132,7 +132,7 @@ class ProcessLauncher(Launcher):
             if not stopping:
                 record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.words, job.cfg.hydra)
                 try:
-                    record_death(job.folder, job.signature, record, reason)
+                    record_death(job.folder, record, reason)
                 except (FolderError, ValueError, OSError) as fault:
                     reason += f"; {fault}"
         except Exception as fault:  # of Hydra or pebble, before or after the run
@@ -143,17 +143,17 @@ class ProcessLauncher(Launcher):
         return []
 
     def _note(self, waiting: _Waiting, job: Any, status: str, reason: str, ran: bool = True) -> None:
-        from diffq_exp.results.records import RESULT, read_json
+        from diffq_exp.results.records import RunRecord, read_record
 
-        result = read_json(job.folder / RESULT) if status != "unreadable" else {}
+        record = read_record(job.folder) if status != "unreadable" else RunRecord()
         self.reasons[job.folder] = reason
         words = " ".join(waiting.words) or "the defaults"
-        self._display.ended(words, status, result, result.get("reason") or reason, ran)
+        self._display.ended(words, status, record, record.reason or reason, ran)
 
 
 def _first_free(queue: deque[_Waiting]) -> _Waiting | None:
     """Take the first job out of the queue that no other process is known to be at work on."""
-    from diffq_exp.results.records import is_locked
+    from diffq_exp.results.run_files import is_locked
 
     for _ in range(len(queue)):
         waiting = queue.popleft()

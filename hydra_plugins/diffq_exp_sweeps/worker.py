@@ -28,7 +28,7 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
     hydra: pickled, since its resolvers are functions made in functions: (state, context, task function, config).
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run takes it, where nobody else has
-    from diffq_exp.results.records import LOG
+    from diffq_exp.results.run_files import LOG
 
     _write_to(folder / LOG)
     if gpu is not None:

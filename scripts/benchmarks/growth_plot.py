@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffq_exp.results.records import replacing
+from diffq_exp.common.files import replacing
 
 LOOKS: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in the report's plots
     "here": {"color": "#D55E00", "marker": "o", "label": "diffq_exp"},

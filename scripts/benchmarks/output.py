@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from diffq_exp.results.records import replacing, write_json
+from diffq_exp.common.files import replacing, write_json
 from diffq_exp.runs.machine import describe_machine
 
 from .common import SKIPPED, Context, Part, Row

@@ -11,7 +11,7 @@ import pytest
 
 from diffq_exp.command.check import Plan, check
 from diffq_exp.command.schema import PLAIN, Config, conf_dir
-from diffq_exp.results.records import write_json
+from diffq_exp.common.files import write_json
 from diffq_exp.train import main
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffq_exp.command.schema import conf_dir, register
 from diffq_exp.command.signature import register_resolver, run_name, signature
-from diffq_exp.results.records import write_json
+from diffq_exp.common.files import write_json
 
 
 @cache

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq_exp.results.records import write_json, write_rows
+from diffq_exp.common.files import write_json
+from diffq_exp.results.metrics import write_rows
 
 FLOAT32_MB = 1.067
 LAYERS = ("conv2.weight", "conv3.weight", "conv4.weight", "conv5.weight")

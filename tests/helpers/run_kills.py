@@ -52,7 +52,7 @@ def _stamp() -> list[int]:
 
 def left() -> dict[str, object]:
     """What the run's folder says."""
-    from diffq_exp.results.records import is_locked
+    from diffq_exp.results.run_files import is_locked
 
     (folder,) = Path("outputs").iterdir()
     rows = folder / "metrics.jsonl"

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 from helpers.run_configs import rows_of
 
-from diffq_exp.results.records import RESULT, read_json
+from diffq_exp.common.files import read_json
+from diffq_exp.results.run_files import RESULT
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 240  # for anything on a crowded machine

@@ -9,6 +9,7 @@ from filelock import FileLock
 from helpers.made_runs import made_run, made_sweep
 
 from diffq_exp.results.discovery import Run, find_runs, read_sweep, read_value, runs_of
+from diffq_exp.results.records import RunRecord
 from diffq_exp.results.summary import make_report
 
 
@@ -59,8 +60,8 @@ def test_running_with_a_free_lock_was_killed(tmp_path):
 def test_what_is_read_of_a_run(tmp_path):
     made_run(tmp_path, ["quantizer=diffq", "penalty=3", "seed=2", "quantizer.extra_bits=1"], accuracy=0.9, mb=0.1)
     (run,) = find_runs([tmp_path])
-    assert (run.accuracy, run.size("file"), run.size("float32"), run.seed) == (0.9, 0.1, 1.067, 2)
-    assert run.problem == ("digits", "digits_cnn")
+    assert (run.score, run.size("file"), run.size("float32"), run.seed) == (0.9, 0.1, 1.067, 2)
+    assert run.problem == ("digits", "digits_cnn", "accuracy")
     assert [run.value(key) for key in ("quantizer", "penalty", "quantizer.training.penalty")] == ["diffq", 3, 3]
     assert [run.value(key) for key in ("quantizer.extra_bits", "bits", "nonsense.deep")] == [1, None, None]
     assert "quantizer.noise" not in run.own and run.own["noise"] == "uniform"
@@ -68,14 +69,14 @@ def test_what_is_read_of_a_run(tmp_path):
 
 
 def test_a_command_can_be_pasted():
-    run = Run(Path("x"), {"overrides": ["dataset.root=my images", "exclude=[a,b]"]}, "failed")
+    run = Run(Path("x"), RunRecord(overrides=["dataset.root=my images", "exclude=[a,b]"]), "failed")
     assert run.command == "python -m diffq_exp.train 'dataset.root=my images' 'exclude=[a,b]'"
 
 
 def test_a_folder_or_network_that_a_choice_does_not_name_is_part_of_the_problem():
     config = {"dataset": {"root": "/data/flowers"}, "model": {"name": "resnet50"}}
-    run = Run(Path("x"), {"choices": {"dataset": "image_folder", "model": "timm"}, "config": config}, "finished")
-    assert run.problem == ("image_folder flowers", "timm resnet50")
+    record = RunRecord(choices={"dataset": "image_folder", "model": "timm"}, config=config)
+    assert Run(Path("x"), record, "finished").problem == ("image_folder flowers", "timm resnet50", "accuracy")
 
 
 BAD = {
@@ -157,7 +158,17 @@ def test_typed_values(text, value):
 
 @pytest.mark.parametrize(
     "odd",
-    [{"overrides": 3}, {"bits": "abc"}, {"bits": {"layers": 1}}, {"git_commit": 5}, {"seconds": "x"}, {"test": []}],
+    [
+        {"overrides": 3},
+        {"bits": "abc"},
+        {"bits": {"layers": 1}},
+        {"git_commit": 5},
+        {"seconds": "x"},
+        {"test": []},
+        {"headline": 3},
+        {"headline": {"higher_is_better": "no"}},
+        {"headline": {"tolerances": ["x"]}},
+    ],
 )
 def test_a_record_of_another_shape_is_left_out_and_named(odd, tmp_path):
     good, bad = made_run(tmp_path, ["bits=2"]), made_run(tmp_path, ["bits=3"])
@@ -189,7 +200,7 @@ def test_on_a_disk_that_is_only_read_nobody_is_at_work(tmp_path, monkeypatch):
     def refuse(*_args, **_more):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("diffq_exp.results.records.FileLock.acquire", refuse)
+    monkeypatch.setattr("diffq_exp.results.run_files.FileLock.acquire", refuse)
     assert find_runs([tmp_path])[0].status == "killed"
 
 

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from diffq_exp.results import records
-from diffq_exp.results.records import append_row, read_json, read_rows, replacing, write_json, write_rows
+from diffq_exp.common import files
+from diffq_exp.common.files import read_json, replacing, write_json
+from diffq_exp.results.metrics import append_row, read_rows, write_rows
 
 ROWS = [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.25, "val": {"accuracy": 0.5}}, {"epoch": 3}]
 
@@ -48,7 +49,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch, ca
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})
     before = path.read_bytes()
-    monkeypatch.setattr(records.os, call, full)
+    monkeypatch.setattr(files.os, call, full)
     with pytest.raises(OSError, match="No space left"):
         write_json(path, {"a": 2})
     assert only_file(tmp_path, "result.json") == before

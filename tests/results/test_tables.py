@@ -36,7 +36,7 @@ def test_csv_has_a_line_per_run_with_what_varies_and_what_came_out(report, tmp_p
     by_signature = {row["signature"]: row for row in rows}
     for run in report.runs:
         row = by_signature[run.signature]
-        assert float(row["test.accuracy"]) == run.accuracy and float(row["size_mb.file"]) == run.size("file")
+        assert float(row["test.accuracy"]) == run.score and float(row["size_mb.file"]) == run.size("file")
         assert row["choices.quantizer"] == run.choices["quantizer"]
         assert row["config.bits"] == str(run.config.get("bits", "")) and row["config.seed"] == str(run.seed)
     (failed,) = (row for row in rows if row["status"] == "failed")

@@ -11,9 +11,9 @@ from helpers.stored_networks import config, network, store
 import diffq_exp
 from diffq_exp import storage
 from diffq_exp.command.schema import conf_dir
+from diffq_exp.common.files import write_json
 from diffq_exp.models import digits_cnn
 from diffq_exp.quant import UniformQuantizer, quantizer_of
-from diffq_exp.results.records import write_json
 from diffq_exp.runs.loading import build_stored, load_model, load_weights
 from diffq_exp.training.checkpoint import save_checkpoint
 

@@ -20,7 +20,7 @@ from safetensors import deserialize
 from diffq_exp import evaluate as evaluation
 from diffq_exp import load_model, storage
 from diffq_exp.results.commit import git_state
-from diffq_exp.results.records import is_locked
+from diffq_exp.results.run_files import is_locked
 from diffq_exp.runs import machine
 from diffq_exp.runs.run_folder import RunFolder
 from diffq_exp.tasks.classification import Classification

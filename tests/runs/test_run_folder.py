@@ -10,15 +10,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffq_exp.command.request import Request
-from diffq_exp.results.records import is_locked, read_json, status_of
+from diffq_exp.common.files import read_json
+from diffq_exp.results.records import RunRecord, status_of
+from diffq_exp.results.run_files import is_locked
 from diffq_exp.runs.run_folder import FolderError, RunFolder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from diffq_exp.folder import RunFolder
+from diffq_exp.results.records import RunRecord
+from diffq_exp.runs.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1]), "aaaa") as folder:
-    folder.write_result({"status": "running"})
+    folder.write_record(RunRecord(status="running"))
     print("held", flush=True)
     time.sleep(60)
 """
@@ -35,7 +38,7 @@ def content(path: Path) -> dict[str, bytes | None]:
 def folder(tmp_path):
     """A folder in which the run aaaa has been."""
     with RunFolder(tmp_path / "run", "aaaa") as held:
-        held.write_result({"status": "running"})
+        held.write_record(RunRecord(status="running"))
         (held.path / "checkpoint.pt").write_bytes(b"weights")
     return tmp_path / "run"
 
@@ -57,7 +60,7 @@ def test_two_processes(tmp_path):
         holder.wait(10)
         assert not is_locked(path)
         with RunFolder(path, "aaaa") as held:
-            assert held.result()["status"] == "running"
+            assert held.record().status == "running"
     finally:
         holder.kill()
         holder.wait(10)
@@ -80,7 +83,7 @@ def test_freed_by_an_exception(tmp_path):
 
 def test_the_same_run_enters_again(folder):
     with RunFolder(folder, "aaaa") as held:
-        assert held.result() == {"status": "running", "signature": "aaaa"}
+        assert held.record() == RunRecord(status="running", signature="aaaa")
         assert (folder / "checkpoint.pt").read_bytes() == b"weights"
 
 
@@ -109,7 +112,7 @@ def test_a_file_is_refused(tmp_path):
 
 def test_an_empty_folder_will_do(tmp_path):
     with RunFolder(tmp_path, "aaaa") as held:
-        assert held.result() == {}
+        assert held.record() == RunRecord()
 
 
 def test_a_damaged_result_does_not_keep_the_folder_locked(folder):
@@ -133,12 +136,12 @@ def test_what_an_earlier_run_left_is_set_aside_until_it_is_dropped(folder):
     (folder / "notes.txt").touch()
     with RunFolder(folder, "aaaa") as held:
         held.set_aside()
-        assert held.result() == {} and is_locked(folder)
+        assert held.record() == RunRecord() and is_locked(folder)
         assert {path.name for path in folder.iterdir()} == {".lock", ".earlier", "notes.txt"}
         assert {path.name for path in (folder / ".earlier").iterdir()} == {
             ".hydra", "checkpoint.pt", "model.safetensors", "result.json",
         }  # fmt: skip
-        held.write_result({"status": "finished"})
+        held.write_record(RunRecord(status="finished"))
         held.drop_earlier()
         assert {path.name for path in folder.iterdir()} == {".lock", "notes.txt", "result.json"}
 

@@ -16,7 +16,7 @@ import pytest
 from helpers.run_configs import TINY, do, rows_of, timeless
 from helpers.wandb_runs import epochs, stored_in
 
-from diffq_exp.results.records import read_json
+from diffq_exp.common.files import read_json
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 60

@@ -14,8 +14,8 @@ import torch
 from helpers.storage_models import network
 
 from diffq_exp import storage
+from diffq_exp.common import files
 from diffq_exp.quant import LSQ, DiffQuantizer, Stored, StoredModel, UniformQuantizer
-from diffq_exp.results import records
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -26,7 +26,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / "model.safetensors"
     storage.save(network(), path)
     before = path.read_bytes()
-    monkeypatch.setattr(records.os, call, full)
+    monkeypatch.setattr(files.os, call, full)
     with pytest.raises(OSError, match="No space"):
         storage.save(network(seed=1), path)
     assert [one.name for one in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
@@ -81,7 +81,7 @@ WRITE = """
 import os, resource, signal, sys
 import torch
 from diffq_exp import storage
-from diffq_exp.results import records
+from diffq_exp.common import files
 from torch import nn
 
 how, path = sys.argv[1:]
@@ -93,7 +93,7 @@ if how == "limit":
 if how == "kill in writing":
     def die(fd, sync=os.fsync):
         os.kill(os.getpid(), signal.SIGKILL)
-    records.os.fsync = die
+    files.os.fsync = die
 if how == "kill at any time":
     print("ready", flush=True)
     while True:

@@ -9,7 +9,7 @@ from helpers.run_configs import listening
 
 from diffq_exp import report
 from diffq_exp.command.check import check
-from diffq_exp.results.records import write_json
+from diffq_exp.common.files import write_json
 from diffq_exp.sweeps.sweep import Sweep, carry_out
 
 REPORT = report.report_sweep

@@ -13,7 +13,7 @@ from diffq_exp.command.check import check
 from diffq_exp.command.compose import composer
 from diffq_exp.command.schema import conf_dir, register
 from diffq_exp.command.signature import register_resolver, run_name, signature
-from diffq_exp.results.records import write_json
+from diffq_exp.common.files import write_json
 from diffq_exp.train import main
 
 GRIDS = """# @package _global_

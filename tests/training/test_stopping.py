@@ -13,7 +13,8 @@ import torch
 from helpers.run_configs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffq_exp.results.records import read_rows, status_of
+from diffq_exp.results.metrics import read_rows
+from diffq_exp.results.records import status_of
 from diffq_exp.training.stopping import Diverged, FiniteWatch, StopFlag, hand_on
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -141,7 +142,7 @@ sys.path[:0] = [sys.argv.pop(1)]
 starter = sys.argv.pop(1)
 
 def requeue(number, frame):
-    from diffq_exp.results.records import is_locked
+    from diffq_exp.results.run_files import is_locked
     (folder,) = Path("outputs").iterdir()
     status = json.loads((folder / "result.json").read_text())["status"]
     print("requeue", status, is_locked(folder), flush=True)

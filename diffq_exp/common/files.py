@@ -1,0 +1,60 @@
+"""Files that are written so that no reader ever sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write beside `path`, then rename: the old file stays whole until the new file is complete on the disk.
+
+    A failed write leaves nothing. A link is followed. Raises: OSError where `path` is no regular file.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is a folder or a device, not a file that can be replaced")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object that a person can read; numbers that are not finite become null."""
+    with replacing(path) as file:
+        file.write(json.dumps(finite(values), indent=2).encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, {} where there is no file. Raises: ValueError with the path of a bad file."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
+    return values
+
+
+def finite(value: Any) -> Any:
+    """The same value for JSON, which has no nan and no infinity: they become None."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value
