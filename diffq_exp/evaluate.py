@@ -1,6 +1,6 @@
 """Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR] [--ledger]
 
-Says again what a run said: the scores and size of its stored model, built and measured from the file alone.
+Measures a stored model again, from the file alone: its scores and its size.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .common.units import MB
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
+    """-> exit code: 0, or 2 with one line on standard error when the file or an option is wrong."""
     args = _parser().parse_args(argv)
     try:
         act = _show_ledger if args.ledger else _evaluate
         act(args)
-    except (ValueError, OSError) as fault:
-        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -28,9 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m diffq_exp.evaluate", description=__doc__.split("\n")[2])
     parser.add_argument("source", help="a run folder, or a stored model")
-    parser.add_argument("--allow", action="append", default=[], metavar="package.Class", help="may be built too")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="package.Class",
+        help="a class of your own that may be built",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--ledger", action="store_true", help="only tell where the bytes of the file go")
+    parser.add_argument("--ledger", action="store_true", help="only list where the bytes of the file go")
     parser.add_argument("--root", help="where the data are now, for data sets with a root or a path")
     return parser
 
@@ -63,10 +69,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         runtime = {"device": device, "batch_size": config["batch_size"]}
         data = build_stored(config, "dataset", args.allow, **runtime)
         task = as_task(build_stored(config, "task", args.allow, **data.task_arguments))
-    except ValueError as fault:
-        raise ValueError(f"{path}: {fault}") from fault
-    except (KeyError, TypeError) as fault:
-        raise ValueError(f"{path}: its config lacks {fault}") from fault
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its config lacks {error}") from error
     scores = {"test": evaluate(model, data.test, task)}
     if data.val is not None:
         scores["val"] = evaluate(model, data.val, task)

@@ -1,9 +1,9 @@
 """Entry point: python -m diffq_exp.export <run folder or file> --to onnx|state_dict [--out PATH]
 
-Writes a stored network for others to run: as ONNX of standard operators with the weights kept as integers, or as
-a state_dict in float. The ONNX graph is run against torch first; where its outputs differ by more than 1e-4 of the
-largest one (or of 1, if that is smaller) there is no file. A state_dict has every name of the network: tied weights
-stand there under each of theirs, so that `load_state_dict(load_file(path))` is all it takes.
+Writes a stored network for other programs: as ONNX of standard operators with the weights kept as integers, or as a
+state_dict in float. The ONNX graph is compared with torch first; where an output differs by more than 1e-4 of the
+largest output (or of 1, if that is smaller) nothing is written. A state_dict has every name of the network, tied
+weights under each of their names, so that `load_state_dict(load_file(path))` loads it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """-> exit code: 0, or 2 with one line on standard error when the file or what it asks for is wrong."""
+    """-> exit code: 0, or 2 with one line on standard error when the file or an option is wrong."""
     args = _parser().parse_args(argv)
     try:
         _export(args)
-    except (ValueError, OSError) as fault:
-        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -41,9 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument("--to", required=True, choices=tuple(FORMS))
     parser.add_argument("--out", type=Path, metavar="PATH", help="the file to write; by default beside the model")
-    parser.add_argument("--allow", action="append", default=[], metavar="package.Class", help="may be built too")
     parser.add_argument(
-        "--opset", type=int, metavar="N", help="of ONNX; by default the oldest with the types needed"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="package.Class",
+        help="a class of your own that may be built",
+    )
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="ONNX opset; by default the oldest with the types needed"
     )
     return parser
 
@@ -56,7 +62,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.to == "onnx":
         _check_packages()
     elif args.opset is not None:
-        raise ValueError(f"--opset is of ONNX, not of --to {args.to}")
+        raise ValueError(f"--opset belongs to --to onnx, not to --to {args.to}")
     path = stored_file(args.source)
     out = path.with_name(default) if args.out is None else args.out
     if out.is_dir():
@@ -64,12 +70,12 @@ def _export(args: argparse.Namespace) -> None:
     if out.exists() and out.samefile(path):
         raise ValueError(f"--out {out} is the stored model itself")
     if out.is_file() and out.suffix not in (".onnx", ".safetensors"):
-        raise ValueError(f"--out {out} is there already; only .onnx and .safetensors are written over")
+        raise ValueError(f"--out {out} exists; only .onnx and .safetensors files are overwritten")
     stored, config = storage.read(path)
     try:
         data, lines = write(args, stored, config)
-    except ValueError as fault:
-        raise ValueError(f"{path}: {fault}") from fault
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     with replacing(out) as file:
         file.write(data)
     _show([("file", str(out)), ("bytes", _count(len(data))), *lines])
@@ -86,7 +92,7 @@ Lines = list[tuple[str, str]]
 
 
 def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
-    """Every tensor by every name; float16 parts stay so. The network is not built: nothing has to be allowed."""
+    """Every tensor by every name; float16 stays float16. No network is built, so nothing has to be allowed."""
     from safetensors.torch import save
 
     values = {name: value.contiguous().clone() for name, value in stored.values().items()}
@@ -102,9 +108,9 @@ def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any])
     try:
         described = dict(config["input"])
         shape = [int(size) for size in described["shape"]]
-    except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError("its config does not say the shape of its input") from fault
-    # whoever runs the file has to know: images are (x / 255 - mean) / std, outputs are in the order of the classes
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("its config lacks the shape of its input") from error
+    # for whoever runs the file: images are (x / 255 - mean) / std, outputs are in the order of the classes
     notes = {f"input.{key}": json.dumps(value) for key, value in described.items()}
     graph = onnx_graph(model, stored, shape, args.opset, notes)
     return graph.data, _onnx_lines(graph, stored)
@@ -120,15 +126,15 @@ def _onnx_lines(graph: Graph, stored: StoredModel) -> Lines:
     kinds = ", ".join(f"{name} {_count(by_kind[name])}" for name in by_kind) or "none"
     lines = [
         ("integers", f"{_count(levels + tables)}  (levels: {kinds}; widths of groups: {_count(tables)})"),
-        ("bit_packed", f"{_count(packed)}  (the same levels in as many bits as they have)"),
-        ("widening", f"{_count(levels - packed)}  (what whole types cost)"),
+        ("bit_packed", f"{_count(packed)}  (the same levels bit-packed)"),
+        ("widening", f"{_count(levels - packed)}  (the cost of whole integer types)"),
         ("opset", f"{graph.opset}  (written by {graph.exporter})"),
         (
             "difference",
-            f"{graph.difference:.3g}  (the largest of onnxruntime from torch, of the largest output or 1)",
+            f"{graph.difference:.3g}  (largest of onnxruntime from torch, as a part of the largest output or of 1)",
         ),
     ]
-    return lines + [("left_out", f"{name}  (the network computes nothing with it)") for name in graph.unused]
+    return lines + [("left_out", f"{name}  (no output depends on it)") for name in graph.unused]
 
 
 def _count(nbytes: int) -> str:

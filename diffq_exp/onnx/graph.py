@@ -1,8 +1,8 @@
 """A stored network as an ONNX graph of standard operators, its quantized weights kept as integers.
 
-onnx_trace.py gives the graph in float. Here the initializers of quantized weights make way for the operators of
-onnx_weights.py that compute them. Nothing is believed to be right: onnxruntime runs the bytes against the network
-before anyone writes them.
+trace.py gives the graph in float. Here the initializers of quantized weights are replaced by the operators of
+weights.py that compute them. Before the bytes are returned, onnxruntime runs them, and its outputs are compared
+with those of torch.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BATCHES = (3, 1)  # other sizes than the one that is traced
 
 @dataclass(frozen=True)
 class Graph:
-    """The bytes of an ONNX file, and what is in it.
+    """The bytes of an ONNX file, and a description of them.
 
-    parts: the quantized weights as integers.   unused: those that the network computes nothing with, left out.
+    parts: the quantized weights as integers.   unused: weights that no output depends on; they are left out.
     """
 
     data: bytes
@@ -57,7 +57,9 @@ def onnx_graph(
     onnxruntime computes something else with the graph than torch does.
     """
     stored = _on_cpu(stored)
-    _check_size(sum(tensor.nbytes for tensor in {id(one): one for one in stored.values().values()}.values()))
+    _check_size(
+        sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in stored.values().values()}.values())
+    )
     wanted = [kind for tensor in stored.tensors.values() for kind in wanted_kinds(tensor, KINDS)]
     opset = choose_opset(wanted, opset)
     _check_outputs(model, shape)
@@ -88,8 +90,8 @@ def _check_outputs(model: nn.Module, shape: Sequence[int]) -> None:
     try:
         with torch.no_grad():
             outputs = model(torch.zeros(2, *shape))
-    except Exception as fault:  # a network of anyone's fails in any way
-        raise ValueError(f"its network does not take images of {tuple(shape)}: {first_line(fault)}") from fault
+    except Exception as error:  # a user's network can raise any exception
+        raise ValueError(f"its network does not take images of {tuple(shape)}: {first_line(error)}") from error
     if not isinstance(outputs, torch.Tensor):
         raise ValueError(f"its network gives a {type(outputs).__name__}, and only one tensor can be exported")
 
@@ -100,23 +102,23 @@ def _check_outputs(model: nn.Module, shape: Sequence[int]) -> None:
 def _set_weights(
     proto: ModelProto, model: nn.Module, stored: StoredModel, shape: Sequence[int], kinds: Sequence[Kind]
 ) -> tuple[list[Part], list[str]]:
-    """Replace initializers by the parts that compute them; -> the parts, and the weights that nothing uses."""
-    initializers = {one.name: one for one in proto.graph.initializer}
+    """Replace initializers by the parts that compute them; -> the parts, and the names of unused weights."""
+    initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
     owners: dict[str, tuple[str, Stored]] = {}
     absent = []
     for name, tensor in stored.tensors.items():
         names = [name, *(other for other, first in stored.tied.items() if first == name)]
-        found = _initializers_of(tensor, names, initializers)
-        for one in found:
-            owners.setdefault(one, (name, tensor))
-        if not found:
+        matching = _initializers_of(tensor, names, initializers)
+        for match in matching:
+            owners.setdefault(match, (name, tensor))
+        if not matching:
             absent.append(name)
     used = _used(model, absent, shape) if absent else []
     if used:
         raise ValueError(
             f"the exported graph does not hold {used[0]!r} as it is stored, so it cannot be kept in integers"
         )
-    parts = [_part(one, *owner, kinds, initializers[one].data_type) for one, owner in owners.items()]
+    parts = [_part(name, *owner, kinds, initializers[name].data_type) for name, owner in owners.items()]
     _replace(
         proto,
         {part.name for part in parts},
@@ -129,18 +131,18 @@ def _set_weights(
 def _part(name: str, own: str, tensor: Stored, kinds: Sequence[Kind], code: int) -> Part:
     try:
         return weight_part(name, tensor, kinds, code)
-    except ValueError as fault:
-        raise ValueError(f"{own!r}: {fault}") from fault
+    except ValueError as error:
+        raise ValueError(f"{own!r}: {error}") from error
 
 
 def _initializers_of(tensor: Stored, names: Sequence[str], initializers: Mapping[str, TensorProto]) -> list[str]:
-    """Those that hold the values of a quantized tensor: by one of its names, else by what they hold.
+    """Names of the initializers with the values of a quantized tensor: under one of its names, else under any name.
 
     An exporter may put a prefix before all names, and writes two tensors of equal values once.
     """
     values = tensor.values().float().numpy()
     named = [name for name in names if name in initializers and _holds(initializers[name], values)]
-    return named or [name for name, one in initializers.items() if _holds(one, values)]
+    return named or [name for name, initializer in initializers.items() if _holds(initializer, values)]
 
 
 def _holds(initializer: TensorProto, values: np.ndarray) -> bool:
@@ -160,25 +162,24 @@ def _used(model: nn.Module, names: Sequence[str], shape: Sequence[int]) -> list[
 
 
 def _halve(proto: ModelProto, stored: StoredModel) -> None:
-    """Keep what is stored as float16 in two bytes, widened by a Cast."""
+    """Keep float16 values in two bytes; a Cast widens them."""
     halves = {name: value for name, value in stored.floats.items() if value.dtype == torch.float16}
     halves |= {other: halves[name] for other, name in stored.tied.items() if name in halves}
     nodes, constants = [], []
-    for one in proto.graph.initializer:
-        value = halves.get(one.name)
-        if value is None or one.data_type == TensorProto.FLOAT16 or not _holds(one, value.float().numpy()):
+    for initializer in proto.graph.initializer:
+        name, dtype = initializer.name, initializer.data_type
+        value = halves.get(name)
+        if value is None or dtype == TensorProto.FLOAT16 or not _holds(initializer, value.float().numpy()):
             continue
-        constants.append(numpy_helper.from_array(value.cpu().numpy(), f"{one.name}/float16"))
-        nodes.append(
-            helper.make_node("Cast", [constants[-1].name], [one.name], name=f"{one.name}/Cast", to=one.data_type)
-        )
+        constants.append(numpy_helper.from_array(value.cpu().numpy(), f"{name}/float16"))
+        nodes.append(helper.make_node("Cast", [constants[-1].name], [name], name=f"{name}/Cast", to=dtype))
     _replace(proto, {node.output[0] for node in nodes}, nodes, constants)
 
 
 def _replace(proto: ModelProto, gone: set[str], nodes: Sequence[Any], constants: Sequence[TensorProto]) -> None:
     """Take initializers out; put in nodes that compute the same names, before all that use them."""
     graph = proto.graph
-    kept = [one for one in graph.initializer if one.name not in gone]
+    kept = [initializer for initializer in graph.initializer if initializer.name not in gone]
     later = list(graph.node)
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*kept, *constants])
@@ -199,8 +200,8 @@ def _checked_difference(data: bytes, model: nn.Module, shape: Sequence[int]) -> 
         onnx.checker.check_model(data, full_check=True)
         running = session(data, torch.get_num_threads())
         outputs = [running.run(None, {INPUT: images.numpy()})[0] for images in batches]
-    except Exception as fault:  # onnxruntime and the checker have exceptions of their own, with no common class
-        raise ValueError(f"the ONNX graph does not run: {first_line(fault)}") from fault
+    except Exception as error:  # onnxruntime and the checker have exceptions of their own, with no common class
+        raise ValueError(f"the ONNX graph does not run: {first_line(error)}") from error
     largest = max(map(_difference, outputs, expected))
     if not largest <= TOLERANCE:
         raise ValueError(

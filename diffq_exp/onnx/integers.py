@@ -65,7 +65,7 @@ def integers(name: str, numbers: NDArray[np.integer], kind: Kind) -> TensorProto
 
 
 def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A model on the CPU, ready to run; onnxruntime's own remarks on it are kept quiet."""
+    """A model on the CPU, ready to run; the log of onnxruntime is silent."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -73,7 +73,7 @@ def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
 
 
 def ir_version(opset: int) -> int:
-    """The file format that an opset asks for."""
+    """The version of the file format that an opset needs."""
     return int(helper.find_min_ir_version_for([helper.make_opsetid("", opset)]))
 
 

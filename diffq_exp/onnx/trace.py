@@ -1,7 +1,7 @@
 """A network -> its ONNX graph in float, each weight an initializer of its own under its name in the state_dict.
 
-Constants are not folded, so that no BatchNorm vanishes into a weight. Of two exporters of torch.onnx the newer
-comes first, the older one where that fails: with torch 2.6 it often does.
+Constants are not folded, so that no BatchNorm vanishes into a weight. Of the two exporters of torch.onnx the
+newer is tried first, then the older: with torch 2.6 the newer often fails.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ EXPORTERS: dict[str, Callable[[nn.Module, Tensor, int], ModelProto]] = {
 
 
 def traced(model: nn.Module, example: Tensor, opset: int) -> tuple[ModelProto, str]:
-    """-> the graph in float at `opset`, and which exporter made it. Raises: ValueError with the reasons of both."""
-    faults = []
+    """-> the graph in float at `opset`, and the exporter that made it. Raises: ValueError with both reasons."""
+    reasons = []
     for name, export in EXPORTERS.items():
         try:
             with _quiet():
@@ -67,14 +67,14 @@ def traced(model: nn.Module, example: Tensor, opset: int) -> tuple[ModelProto, s
                 if _opset(proto) != opset:
                     proto = onnx.version_converter.convert_version(proto, opset)
             return _stripped(proto), name
-        except Exception as fault:  # a network that cannot be traced fails in any way
-            faults.append(f"{name}: {first_line(fault)}")
-    raise ValueError(f"its network cannot be exported to ONNX ({'; '.join(faults)})")
+        except Exception as error:  # a network that cannot be traced fails in any way
+            reasons.append(f"{name}: {first_line(error)}")
+    raise ValueError(f"its network cannot be exported to ONNX ({'; '.join(reasons)})")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters talk to the log, as warnings and on standard output, mostly of their own inside."""
+    """Silence the exporters, which write to the log, warn, and print about their own internals."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -85,19 +85,19 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def first_line(fault: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The reason at the bottom of a chain of exceptions."""
-    while fault.__cause__ is not None:
-        fault = fault.__cause__
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _opset(proto: ModelProto) -> int:
-    return int(next(one.version for one in proto.opset_import if one.domain == ""))
+    return int(next(entry.version for entry in proto.opset_import if entry.domain == ""))
 
 
 def _stripped(proto: ModelProto) -> ModelProto:
-    """Leave out what an exporter says of itself: names of source files, the shape of every value."""
+    """Remove an exporter's notes about itself: names of source files, the shape of every value."""
     proto.ir_version = max(proto.ir_version, ir_version(_opset(proto)))
     del proto.graph.value_info[:]
     for owner in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *proto.graph.input):

@@ -1,11 +1,11 @@
-"""A quantized weight as a part of an ONNX graph: integers, and the standard operators that make floats of them.
+"""A quantized weight as a part of an ONNX graph: integers, and the standard operators that turn them into floats.
 
     levels (rows, group_size) -> DequantizeLinear, a scale per row -> Add low -> Reshape
 
 Where all groups have one width they are one row. Where widths differ, the rows of each integer type are a tensor of
-their own and ScatterND puts them back in order. What this needs per group is only its place among the widths that
+their own and ScatterND puts them back in order. A group needs only its place among the widths that
 occur, 2 or 4 bits: scales, types and the order of rows follow from it by Gather, Equal and NonZero, while a stored
-scale and a stored row number would take 12 bytes. A last group that is short is filled up, and cut off again.
+scale and a stored row number would take 12 bytes. A short last group is padded, and the padding is cut off again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TYPES = {
 
 
 def wanted_kinds(stored: Stored, kinds: Sequence[Kind]) -> set[Kind]:
-    """The types that the tensor would use if it could choose of `kinds`."""
+    """The types that the tensor uses where all `kinds` are available."""
     widths = np.unique(stored.bits.numpy())
     wanted = {narrowest(int(width), kinds) for width in widths if width}
     return wanted | ({_table_kind(len(widths), kinds)} if len(widths) > 1 else set())
@@ -48,23 +48,23 @@ class Part:
     constants: list[TensorProto] = field(default_factory=list)
     level_bytes: dict[Kind, int] = field(default_factory=dict)  # of the levels, by their type
     table_bytes: int = 0  # of the places of the groups among the widths
-    packed_bytes: int = 0  # of the levels in as many bits as they have
+    packed_bytes: int = 0  # of the levels bit-packed
 
     def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add an operator; -> the name of what it gives."""
+        """Add an operator; -> the name of its output."""
         output = f"{self.name}/{len(self.nodes)}"  # short: in small weights the names take most of the bytes
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def constant(self, what: str, values: Any, dtype: Any) -> str:
+    def constant(self, label: str, values: Any, dtype: Any) -> str:
         """Add a small constant; -> its name."""
-        name = f"{self.name}/{what}"
+        name = f"{self.name}/{label}"
         self.constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def integers(self, what: str, numbers: Numbers, kind: Kind) -> str:
+    def integers(self, label: str, numbers: Numbers, kind: Kind) -> str:
         """Add integers of `kind`; -> their name."""
-        name = f"{self.name}/{what}"
+        name = f"{self.name}/{label}"
         self.constants.append(integers(name, numbers, kind))
         return name
 
@@ -132,7 +132,7 @@ def _mixed(part: Part, stored: Stored, widths: Numbers, places: Numbers, kinds: 
     indices, values = [], []
     for kind in used:
         mask = part.node("Equal", [sort, part.constant(f"is_{kind.name}", kind.width, np.int64)])
-        chosen = np.array([one == kind for one in kind_of])[places]
+        chosen = np.array([own == kind for own in kind_of])[places]
         inputs = [part.levels(rows[chosen], kind), part.node("Compress", [scales, mask], axis=0)]
         values.append(part.node("DequantizeLinear", inputs, axis=0))
         indices.append(part.node("Transpose", [part.node("NonZero", [mask])]))
@@ -143,7 +143,7 @@ def _mixed(part: Part, stored: Stored, widths: Numbers, places: Numbers, kinds: 
 
 
 def _level_bits(stored: Stored) -> int:
-    """Bits of all levels, each in as many as its group has."""
+    """Bits of all levels, each at the width of its group."""
     entries = stored.levels.numel()
     size = stored.group_size or entries
     missing = len(stored.bits) * size - entries  # entries that the last group lacks
@@ -151,7 +151,7 @@ def _level_bits(stored: Stored) -> int:
 
 
 def _rows(stored: Stored) -> Numbers:
-    """Levels by group, (groups, group_size), a short last group filled up with zeros."""
+    """Levels by group, (groups, group_size), a short last group padded with zeros."""
     levels, groups = stored.levels.numpy(), len(stored.bits)
     size = stored.group_size or len(levels)
     return np.concatenate([levels, np.zeros(groups * size - len(levels), levels.dtype)]).reshape(groups, size)
@@ -167,7 +167,7 @@ def _scales(stored: Stored, widths: Numbers) -> NDArray[np.float32]:
 
 
 def _offset_of_zero(stored: Stored) -> float:
-    """What a group without levels adds to `low`, to be zero, or what of the range is nearest to it."""
+    """From `low` to the value of a group without levels: 0, or the end of the range nearest to 0."""
     if stored.grid == "step":
         return 0.0
     low, high = stored.scales.numpy()
@@ -175,10 +175,10 @@ def _offset_of_zero(stored: Stored) -> float:
 
 
 def _shaped(part: Part, values: str, stored: Stored) -> str:
-    """In the shape of the weight, without what a short last group was filled up with."""
+    """In the shape of the weight, without the padding of a short last group."""
     entries = stored.levels.numel()
     if len(np.unique(stored.bits.numpy())) > 1 and entries % (stored.group_size or entries):
         flat = part.node("Reshape", [values, part.constant("flat", [-1], np.int64)])
-        ends = [part.constant(what, [at], np.int64) for what, at in (("start", 0), ("stop", entries))]
+        ends = [part.constant(label, [at], np.int64) for label, at in (("start", 0), ("stop", entries))]
         values = part.node("Slice", [flat, *ends])
     return part.node("Reshape", [values, part.constant("shape", stored.shape, np.int64)])

@@ -1,7 +1,7 @@
 """Levels and bits of one tensor <-> bytes, each bit-packed or entropy-coded, whichever is smaller.
 
-The levels of each width are a run of their own, with a model of their own: a group's bits say how its levels are
-distributed.
+The levels of each width are coded by themselves, with a model of their own, because a group's width says much about
+the distribution of its levels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PACKED, ANS = "packed", "ans"
 
 @dataclass(frozen=True)
 class Coded:
-    """The bytes of one tensor; `models` has those of the bits' table first. coding: of levels, of bits."""
+    """The bytes of one tensor; `models` begins with the model of the bits. coding: of the levels, of the bits."""
 
     levels: Bytes
     bits: Bytes
@@ -71,7 +71,7 @@ def decode_tensor(coded: Coded, entries: int, group_size: int, top: int | None) 
             widths[0] = np.zeros(entries - sum(counts.values()), np.uint8)
         return join_widths(widths.items(), bits, group_size, entries), bits
     if len(models):
-        raise ValueError(f"{len(models)} bytes of models belong to nothing")
+        raise ValueError(f"{len(models)} bytes of models are left over")
     levels = unpack_levels(coded.levels, bits, group_size, entries)
     if top is not None and levels.max() > top:
         raise ValueError(f"a level of {levels.max()}, above the highest, {top}")
@@ -98,7 +98,7 @@ def _encode_bits(bits: Bytes, packed: bool) -> tuple[Bytes, bytes, str]:
 
 
 def _decode_bits(coded: Coded, groups: int) -> tuple[Bytes, Bytes]:
-    """-> bits (G,), and what is left of the models."""
+    """-> bits (G,), and the rest of the models."""
     if coded.coding[1] == PACKED:
         return unpack_bits(coded.bits, groups), coded.models
     if len(coded.bits) == 0 or not (low := int(coded.bits[0]) >> 4) < (high := int(coded.bits[0]) & 15):

@@ -1,10 +1,11 @@
 """Entropy coding of small integers: asymmetric numeral systems under a model of a few bytes.
 
-A model says how probable each symbol 0..S-1 is by *knots*, one byte each, at even distances over the alphabet: how
-many sixteenths of an octave less probable than the most probable one. Between knots the logarithm is linear. With
-a knot per symbol that is a table; with few it is a smooth curve, which for wide alphabets is far shorter than a
-table and for bell-shaped weights as good. From knots to the frequencies that the coder uses there is integer
-arithmetic only, so that every machine decodes alike. Fitting is the encoder's own affair, in floats.
+A model gives the probability of each symbol 0..S-1 by *knots*, a byte each, at even distances over the alphabet. A
+knot says how many sixteenths of an octave its symbol is below the most probable symbol. Between knots the logarithm
+of the probability is linear. With a knot per symbol the model is a table. With few knots it is a smooth curve,
+which for wide alphabets is much shorter than a table, and for bell-shaped weights as good. Frequencies are computed
+from knots in integer arithmetic only, so that every machine decodes alike. Only the encoder fits knots, in floating
+point.
 
 The coder itself is that of the `constriction` library.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
-from ..stored.packing import PIECE, Bytes, Levels, counts_of
+from ..stored.packing import CHUNK, Bytes, Levels, counts_of
 from .spline import fit
 
 Knots = NDArray[Any]  # uint8
@@ -29,8 +30,8 @@ FINE = 256  # parts of an octave between knots
 KNOTS = (0, 2, 3, 5, 9, 17, 33, 65)  # how many a curve may have; 0: all symbols are equally probable
 MOST_IN_TABLE = 256  # symbols of an alphabet that may have a knot each
 SYMBOLS_PER_ENTRY = 4  # of an alphabet at most, for a run to have knots: making a model takes time by its symbols
-RAREST = 2.0**-16  # for a symbol that never occurs, beside one that does: a knot says 255 / 16 octaves at most
-WORTH_A_SEARCH = 0.002  # a table of less than this share of what it codes is taken without looking for less
+RAREST = 2.0**-16  # of a symbol that never occurs, per occurrence of another: a knot reaches 255 / 16 octaves down
+WORTH_A_SEARCH = 0.002  # a table of less than this share of the coded bytes is used without a search
 
 
 @cache
@@ -61,14 +62,14 @@ def bits_of(counts: Counts, knots: Knots) -> float:
 
 def model_of(counts: Counts) -> Knots:
     """The knots with which symbols that occur this often, (S,), and the knots themselves, take the fewest bytes."""
-    symbols, nothing = len(counts), np.empty(0, np.uint8)
+    symbols, no_knots = len(counts), np.empty(0, np.uint8)
     if not _may_have_knots(int(counts.sum()), symbols):
-        return nothing
+        return no_knots
     if symbols <= MOST_IN_TABLE:
         table = _in_steps(np.log2(np.maximum(counts, RAREST)))
         if symbols < WORTH_A_SEARCH * bits_of(counts, table) / 8:
             return table
-    best, fewest = nothing, bits_of(counts, nothing)
+    best, fewest = no_knots, bits_of(counts, no_knots)
     for number in (*KNOTS[1:], symbols):
         if number < symbols or number == symbols <= MOST_IN_TABLE:
             knots = table if number == symbols else _in_steps(fit(counts, number))
@@ -103,11 +104,11 @@ def encode(runs: Sequence[tuple[Levels, int]]) -> tuple[bytes, bytes]:
     """Runs of symbols, each with the size of its alphabet -> bytes of their models, bytes of the symbols."""
     knots = [model_of(counts_of(numbers, symbols)) for numbers, symbols in runs]
     coder = stream.stack.AnsCoder()  # a stack: the last symbol goes in first
-    for (numbers, symbols), chosen in zip(reversed(runs), reversed(knots), strict=True):
-        model = _coder_model(chosen.tobytes(), symbols)
-        for start in reversed(range(0, len(numbers), PIECE)):
-            coder.encode_reverse(numbers[start : start + PIECE].astype(np.int32), model)
-    models = b"".join(pack_model(chosen, symbols) for (_, symbols), chosen in zip(runs, knots, strict=True))
+    for (numbers, symbols), own in zip(reversed(runs), reversed(knots), strict=True):
+        model = _coder_model(own.tobytes(), symbols)
+        for start in reversed(range(0, len(numbers), CHUNK)):
+            coder.encode_reverse(numbers[start : start + CHUNK].astype(np.int32), model)
+    models = b"".join(pack_model(own, symbols) for (_, symbols), own in zip(runs, knots, strict=True))
     return models, coder.get_compressed().astype("<u4").tobytes()
 
 
@@ -126,8 +127,8 @@ def decode(models: Bytes, data: Bytes, runs: Sequence[tuple[int, int]]) -> list[
             raise ValueError(f"a model of {symbols} levels for {count} entries")
         model = _coder_model(knots.tobytes(), symbols)
         numbers: Levels = np.empty(count, np.uint8 if symbols <= 256 else np.int16)
-        for start in range(0, count, PIECE):
-            stop = min(start + PIECE, count)
+        for start in range(0, count, CHUNK):
+            stop = min(start + CHUNK, count)
             numbers[start:stop] = coder.decode(model, stop - start)
         decoded.append(numbers)
     if len(models) or not coder.is_empty():

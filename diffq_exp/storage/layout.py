@@ -2,14 +2,14 @@
 
     scales   float32 range or step of each quantized tensor
     levels   uint8   levels of the quantized tensors, bit-packed or entropy-coded, whole bytes for each
-    bits     uint8   their tables of bits, likewise
-    models   uint8   what the entropy-coded ones take for the distribution of their levels (entropy.py)
-    floats   uint8   raw bytes of what is not quantized: parameters, then buffers
+    bits     uint8   their tables of bits, in the same way
+    models   uint8   the distributions by which levels and bits are entropy-coded (entropy.py)
+    floats   uint8   raw bytes of the tensors that are not quantized: parameters, then buffers
     index    uint8   zlib-compressed JSON: names, shapes, group sizes, codings, lengths; and the configuration
 
-The header's metadata has format, method and the checksum of all of it in plain text. A header entry costs about
-75 bytes, which is why tensors do not have one each. Reading checks every length against the bytes that are there
-before it allocates anything after them.
+The header's metadata has the format, the method and the checksum as text. A header entry takes about 75 bytes, so
+that a tensor does not get an entry of its own. Reading checks every length against the bytes of the file before it
+allocates memory. docs/stored_file.md describes all of it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ KINDS = {"scales": "F32", "levels": "U8", "bits": "U8", "models": "U8", "floats"
 CODINGS = ("auto", "packed")
 FLOATS = ("float32", "float16")
 
-# A file may claim that its tensors have this many entries, so that what is decoded stays in proportion to the bytes
-# that were read. Coding gets below a 64th of a byte for an entry only where next to all entries are equal.
+# A file may claim that its tensors have this many entries, so that memory stays in proportion to the size of the
+# file. A code takes less than a 64th of a byte per entry only where almost all entries are equal.
 FREE_ENTRIES, ENTRIES_PER_BYTE = 2**20, 64
-# The same of the text of the index, and of the values in it.
+# The same for the text of the index, and for the values in it.
 FREE_TEXT, TEXT_PER_BYTE = 2**16, 64
-FREE_VALUES = 20_000  # and one for each byte
+FREE_VALUES = 20_000  # plus 1 per byte
 
 
 def most_entries(file_bytes: int) -> int:
@@ -48,7 +48,7 @@ def most_entries(file_bytes: int) -> int:
 
 
 def fewest_bytes(entries: int, index: bytes, at_least: int) -> int:
-    """Bytes of payloads that a file of so many entries, with such an index, needs in order to be believed."""
+    """Bytes of payloads with which readers accept this many entries and this index; at least `at_least`."""
     for_entries = -(-(entries - FREE_ENTRIES) // ENTRIES_PER_BYTE)
     for_text = -(-(len(index) - FREE_TEXT) // TEXT_PER_BYTE)
     return max(at_least, for_entries, for_text, values_in(index) - FREE_VALUES)
@@ -65,8 +65,8 @@ def check_format(given: object) -> None:
     if match is None:
         raise ValueError(f"not a stored model of this package (format {given!r}, not {FORMAT!r})")
     if int(match[1]) != VERSION:
-        mend = "a newer diffq_exp reads it" if int(match[1]) > VERSION else "store the network again"
-        raise ValueError(f"format {given!r}, this release reads {FORMAT!r}: {mend}")
+        remedy = "a newer diffq_exp reads it" if int(match[1]) > VERSION else "store the network again"
+        raise ValueError(f"format {given!r}, this release reads {FORMAT!r}: {remedy}")
 
 
 def checksum(payloads: Mapping[str, Sequence[Bytes]], plain: Mapping[str, str]) -> str:

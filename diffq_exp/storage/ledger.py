@@ -1,4 +1,4 @@
-"""Where the bytes of a stored network go: a row per tensor, one for the rest; they add up to the file's size."""
+"""Where the bytes of a stored network go: a row per tensor and a row for the rest; they add up to its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .read import StoredFile, open_stored
 
 @dataclass(frozen=True)
 class Row:
-    """Bytes of one tensor, or of the file's own. metadata: header and index. padding: after the header or index."""
+    """Bytes of a tensor, or of header and index (metadata; padding follows either of them)."""
 
     name: str
     levels: int = 0

@@ -1,6 +1,6 @@
-"""The entries of a file -> what it says of each tensor, and its bytes; nothing is decoded, nothing believed.
+"""The entries of a file -> the description and the bytes of each tensor, not decoded yet.
 
-Every length is checked against the bytes that are there before anything is allocated after it.
+Every length is checked against the bytes of the file before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGEST_TENSOR = 2**40  # entries
 
 @dataclass(frozen=True)
 class CodedTensor:
-    """What a file says of one quantized tensor, and its bytes; nothing is decoded yet."""
+    """The description of a quantized tensor in a file, and its bytes, not decoded yet."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,12 +37,12 @@ class CodedTensor:
     scales: Bytes
 
     def decode(self) -> Stored:
-        """Raises: ValueError naming the tensor and what is wrong with it."""
+        """Raises: ValueError naming the tensor and the problem."""
         try:
             entries = torch.Size(self.shape).numel()
             levels, bits = decode_tensor(self.coded, entries, self.group_size, self.top)
-        except ValueError as fault:
-            raise ValueError(f"tensor {self.name!r}: {fault}") from fault
+        except ValueError as error:
+            raise ValueError(f"tensor {self.name!r}: {error}") from error
         scales = torch.from_numpy(self.scales.view(np.float32))
         numbers = torch.from_numpy(levels), torch.from_numpy(bits)
         stored = Stored(self.grid, self.shape, self.dtype, self.group_size, *numbers, scales, self.top)
@@ -66,21 +66,21 @@ def payloads_of(file: Any) -> dict[str, Bytes]:
 
 
 class _Payload:
-    """Takes one payload apart from the front, and sees that nothing is taken twice or left over."""
+    """Hands out a payload from its beginning, so that no byte is used twice or left over."""
 
     def __init__(self, name: str, data: Bytes) -> None:
         self.name, self.data, self.at = name, data, 0
 
-    def take(self, count: int, what: str) -> Bytes:
+    def take(self, count: int, user: str) -> Bytes:
         if not 0 <= count <= len(self.data) - self.at:
             left = len(self.data) - self.at
-            raise ValueError(f"{what}: {count} bytes of {self.name} are wanted, {left} are left")
+            raise ValueError(f"{user}: {count} bytes of {self.name} are wanted, {left} are left")
         self.at += count
         return self.data[self.at - count : self.at]
 
     def finish(self) -> None:
         if self.at != len(self.data):
-            raise ValueError(f"{len(self.data) - self.at} bytes of {self.name} belong to nothing")
+            raise ValueError(f"{len(self.data) - self.at} bytes of {self.name} are left over")
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ class Contents:
 
 
 def contents_of(data: Mapping[str, Bytes]) -> Contents:
-    """Take the payloads apart as the index says. Raises: ValueError naming what it says that cannot be."""
+    """Divide the payloads as the index says. Raises: ValueError naming what is impossible in it."""
     try:
         return _contents(data)
-    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as fault:
-        raise ValueError(f"its index is malformed ({fault!r})") from fault
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"its index is malformed ({error!r})") from error
 
 
 def _contents(data: Mapping[str, Bytes]) -> Contents:
@@ -114,7 +114,7 @@ def _contents(data: Mapping[str, Bytes]) -> Contents:
     index, padding = _index(data["index"].tobytes(), sum(len(part) for part in data.values()))
     names = [row[0] for part in ("tensors", "floats", "buffers") for row in index[part]] + list(index["tied"])
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ValueError("its index names a tensor twice, or by something else than text")
+        raise ValueError("its index names a tensor twice, or by a value that is no text")
     tensors = {row[0]: _tensor(row, payloads) for row in index["tensors"]}
     floats = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["floats"]}
     buffers = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["buffers"]}
@@ -141,15 +141,15 @@ def _index(data: bytes, file_bytes: int) -> tuple[dict[str, Any], int]:
         if expand.unused_data.strip(b"\0"):
             raise ValueError("it is followed by something else")
         index = json.loads(text)
-    except (zlib.error, ValueError, RecursionError) as fault:
-        raise ValueError(f"its index cannot be read ({fault})") from fault
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise ValueError(f"its index cannot be read ({error})") from error
     if not isinstance(index, dict):
         raise ValueError("its index is no JSON object")
     return index, len(expand.unused_data)
 
 
 def _entries(name: str, shape: Any) -> int:
-    """Entries of a shape, of which nothing is believed."""
+    """Entries of a shape, which may be anything that JSON can hold."""
     entries = 1
     for size in shape:
         if type(size) is not int or not 0 <= size <= LARGEST_TENSOR:
@@ -162,21 +162,21 @@ def _entries(name: str, shape: Any) -> int:
 
 def _tensor(row: Sequence[Any], payloads: Mapping[str, _Payload]) -> CodedTensor:
     name, shape, kind, grid, group_size, top, levels_coding, bits_coding, levels, bits, models = row
-    what = f"tensor {name!r}"
+    title = f"tensor {name!r}"
     if grid not in GRIDS or kind not in DTYPES:
-        raise ValueError(f"{what}: unknown grid {grid!r} or type {kind!r}")
+        raise ValueError(f"{title}: unknown grid {grid!r} or type {kind!r}")
     if not {levels_coding, bits_coding} <= {PACKED, ANS}:
-        raise ValueError(f"{what}: unknown coding {levels_coding!r} or {bits_coding!r}")
+        raise ValueError(f"{title}: unknown coding {levels_coding!r} or {bits_coding!r}")
     if _entries(name, shape) == 0:
-        raise ValueError(f"{what}: quantized, but without entries")
+        raise ValueError(f"{title}: quantized, but without entries")
     if not (
         type(group_size) is int
         and 0 <= group_size <= LARGEST_TENSOR
         and (top is None or (type(top) is int and 0 < top < 2**15))
     ):
-        raise ValueError(f"{what}: group size {group_size} or top level {top} is impossible")
+        raise ValueError(f"{title}: group size {group_size} or top level {top} is impossible")
     sizes = {"levels": levels, "bits": bits, "models": models, "scales": 4 * SCALES[grid]}
-    taken = {kind: payloads[kind].take(count, what).copy() for kind, count in sizes.items()}
+    taken = {kind: payloads[kind].take(count, title).copy() for kind, count in sizes.items()}
     scales = taken.pop("scales")
     coded = Coded(**taken, coding=(levels_coding, bits_coding))
     return CodedTensor(name, tuple(shape), DTYPES[kind], grid, group_size, top, coded, scales)

@@ -1,7 +1,7 @@
-"""A file -> a network in memory, trusting nothing; see layout.py.
+"""A file -> a network in memory; see layout.py. A file may be damaged or hostile, so that all it says is checked.
 
-Where it is known what network the file is for, names and shapes are compared before anything is decoded. All of it
-is decoded before the network is written to, the levels of a weight in a byte up to 8 bits.
+Where the network is known, names and shapes are compared before any tensor is decoded. All tensors are decoded
+before the network changes; a level of up to 8 bits then takes a byte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .parse import Contents, contents_of, payloads_of
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file whose header, checksum and index were found right. header, index: bytes of the file that they take."""
+    """A file with a valid header, checksum and index. header, index: the bytes that these take in the file."""
 
     method: str
     contents: Contents
@@ -31,14 +31,14 @@ class StoredFile:
     index: int
 
     def check_fit(self, model: nn.Module) -> None:
-        """Raises: ValueError naming tensors that only one of the file and the network has, or of another shape."""
+        """Raises: ValueError naming tensors that only the file or only the network has, or whose shapes differ."""
         owner = owner_of(model)
         learned = owner.learned() if owner is not None else {}
         targets = {name: value for name, value in model.state_dict().items() if name not in learned}
         check_fit(targets, self.contents.shapes())
 
     def decode(self) -> StoredModel:
-        """Decode the tensors, once: the coded ones are given up on the way, which keeps the memory low.
+        """Decode the tensors, once: each coded tensor is released when it is decoded, which keeps the memory low.
 
         Raises: ValueError naming the first tensor whose bytes are not those of such a tensor.
         """
@@ -50,7 +50,7 @@ class StoredFile:
 def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
     """A stored network and its configuration, from a file.
 
-    Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
+    Raises: FileNotFoundError; ValueError naming the file and the problem.
     """
     file = open_stored(path)
     with _named(path):
@@ -58,7 +58,7 @@ def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
 
 
 def load(path: Path | str, model: nn.Module) -> None:
-    """Put a stored network into `model`, or into its quantizer where it has one of the same method.
+    """Put a stored network into `model`, or into its quantizer if that has the same method.
 
     Raises: as `read`, and ValueError naming tensors that do not fit; the model is then untouched.
     """
@@ -76,18 +76,18 @@ def load(path: Path | str, model: nn.Module) -> None:
 
 @contextmanager
 def _named(path: Path | str) -> Iterator[None]:
-    """Begin the message of a ValueError with the path, and keep it to one line, whatever the file says."""
+    """Begin the message of a ValueError with the path, and keep it to one line."""
     try:
         yield
-    except ValueError as fault:
-        raise ValueError(f"{path}: {' '.join(str(fault).split())}") from fault
+    except ValueError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def open_stored(path: Path | str, check_claims: bool = True) -> StoredFile:
-    """Read a file and check all of it but what decoding finds. check_claims: refuse more entries than the file's
-    size makes likely; False where the caller compares them with a network before decoding.
+    """Read a file and check everything that can be checked without decoding. check_claims: refuse more entries than
+    is plausible for the file's size; False where the caller compares them with a network before decoding.
 
-    Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
+    Raises: FileNotFoundError; ValueError naming the file and the problem.
     """
     if Path(path).is_dir():
         raise ValueError(f"{path}: a folder, not a stored model")
@@ -101,12 +101,15 @@ def open_stored(path: Path | str, check_claims: bool = True) -> StoredFile:
                 metadata = dict(file.metadata() or {})
                 check_format(metadata.get("format"))
                 payloads = payloads_of(file)
-        except (SafetensorError, OSError, KeyError, TypeError) as fault:  # the last two: a type that numpy lacks
-            raise ValueError(f"not a readable safetensors file ({fault})") from fault
+        except (SafetensorError, OSError, KeyError, TypeError) as error:  # the last two: a type that numpy lacks
+            raise ValueError(f"not a readable safetensors file ({error})") from error
         if metadata.pop("checksum", None) != checksum({name: [data] for name, data in payloads.items()}, metadata):
             raise ValueError("its checksum is wrong: the file is damaged")
         contents = contents_of(payloads)
-        entries, most = sum(torch.Size(one.shape).numel() for one in contents.tensors.values()), most_entries(size)
+        entries, most = (
+            sum(torch.Size(tensor.shape).numel() for tensor in contents.tensors.values()),
+            most_entries(size),
+        )
         if check_claims and entries > most:
-            raise ValueError(f"{entries:,} entries in {size:,} bytes: more than {most:,} are not believed")
+            raise ValueError(f"{entries:,} entries in {size:,} bytes: more than {most:,} are not plausible")
         return StoredFile(metadata.get("method", ""), contents, 8 + length, len(payloads["index"]))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[Any]  # float64
 STEPS = 25  # of Newton's method, at most
-LARGEST_STEP = 2.0  # a step in the logarithm that is still believed
-PRIOR = 0.5  # counts that are spread evenly over the alphabet, so that what never occurred stays finite
+LARGEST_STEP = 2.0  # the largest step in the logarithm
+PRIOR = 0.5  # counts that are spread evenly over the alphabet, so that symbols that never occur stay finite
 
 
 class _Hats:
@@ -51,16 +51,16 @@ def fit(counts: Floats, knots: int) -> Floats:
     hats = _Hats(len(counts), knots)
     share = counts + PRIOR / len(counts)
     share = share / share.sum()
-    seen = hats.sums(share)
-    theta = np.log(seen / hats.sums(np.ones(len(counts))))
+    target = hats.sums(share)
+    theta = np.log(target / hats.sums(np.ones(len(counts))))
     for _ in range(STEPS):
         curve = hats.curve(theta)
         likely = np.exp(curve - curve.max())
         likely /= likely.sum()
         means = hats.sums(likely)
         hessian = hats.products(likely) - np.outer(means, means)
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(knots), seen - means)
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(knots), target - means)
         theta += np.clip(step - step.mean(), -LARGEST_STEP, LARGEST_STEP)
-        if np.abs(seen - means).max() < 1e-6:
+        if np.abs(target - means).max() < 1e-6:
             break
     return theta / np.log(2.0)

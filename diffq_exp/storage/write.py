@@ -31,12 +31,12 @@ Source = StoresModel | nn.Module | StoredModel
 def stored_model_of(source: Source, float: str = "float32", at_once: bool = True) -> StoredModel:
     """The stored network of a quantizer, of the model it is attached to, or of a model without one.
 
-    float: "float16" rounds what is not quantized, parameters and buffers, to float16 where it stays finite;
-    "float32" leaves it as it is. at_once: see StoresModel.stored_model.
+    float: "float16" rounds parameters and buffers that are not quantized to float16 where they stay finite;
+    "float32" leaves them as they are. at_once: see StoresModel.stored_model.
     Raises: ValueError for another `float`.
     """
     if float not in FLOATS:
-        raise ValueError(f"float={float!r}: one of {', '.join(FLOATS)} is allowed")
+        raise ValueError(f"float={float!r}: allowed are {', '.join(FLOATS)}")
     if isinstance(source, nn.Module):
         owner = owner_of(source)
         if owner is None:
@@ -91,9 +91,9 @@ def serialize(
 
 
 def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float: str) -> list[Any]:
-    """The file, as pieces of memory in their order."""
+    """The file as parts, in their order."""
     if coding not in CODINGS:
-        raise ValueError(f"coding={coding!r}: one of {', '.join(CODINGS)} is allowed")
+        raise ValueError(f"coding={coding!r}: allowed are {', '.join(CODINGS)}")
     stored = stored_model_of(source, float, at_once=False)
     rows, payloads, entries = [], {name: list[Bytes]() for name in KINDS}, 0
     for name, tensor in stored.tensors.items():
@@ -127,8 +127,8 @@ def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float:
 def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
     try:
         return encode_tensor(tensor.levels.numpy(), tensor.bits.numpy(), tensor.group_size, tensor.top, packed)
-    except ValueError as fault:
-        raise ValueError(f"tensor {name!r}: {fault}") from fault
+    except ValueError as error:
+        raise ValueError(f"tensor {name!r}: {error}") from error
 
 
 def _plain_dict(config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -140,8 +140,8 @@ def _plain_dict(config: Mapping[str, Any] | None) -> dict[str, Any]:
 def _json(index: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(index, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as fault:
-        raise ValueError(f"the configuration cannot be kept as JSON: {fault}") from fault
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the configuration cannot be kept as JSON: {error}") from error
 
 
 def _row(name: str, tensor: Stored, coded: Coded) -> list[Any]:
@@ -150,7 +150,7 @@ def _row(name: str, tensor: Stored, coded: Coded) -> list[Any]:
 
 
 def check_storable(source: Source) -> None:
-    """See that a network can be stored, whatever its weights become. Raises: ValueError naming what cannot be."""
+    """Check that a network can be stored, whatever its weights become. Raises: ValueError naming the type."""
     stored = stored_model_of(source, at_once=False)
     for tensor in (*stored.floats.values(), *stored.buffers.values()):
         _kind(tensor)

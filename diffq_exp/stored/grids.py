@@ -3,7 +3,7 @@
 Two grids. "minmax" divides a tensor's range [low, high] into the levels 0..top of each group; "step" puts
 signed multiples of one learned step around zero (LSQ). All arithmetic is float32, whatever the weights are, so
 that a stored network gives the same values on every machine. `Stored` is the one form of a quantized tensor
-that evaluation, states and files share: what is evaluated is what is stored, by construction.
+that evaluation, states and files share, so that evaluation computes with the stored weights by construction.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Stored:
         """Compute the values in the memory of `flat`, float32 (N,); -> `flat`."""
         for entries, groups in chunks_of(flat, self.group_size):
             levels, bits = self.levels[entries], self.bits[groups]
-            piece = Stored(  # not by replace(), which torch.compile of torch 2.6 cannot trace
+            chunk = Stored(  # not by replace(), which torch.compile of torch 2.6 cannot trace
                 self.grid, self.shape, self.dtype, self.group_size, levels, bits, self.scales, self.top
             )
-            GRIDS[self.grid](piece, flat[entries].copy_(levels))
+            GRIDS[self.grid](chunk, flat[entries].copy_(levels))
         return flat
 
     def to(self, device: torch.device | str) -> Stored:
@@ -73,9 +73,9 @@ def tops(bits: Tensor, top: int | None) -> Tensor:
 
 
 def widest_of(bits: Tensor) -> int:
-    """The widest of `bits`, or what it may be at most where looking would mean waiting for a device."""
-    seen = bits.device.type == "cpu" and not torch.compiler.is_compiling()
-    return int(bits.max()) if seen else MAX_STORED_BITS
+    """The widest of `bits`, or the widest allowed where reading them would mean waiting for a device."""
+    readable = bits.device.type == "cpu" and not torch.compiler.is_compiling()
+    return int(bits.max()) if readable else MAX_STORED_BITS
 
 
 def _empty_levels(flat: Tensor, widest: int) -> Tensor:
@@ -116,7 +116,7 @@ def store_step(weight: Tensor, step: Tensor, bits: int) -> Stored:
     levels = _empty_levels(flat, bits)
     for entries, _ in chunks_of(flat, 0):
         levels[entries] = (flat[entries] / step).clamp_(-half, half - 1).round_().add_(half)
-    step = torch.where(torch.isfinite(flat).all(), step, torch.nan)  # what is not finite must not pass for levels
+    step = torch.where(torch.isfinite(flat).all(), step, torch.nan)  # weights that are not finite must be noticed
     return Stored("step", tuple(weight.shape), weight.dtype, 0, levels, widths, step)
 
 
@@ -132,7 +132,7 @@ SCALES = {"minmax": 2, "step": 1}  # float32 numbers that a tensor of each grid 
 def check_stored(name: str, stored: Stored) -> None:
     """Refuse a `Stored` whose parts do not fit together, or whose scales are not finite.
 
-    Raises: ValueError that names the tensor and what is wrong with it.
+    Raises: ValueError that names the tensor and the problem.
     """
     entries = torch.Size(stored.shape).numel()
     if stored.grid not in GRIDS:
@@ -140,12 +140,12 @@ def check_stored(name: str, stored: Stored) -> None:
     if stored.grid == "step" and (stored.group_size or stored.top is not None):
         raise ValueError(f"tensor {name!r}: the grid of one step has one group and no top level")
     groups = group_count(entries, stored.group_size)
-    for what, tensor, expected in (
+    for part, tensor, expected in (
         ("levels", stored.levels, entries),
         ("bits", stored.bits, groups),
         ("scales", stored.scales, SCALES[stored.grid]),
     ):
         if tuple(tensor.shape) != (expected,):
-            raise ValueError(f"tensor {name!r}: {what} of shape {tuple(tensor.shape)}, expected ({expected},)")
+            raise ValueError(f"tensor {name!r}: {part} of shape {tuple(tensor.shape)}, expected ({expected},)")
     if not torch.isfinite(stored.scales).all():
         raise ValueError(f"tensor {name!r}: its scales are not finite: {stored.scales.tolist()}")

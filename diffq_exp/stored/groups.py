@@ -1,7 +1,7 @@
 """Groups: a flat tensor of N entries, cut row-major into G groups of `group_size`, the last one maybe shorter.
 
-Everything that is said per group ((G,) tensors) meets the entries ((N,) tensors) here, without padding and
-without an index per entry: the full groups are a (full, group_size) view, the tail a slice of its own.
+Tensors with a value per group (G,) are combined here with tensors of entries (N,), without padding and without an
+index per entry: the full groups are a (full, group_size) view, the tail is a slice of its own.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def _split(flat: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
 
 
 def chunks_of(flat: Tensor, group_size: int) -> Iterator[tuple[slice, slice]]:
-    """Cut (N,) entries between groups: (entries, their groups), as slices; group_size 0 has its one group in all.
+    """Cut (N,) entries between groups: (entries, their groups), as slices; group_size 0 has a single
+    group.
 
-    For chains of operations on a CPU, where a piece then stays in the cache; what is elsewhere is one piece.
+    For chains of operations on a CPU, where a chunk stays in the cache. On other devices there is one chunk.
     """
     entries, size = flat.numel(), group_size or 1
     in_one = flat.device.type != "cpu" or torch.compiler.is_compiling()

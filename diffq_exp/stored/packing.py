@@ -1,9 +1,10 @@
 """Bit-packing: small integers to bytes and back, without a Python loop over entries.
 
-Eight numbers of n bits fill n bytes exactly. So eight bytes are taken for one 64-bit word, neighbours in it are
-moved together three times over, to pairs, fours and eights, and the word's first n bytes are kept; numbers wider
-than 8 bits are written as a plane of low bytes followed by the packed high parts. Levels of several widths are
-written width by width, narrowest first, each in its own run of whole bytes; the order within a run is the tensor's.
+Eight numbers of n bits fill n bytes exactly. So eight bytes are read as a 64-bit word, three steps of shifts move
+the low n bits of its bytes next to each other, in pairs, fours and eights, and the word's first n bytes are kept.
+Numbers wider than 8 bits are written as a plane of low bytes followed by the packed high parts. Levels of several
+widths are written width by width, narrowest first, each in its own run of whole bytes; the order within a run is
+the tensor's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MAX_STORED_BITS = 15  # the widest level: a width takes 4 bits in a table of wid
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.integer]
 Levels = NDArray[Any]  # uint8 or int16
-PIECE = 2**16  # numbers that are worked on at a time, where a copy of all would double the memory
+CHUNK = 2**16  # numbers that are processed at a time, where a copy of all would double the memory
 
 
 def packed_bytes(count: int, width: int) -> int:
@@ -38,12 +39,12 @@ def pack(numbers: Numbers, width: int) -> Bytes:
     words = np.zeros(-(-len(numbers) // 8), "<u8")
     words.view(np.uint8)[: len(numbers)] = numbers
     packed = np.empty((len(words), width), np.uint8)
-    for start in range(0, len(words), PIECE // 8):
-        piece = slice(start, start + PIECE // 8)
-        _squeeze(words[piece], width)
-        lanes = words[piece].view(np.uint8).reshape(-1, 8)
+    for start in range(0, len(words), CHUNK // 8):
+        chunk = slice(start, start + CHUNK // 8)
+        _squeeze(words[chunk], width)
+        lanes = words[chunk].view(np.uint8).reshape(-1, 8)
         for place in range(width):
-            packed[piece, place] = lanes[:, place]
+            packed[chunk, place] = lanes[:, place]
     return packed.reshape(-1)[: packed_bytes(len(numbers), width)]
 
 
@@ -63,19 +64,19 @@ def unpack(data: Bytes, count: int, width: int) -> Levels:
         return data.copy()
     words = np.zeros(-(-count // 8), "<u8")
     packed = np.concatenate([data, np.zeros(len(words) * width - len(data), np.uint8)]).reshape(-1, width)
-    for start in range(0, len(words), PIECE // 8):
-        piece = slice(start, start + PIECE // 8)
-        lanes = words[piece].view(np.uint8).reshape(-1, 8)
+    for start in range(0, len(words), CHUNK // 8):
+        chunk = slice(start, start + CHUNK // 8)
+        lanes = words[chunk].view(np.uint8).reshape(-1, 8)
         for place in range(width):
-            lanes[:, place] = packed[piece, place]
-        _spread(words[piece], width)
+            lanes[:, place] = packed[chunk, place]
+        _spread(words[chunk], width)
     return words.view(np.uint8)[:count]
 
 
 def _lanes(width: int) -> list[tuple[np.uint64, np.uint64, np.uint64]]:
-    """The three steps that move the low `width` bits of the 8 bytes of a word together: lanes of 8, 16, 32 bits.
+    """The three steps that close the gaps above the low `width` bits of a word's bytes: lanes of 8, 16, 32 bits.
 
-    For each step: the bits used of the left lane, where the right lane's come to lie, and how far they move.
+    For each step: mask of the left lane's bits, mask of where the right lane's bits go, and how far they move.
     """
     steps = []
     for lane in (8, 16, 32):
@@ -104,8 +105,8 @@ def _spread(words: NDArray[np.uint64], width: int) -> None:
 def counts_of(numbers: Numbers, symbols: int) -> NDArray[np.int64]:
     """How often each of 0..symbols-1 occurs, (symbols,)."""
     counts = np.zeros(symbols, np.int64)
-    for start in range(0, len(numbers), PIECE):  # bincount makes integers of 8 bytes
-        counts += np.bincount(numbers[start : start + PIECE], minlength=symbols)
+    for start in range(0, len(numbers), CHUNK):  # bincount makes integers of 8 bytes
+        counts += np.bincount(numbers[start : start + CHUNK], minlength=symbols)
     return counts
 
 
@@ -128,12 +129,12 @@ def _rows(levels: Levels, group_size: int) -> tuple[NDArray[np.void], Levels]:
 
 
 def _groups_of(width: int, bits: Bytes, full: int) -> NDArray[np.intp]:
-    """Which of the full groups have a width; numpy goes by positions three times as fast as by a mask."""
+    """Indices of the full groups of a width; numpy takes by index three times as fast as by mask."""
     return np.flatnonzero(bits[:full] == width)
 
 
 def split_widths(levels: Levels, bits: Bytes, group_size: int) -> Iterator[tuple[int, Levels]]:
-    """Take the levels of each width apart: (width, its levels in their order), narrow first."""
+    """The levels of each width by themselves: (width, its levels in their order), narrow first."""
     counts = entries_per_width(bits, group_size, len(levels))
     if len(counts) == 1:
         yield next(iter(counts)), levels

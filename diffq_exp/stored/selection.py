@@ -63,7 +63,8 @@ def select(model: nn.Module, min_size: float, exclude: Iterable[str], detect_bou
 
     Quantized are those of more than `min_size` MB (as float32) of which no name matches a shell-style pattern
     of `exclude`, tried against the full dotted name and its last part. With `detect_bound`, a tensor under
-    several names is one item; without, each use is an item of its own (one place reached by two paths is one).
+    several names is one item; without, each use is an item of its own (a place that two paths reach is a single
+    use).
     """
     if isinstance(exclude, str):
         raise ValueError(f"exclude must be a list of patterns, not the string {exclude!r}")
@@ -75,13 +76,13 @@ def select(model: nn.Module, min_size: float, exclude: Iterable[str], detect_bou
         places.setdefault(key, []).append(use)
     items = [Tensors(tuple(uses)) for uses in places.values()]
     patterns = tuple(exclude)
-    wanted = [
+    chosen = [
         item.entries > min_size * ENTRIES_PER_MB and not any(_matches(use.name, patterns) for use in item.uses)
         for item in items
     ]
     return Selection(
-        quantized=tuple(item for item, keep in zip(items, wanted, strict=True) if keep),
-        floats=tuple(item for item, keep in zip(items, wanted, strict=True) if not keep),
+        quantized=tuple(item for item, keep in zip(items, chosen, strict=True) if keep),
+        floats=tuple(item for item, keep in zip(items, chosen, strict=True) if not keep),
         tied={use.name: item.name for item in items for use in item.uses[1:]},
     )
 

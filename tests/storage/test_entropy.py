@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffq_exp.storage.entropy import KNOTS, MOST_IN_TABLE, bits_of, decode, encode, model_of
-from diffq_exp.stored.packing import PIECE
+from diffq_exp.stored.packing import CHUNK
 
 often = settings(max_examples=60, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31)
@@ -77,7 +77,7 @@ def test_any_counts(counts, seed):
     assert_round_trip([(numbers, len(counts))])
 
 
-@pytest.mark.parametrize("count", [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 7])
+@pytest.mark.parametrize("count", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])
 def test_runs_longer_than_a_piece(count):
     assert_round_trip([(drawn("bell", count, 16, 0), 16), (drawn("skewed", count, 5, 1), 5)])
 

@@ -89,12 +89,10 @@ def test_float32_leaves_halves_as_they_are(path):
 @pytest.mark.parametrize("option", ["float", "coding"])
 @pytest.mark.parametrize("value", ["float8", "", "AUTO", None, 16, True])
 def test_another_option_is_refused(path, option, value):
-    """In one line, which says what is allowed; no file is left."""
+    """In a line that says which values are allowed; no file is left."""
+    allowed = {"coding": "auto, packed", "float": "float32, float16"}[option]
     for call in (lambda: storage.save(network(), path, **{option: value}),
                  lambda: storage.serialize(network(), **{option: value})):  # fmt: skip
-        with pytest.raises(
-            ValueError, match=rf"^{option}=.*one of .*packed|^{option}=.*one of .*float16"
-        ) as caught:
+        with pytest.raises(ValueError, match=f"^{option}={value!r}: allowed are {allowed}$"):
             call()
-        assert "\n" not in str(caught.value)
     assert list(path.parent.iterdir()) == []
