@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .common.units import MB
+
+if TYPE_CHECKING:
+    from .stored.network import StoredModel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +83,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     _show(path, scores, stored)
 
 
-def _show(path: Any, scores: dict[str, dict[str, float]], stored: Any) -> None:
+def _show(path: Path, scores: dict[str, dict[str, float]], stored: StoredModel) -> None:
     size = path.stat().st_size
     entries = sum(value.numel() for value in stored.values().values())
     for part, values in scores.items():

@@ -1,4 +1,4 @@
-"""A reader of stored networks in plain Python, written from docs/stored_file.md alone: nothing of the package in it.
+"""A reader of stored networks in plain Python, written from docs/stored_file.md alone, without the package.
 
 It is slow, and for small files. Float32 arithmetic is numpy's, since Python has none.
 """
@@ -194,5 +194,3 @@ def _octave(part: int) -> int:
     with localcontext() as context:
         context.prec = 40
         return int(Decimal(2) ** (36 - Decimal(part) / 256) + Decimal("0.5"))
-
-
