@@ -124,6 +124,6 @@ def test_of_a_key_typed_twice_the_last_word_counts():
 
 @pytest.mark.parametrize("word", ["noise", "lr=[1", "seed=choice()", ""])
 def test_a_word_that_is_none_is_named(word):
-    with pytest.raises(ValueError, match="not understood; a key is set by key=value") as fault:
+    with pytest.raises(ValueError, match="not understood; a key is set by key=value") as error:
         parse(word)
-    assert str(fault.value).startswith(repr(word))
+    assert str(error.value).startswith(repr(word))

@@ -64,7 +64,7 @@ def test_every_experiment_of_conf_is_tested_here():
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_sweep_has_each_of_its_runs_once_and_without_faults(name):
+def test_a_sweep_has_each_of_its_runs_once_and_without_errors(name):
     plan = check([f"experiment={name}", "dataset=synthetic"])
     assert not plan.errors and not plan.warnings
     assert len({job.signature for job in plan.jobs}) == len(plan.jobs) == SWEEPS[name]

@@ -1,4 +1,4 @@
-"""From config nodes to objects: what is passed, what is left out, and how faults are told."""
+"""From config nodes to objects: what is passed, what is left out, and how errors are told."""
 
 import pytest
 import torch

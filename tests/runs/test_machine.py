@@ -1,4 +1,4 @@
-"""The memory that a process keeps: page faults, counted in processes of their own."""
+"""The memory that a process keeps: page errors, counted in processes of their own."""
 
 import os
 import platform
@@ -12,16 +12,16 @@ COUNT = """
 import resource, sys, torch
 from diffq_exp.machine import keep_freed_memory, prepare_torch
 kept = keep_freed_memory() if "run" not in sys.argv else prepare_torch(0, None, torch.device("cpu"))
-def faults():
+def errors_of():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def steps(number):
     for _ in range(number):
         one, other = torch.zeros(2**24), torch.zeros(2**23)  # 64 and 32 MB
         del one, other
 steps(30)  # blocks that fit are found after some
-before = faults()
+before = errors_of()
 steps(10)
-print(kept, faults() - before)
+print(kept, errors_of() - before)
 """
 
 
@@ -37,8 +37,8 @@ def counted(*words, **variables):
     done = subprocess.run(
         [sys.executable, "-c", COUNT, *words], env={**own, **variables}, capture_output=True, text=True, check=True
     )
-    kept, faults = done.stdout.split()
-    return kept == "True", int(faults)
+    kept, errors = done.stdout.split()
+    return kept == "True", int(errors)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def told():
 
 @pytest.mark.parametrize("variables", [{}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}])
 def test_freed_memory_is_used_again(variables, told):
-    kept, faults = counted(**variables)
-    assert kept and 10 * faults < min(given_back for _, given_back in told.values())
+    kept, errors = counted(**variables)
+    assert kept and 10 * errors < min(given_back for _, given_back in told.values())
 
 
 def test_a_run_on_a_cpu_keeps_freed_memory(told):
-    _, faults = counted("run")
-    assert 10 * faults < min(given_back for _, given_back in told.values())
+    _, errors = counted("run")
+    assert 10 * errors < min(given_back for _, given_back in told.values())
 
 
 @pytest.mark.parametrize("variable", TOLD)

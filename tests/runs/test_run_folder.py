@@ -120,8 +120,8 @@ def test_a_damaged_result_does_not_keep_the_folder_locked(folder):
     try:
         with RunFolder(folder, "aaaa"):
             pytest.fail("took a damaged result.json for this run's")
-    except (ValueError, FolderError) as fault:
-        assert "result.json" in str(fault)
+    except (ValueError, FolderError) as error:
+        assert "result.json" in str(error)
         assert not is_locked(folder)
 
 

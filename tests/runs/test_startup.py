@@ -40,12 +40,12 @@ def unfrozen():
     gc.unfreeze()
 
 
-@pytest.mark.parametrize("fault", [None, ImportError])
-def test_the_collector_rests_while_a_module_is_imported(unfrozen, fault):
-    with pytest.raises(fault) if fault else nullcontext(), uncollected("no.such.module"):
+@pytest.mark.parametrize("error", [None, ImportError])
+def test_the_collector_rests_while_a_module_is_imported(unfrozen, error):
+    with pytest.raises(error) if error else nullcontext(), uncollected("no.such.module"):
         assert not gc.isenabled()
-        if fault:
-            raise fault
+        if error:
+            raise error
     assert gc.isenabled() and gc.get_freeze_count() > 0
 
 

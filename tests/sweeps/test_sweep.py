@@ -30,10 +30,10 @@ def leave(job, status, **more):
 
 
 class Launcher:
-    """Ends every job that it is given as `becomes` says, then raises `fault`."""
+    """Ends every job that it is given as `becomes` says, then raises `error`."""
 
-    def __init__(self, sweep, becomes="finished", fault=None):
-        self.sweep, self.becomes, self.fault = sweep, becomes, fault
+    def __init__(self, sweep, becomes="finished", error=None):
+        self.sweep, self.becomes, self.error = sweep, becomes, error
         self.launched = None
 
     def launch(self, job_overrides, initial_job_idx):
@@ -42,8 +42,8 @@ class Launcher:
         self.environment = {key: os.environ[key] for key in ("WANDB_RUN_GROUP", "WANDB_TAGS")}
         for job in self.launched:
             leave(job, self.becomes, reason="as it was told")
-        if self.fault is not None:
-            raise self.fault
+        if self.error is not None:
+            raise self.error
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_a_stopped_sweep_ends_with_the_signals_code_and_says_how_to_go_on():
 
 def test_a_launcher_that_gives_up_is_told_in_a_line():
     sweep = sweep_of("seed=0")
-    code, lines = carried_out(sweep, Launcher(sweep, fault=RuntimeError("no\nqueue")))
+    code, lines = carried_out(sweep, Launcher(sweep, error=RuntimeError("no\nqueue")))
     assert code == 1 and "the launcher gave up: no queue" in lines
 
 

@@ -1,4 +1,4 @@
-"""What a sweep is before it runs: the configs of its jobs, the faults that refuse it, and what dry_run tells."""
+"""What a sweep is before it runs: the configs of its jobs, the errors that refuse it, and what dry_run tells."""
 
 import os
 import shlex
@@ -31,7 +31,7 @@ def grids(folder, *lines, name="mine"):
     return ["--config-dir", str(folder), f"experiment={name}"]
 
 
-def only_fault(words):
+def only_error(words):
     plan = check(words)
     assert len(plan.errors) == 1 and "\n" not in plan.errors[0], plan.errors
     return plan.errors[0]
@@ -104,10 +104,10 @@ def test_experiments_side_by_side_and_grids_of_ones_own(tmp_path):
     ]  # fmt: skip
 
 
-# ---- faults -----------------------------------------------------------------------------------------------------
+# ---- errors -----------------------------------------------------------------------------------------------------
 
 
-def test_one_fault_in_any_grid_refuses_the_whole_and_all_are_told_at_once(tmp_path, capsys, monkeypatch):
+def test_one_error_in_any_grid_refuses_the_whole_and_all_are_told_at_once(tmp_path, capsys, monkeypatch):
     words = grids(
         tmp_path / "mine",
         "{experiment: digits, seed: [0, 1]}",
@@ -145,13 +145,13 @@ def test_one_fault_in_any_grid_refuses_the_whole_and_all_are_told_at_once(tmp_pa
         ("seed=0,1 hydra.sweep.subdir=same", "several jobs would write to outputs/same"),
     ],
 )
-def test_faults_of_a_sweep(words, part):
-    assert part in only_fault(["-m", *words.split()])
+def test_errors_of_a_sweep(words, part):
+    assert part in only_error(["-m", *words.split()])
 
 
 @pytest.mark.parametrize("value", ["'interval(0,1)'", "'glob(*)'", "[]"])
 def test_values_of_a_grid_that_cannot_be_counted(tmp_path, value):
-    assert "lr" in only_fault(grids(tmp_path, f"{{experiment: digits, lr: {value}}}"))
+    assert "lr" in only_error(grids(tmp_path, f"{{experiment: digits, lr: {value}}}"))
 
 
 def test_jobs_that_are_the_same_run_may_share_its_folder():
