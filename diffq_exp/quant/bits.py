@@ -11,8 +11,8 @@ Both are one formula, with u linear in sigma and an offset of 1 or 0:
     u = base + rise sigma(l),    1 / s = 2^u - offset,    b = log2(1 + 1/s) = log2(2^u + 1 - offset)
 
 Plain functions of tensors, and derivatives by the logit in closed form: all that the gradients of the noisy weights
-(noise.py) and of the size (size.py) need, so that neither parameterisation costs an autograd graph. The compiled
-kernels (cpu/, cuda/) have the same formulas.
+(noisy_weights.py) and of the size (formula.py) need, so that neither parameterisation costs an autograd graph. The
+compiled kernels (kernels/) have the same formulas.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Param:
 
     @property
     def fields(self) -> dict[str, float]:
-        """What kernels are told of it."""
+        """It as operands of kernels."""
         return {"base": self.base, "rise": self.rise, "offset": self.offset}
 
     def bits(self, logits: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from .arguments import check_number, check_suffix
 from .bits import PARAMS, logits_of, stored_bits
 from .formula import exact_bits, soft_bits
 from .kernels.autograd import add_noise_to_all
+from .kernels.cells import CELLS_OF
 from .kernels.dispatch import by_kernels
 from .learned import Learned
-from .noise import NOISES
+from .noise import Noise, noise_of
 from .noisy_weights import add_noise
 from .quantizer import Quantizer
 
@@ -32,7 +33,7 @@ class DiffQuantizer(Quantizer):
     group_size: entries per learned width; 0: one width per tensor. min_bits < init_bits < max_bits <= 15:
     range and start of the widths. extra_bits: added to the widths in evaluation, files and sizes. param: "bits"
     or "noise", what is linear in the logit's sigmoid. noise: "gaussian" (variance 1/4 of a step squared, three
-    times that of the other) or "uniform". suffix: of the logits' names. The rest: see Quantizer.
+    times that of the other), "uniform", "none", or a Noise. suffix: of the logits' names. The rest: see Quantizer.
     """
 
     method = "diffq"
@@ -46,18 +47,18 @@ class DiffQuantizer(Quantizer):
         min_bits: float = 2,
         max_bits: float = 15,
         param: str = "bits",
-        noise: str = "gaussian",
+        noise: str | Noise = "gaussian",
         init_bits: float = 8,
         extra_bits: float = 0,
         suffix: str = "_diffq",
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
     ) -> None:
-        _check(group_size, min_bits, init_bits, max_bits, extra_bits, param=param, noise=noise)
+        _check(group_size, min_bits, init_bits, max_bits, extra_bits, param)
         self.group_size = group_size
         self.min_bits, self.max_bits, self.init_bits = float(min_bits), float(max_bits), float(init_bits)
         self.extra_bits = float(extra_bits)
-        self.noise = noise
+        self.noise = noise_of(noise)
         self._param = PARAMS[param](self.min_bits, self.max_bits)
         check_suffix(suffix)
         self.suffix = suffix
@@ -76,9 +77,9 @@ class DiffQuantizer(Quantizer):
         weights = [item.param for item in self.selection.quantized]
         logits = [self._logits(item) for item in self.selection.quantized]
         size, param, noise = self.group_size, self._param, self.noise
-        if weights and by_kernels([*weights, *logits]):
+        if weights and type(noise) in CELLS_OF and by_kernels([*weights, *logits]):
             apart = self.attachment.holding  # checkpointed layers may go backward one by one
-            return add_noise_to_all(weights, logits, size, param, noise, apart)
+            return add_noise_to_all(weights, logits, size, param, type(noise), apart)
         return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
 
     def _stored_bits(self, item: Tensors) -> Tensor:
@@ -93,7 +94,9 @@ class DiffQuantizer(Quantizer):
         if not exact:
             logits, entries = [self._logits(item) for item in items], [item.entries for item in items]
             return soft_bits(logits, entries, self.group_size, self._param, self.extra_bits, self.min_bits)
-        sizes = (exact_bits(self._stored_bits(one), one.entries, self.group_size, self.min_bits) for one in items)
+        sizes = (
+            exact_bits(self._stored_bits(item), item.entries, self.group_size, self.min_bits) for item in items
+        )
         return torch.stack(list(sizes)).sum()
 
     def check_stored(self, item: Tensors, stored: Stored) -> None:
@@ -141,7 +144,7 @@ LIMITS = {
 
 
 def _check(
-    group_size: int, min_bits: float, init_bits: float, max_bits: float, extra_bits: float, **names: str
+    group_size: int, min_bits: float, init_bits: float, max_bits: float, extra_bits: float, param: str
 ) -> None:
     """Refuse arguments by name and value."""
     if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 0:
@@ -152,6 +155,5 @@ def _check(
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
         if not values[low] < values[high]:
             raise ValueError(f"{low} {values[low]!r} is not below {high} {values[high]!r}")
-    for name, table in (("param", PARAMS), ("noise", NOISES)):
-        if names[name] not in table:
-            raise ValueError(f"{name} must be one of {', '.join(table)}, not {names[name]!r}")
+    if param not in PARAMS:
+        raise ValueError(f"param must be one of {', '.join(PARAMS)}, not {param!r}")

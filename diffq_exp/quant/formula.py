@@ -21,14 +21,14 @@ from ..stored.groups import sum_entries
 from .bits import Param
 from .kernels.autograd import SumBits
 from .kernels.dispatch import by_kernels
-from .kernels.tiles import together
+from .kernels.tiles import bundle_slices
 
 BITS_PER_MB = 8 * MB
 EXTREMES_BITS = 64  # min and max of a tensor, as float32
 STEP_BITS = 32  # the step of LSQ, as float32
-JOINED = 2**21  # logits that are one tensor for a while
+JOINED = 2**21  # logits that are concatenated at a time
 POWERS = tuple(2.0**k for k in range(5))  # 1 + 15 - 1 <= 2^4
-WIDTH_BITS = 8  # the byte that says how wide the entries of the table of bits are
+WIDTH_BITS = 8  # a byte: how wide the entries of the table of bits are
 
 
 def table_bits(widest: Tensor, min_bits: float, groups: Sequence[int]) -> Tensor:
@@ -68,7 +68,7 @@ def soft_bits(
     """
     total, highest = sum_bits(logits, entries, group_size, param)
     widest = torch.round(param.bits(highest) + extra_bits)  # widths grow with their logits
-    table = table_bits(widest, min_bits, [one.numel() for one in logits]).sum()
+    table = table_bits(widest, min_bits, [tensor.numel() for tensor in logits]).sum()
     return total + (extra_bits * sum(entries) + EXTREMES_BITS * len(logits)) + table
 
 
@@ -76,13 +76,13 @@ def sum_bits(
     logits: Sequence[Tensor], entries: Sequence[int], group_size: int, param: Param
 ) -> tuple[Tensor, Tensor]:
     """The sum over all entries of their group's width, differentiable; each tensor's highest logit, (T,), not."""
-    way: Any = SumBits if by_kernels(logits) else _SumBits
-    both: tuple[Tensor, Tensor] = way.apply(tuple(entries), group_size, param, *logits)
-    return both
+    function: Any = SumBits if by_kernels(logits) else _SumBits
+    sums: tuple[Tensor, Tensor] = function.apply(tuple(entries), group_size, param, *logits)
+    return sums
 
 
 class _SumBits(torch.autograd.Function):
-    """Widths times entries: all groups count `size` entries, last groups multiplied by what they have of that."""
+    """Widths times entries: all groups count `size` entries, last groups are weighed by their share."""
 
     @staticmethod
     def forward(
@@ -91,12 +91,12 @@ class _SumBits(torch.autograd.Function):
         ctx.save_for_backward(*logits)
         ctx.entries, ctx.size, ctx.param = entries, float(group_size or 1), param
         total = _wide(logits[0].new_zeros(()))
-        for some in together(logits, JOINED):
+        for some in bundle_slices(logits, JOINED):
             flat = _wide(torch.cat(list(logits[some])))
             bits = param.bits(flat)
             _weigh_last_(bits, logits[some], entries[some], ctx.size)
             total = total + bits.sum() * ctx.size
-        highest = torch.stack([_wide(one).amax() for one in logits])
+        highest = torch.stack([_wide(tensor).amax() for tensor in logits])
         ctx.mark_non_differentiable(highest)
         return total, highest
 
@@ -105,10 +105,10 @@ class _SumBits(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
         logits: Sequence[Tensor] = ctx.saved_tensors
         slopes: list[Tensor] = []
-        for some in together(logits, JOINED):
+        for some in bundle_slices(logits, JOINED):
             slope = ctx.param.bits_slope(_wide(torch.cat(list(logits[some])))).mul_(grad * ctx.size)
             _weigh_last_(slope, logits[some], ctx.entries[some], ctx.size)
-            groups = [one.numel() for one in logits[some]]
+            groups = [tensor.numel() for tensor in logits[some]]
             slopes += slope.to(logits[some.start].dtype).split(groups)
         return None, None, None, *slopes
 
@@ -119,8 +119,8 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def _weigh_last_(widths: Tensor, logits: Sequence[Tensor], entries: Sequence[int], size: float) -> None:
-    """Multiply what is of last groups by how many times `size` entries they have. Whole tensors: size 1."""
-    groups = [one.numel() for one in logits]
+    """Multiply the widths of last groups by their entries / `size`. Whole tensors: size 1."""
+    groups = [tensor.numel() for tensor in logits]
     for end, number, count in zip(accumulate(groups), groups, entries, strict=True):
         share = (count - (number - 1) * size) / size
         if share != 1:

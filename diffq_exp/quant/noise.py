@@ -1,46 +1,80 @@
-"""The noise eps of a weight before its size: U(-1/2, 1/2) or N(0, 1)/2.
+"""Pseudo quantization noise: objects that draw eps, the noise of a weight in units of its quantization step.
 
-`draw` is torch's own, for any device and under torch.compile. The compiled kernels (compiled.py) choose one of
-65,536 equally likely values by 16 random bits: the means of cells of equal probability of the distribution, whose
-function is met within 2^-16 everywhere, its moments to the fourth within 1e-3: nothing that a training could tell.
+Shipped are the gaussian N(0, 1)/2, with three times the variance of the other (1/4 against 1/12), as published; the
+uniform U(-1/2, 1/2); and none. A noise of your own is a class with a `draw`, given as an object or, in a
+configuration, by `noise={_target_: package.Class}`.
 
-Either follows from torch's global generator, so that a seed, or a checkpoint of its state, gives the same noise
-again. Ranks of a distributed run draw noise of their own, even where they were seeded alike; under torch.compile
-they are to be seeded differently.
+Here noise comes from torch, for any device and under torch.compile; kernels/ has compiled loops for the shipped
+kinds. Either follows from torch's global generator, so that a seed, or a checkpoint of its state, gives the same
+noise again. Ranks of a distributed run have noise of their own, even where they were seeded alike; under
+torch.compile they are to be seeded differently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-CELLS = 2**16
 
-Array = NDArray[Any]
+class Noise(ABC):
+    """A kind of noise."""
+
+    @abstractmethod
+    def draw(self, weight: Tensor, step: Tensor) -> Tensor:
+        """eps, of the shape, dtype and device of `weight`; a training forward sees weight + step * eps.
+
+        step: the quantization step at each entry, of the shape of `weight`, in its unit; 0 in a constant tensor.
+        Gradients take eps for a constant. Random numbers come from torch's global generator: `torch.rand_like`.
+        """
 
 
 @dataclass(frozen=True)
-class Noise:
-    """One kind. by_torch, finish: a generator of torch's, and what makes its values eps. cells: -> (CELLS,)."""
+class Gaussian(Noise):
+    """N(0, 1)/2."""
 
-    by_torch: Callable[..., Tensor]
-    finish: Callable[[Tensor], Tensor]
-    cells: Callable[[], Array]
+    def draw(self, weight: Tensor, step: Tensor) -> Tensor:
+        return torch.randn(weight.shape, dtype=weight.dtype, device=weight.device).mul_(0.5)
 
 
-def draw(noise: str, like: Tensor) -> Tensor:
-    """eps of the shape, dtype and device of `like`, row-major."""
-    kind, source = NOISES[noise], None  # the global generator
-    if not torch.compiler.is_compiling() and rank() > 0:
-        source = torch.Generator(like.device).manual_seed((new_key() + rank() * 0x9E3779B97F4A7C15) % 2**63)
-    return kind.finish(kind.by_torch(like.shape, dtype=like.dtype, device=like.device, generator=source))
+@dataclass(frozen=True)
+class Uniform(Noise):
+    """U(-1/2, 1/2), the error of rounding where it is independent of the weight."""
+
+    def draw(self, weight: Tensor, step: Tensor) -> Tensor:
+        return torch.rand(weight.shape, dtype=weight.dtype, device=weight.device).sub_(0.5)
+
+
+@dataclass(frozen=True)
+class NoNoise(Noise):
+    """Zeros: the network trains on its float weights, and bits learn from the penalty alone."""
+
+    def draw(self, weight: Tensor, step: Tensor) -> Tensor:
+        return torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device)
+
+
+NOISES: dict[str, type[Noise]] = {"gaussian": Gaussian, "uniform": Uniform, "none": NoNoise}
+
+
+def noise_of(noise: str | Noise) -> Noise:
+    """A noise by its name, or the object itself. Raises: ValueError that lists the names."""
+    if isinstance(noise, Noise):
+        return noise
+    if noise not in NOISES:
+        raise ValueError(f"noise must be one of {', '.join(NOISES)}, or a Noise, not {noise!r}")
+    return NOISES[noise]()
+
+
+def draw(noise: Noise, weight: Tensor, step: Tensor) -> Tensor:
+    """eps of a weight in this process; see Noise.draw."""
+    if torch.compiler.is_compiling() or rank() == 0:
+        return noise.draw(weight, step)
+    seed = (new_key() + rank() * 0x9E3779B97F4A7C15) % 2**63
+    with torch.random.fork_rng([weight.device] if weight.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return noise.draw(weight, step)
 
 
 def rank() -> int:
@@ -52,30 +86,3 @@ def rank() -> int:
 def new_key() -> int:
     """A whole number below 2^63 - 1 that noise can follow from; advances torch's global generator."""
     return int(torch.randint(2**63 - 1, (1,), device="cpu").numpy()[0])
-
-
-@cache
-def cells_of(noise: str) -> Array:
-    """The values that 16 bits choose from, float32 (CELLS,)."""
-    return NOISES[noise].cells().astype(np.float32)
-
-
-def uniform_cells() -> Array:
-    """The means of U(-1/2, 1/2) in CELLS cells of equal probability, (CELLS,)."""
-    return (np.arange(CELLS) + 0.5) / CELLS - 0.5
-
-
-def gaussian_cells() -> Array:
-    """The means of N(0, 1)/2 in CELLS cells of equal probability, and with its variance, (CELLS,)."""
-    borders = torch.special.ndtri(torch.linspace(0, 1, CELLS + 1, dtype=torch.float64, device="cpu"))
-    density = torch.exp(-borders.square() / 2)  # times 1 / sqrt(2 pi), which the variance settles
-    means = density[:-1] - density[1:]
-    cells: Array = (0.5 * means / means.square().mean().sqrt()).numpy()
-    return cells
-
-
-# The gaussian has three times the variance of the uniform noise (1/4 against 1/12), as published.
-NOISES = {
-    "gaussian": Noise(torch.randn, lambda eps: eps.mul_(0.5), gaussian_cells),
-    "uniform": Noise(torch.rand, lambda eps: eps.sub_(0.5), uniform_cells),
-}

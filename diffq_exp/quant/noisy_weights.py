@@ -9,8 +9,9 @@ With g the gradient that arrives and r = sum over a group of g * eps, both gradi
 and the latter goes to the entries that are the tensor's extremes, shared equally between equal ones. So the
 backward is one product and one reduction, and of the size of w only eps is kept besides the noisy weights.
 
-Here one tensor at a time, by torch alone, for any device and dtype and in one graph under torch.compile. float32 in
-the memory of a CPU or of a GPU goes through compiled.py instead: the same formulas in compiled loops.
+Here by torch, for one tensor at a time: for any noise, device and dtype, and in one graph under torch.compile.
+float32 in the memory of a CPU or of a GPU, with a shipped noise, goes through kernels/: the same formulas in
+compiled loops.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..stored.groups import scaled_groups, sum_groups
+from ..stored.groups import spread_groups, sum_groups
 from .bits import Param
-from .noise import draw
+from .noise import Noise, draw
 
 FIRST = 2**62  # in autograd's order, in which the highest number comes first
 
 
-def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
+def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: Noise) -> Tensor:
     """The noisy weights, of the shape and memory format of `weight`; differentiable in weight and logits.
 
     The noise follows from torch's global generator. A constant tensor gets none.
@@ -52,13 +53,18 @@ def run_early(noisy: Tensor) -> None:
 
 class _AddNoise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: str) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: Noise) -> Tensor:
         low, high = torch.aminmax(weight)
-        eps = draw(noise, weight)  # (shape of weight), row-major, so that groups are slices
-        amount = ((high - low) * param.step(logits)).to(eps.dtype)
+        group_steps = ((high - low) * param.step(logits)).to(weight.dtype)  # (G,)
+        step = spread_groups(group_steps, weight.numel(), group_size).view(weight.shape)
+        eps = draw(noise, weight, step)
+        if eps.shape != weight.shape:
+            raise ValueError(
+                f"{type(noise).__name__} gave a tensor {tuple(eps.shape)} for a weight {tuple(weight.shape)}"
+            )
         ctx.save_for_backward(weight, logits, eps, low, high)
         ctx.group_size, ctx.param = group_size, param
-        return weight + scaled_groups(eps.view(-1), amount, group_size).view(eps.shape)
+        return weight + step * eps
 
     @staticmethod
     @once_differentiable

@@ -57,11 +57,12 @@ def _each_group_(operation: str) -> Callable[[Tensor, Tensor, int], Tensor]:
 add_groups_, mul_groups_, div_groups_ = (_each_group_(name) for name in ("add_", "mul_", "div_"))
 
 
-def scaled_groups(flat: Tensor, per_group: Tensor, group_size: int) -> Tensor:
-    """The entries of each group times its number; (N,), (G,) -> (N,), a new tensor."""
-    groups, tail = _split(flat, group_size)
-    scaled = (groups * per_group[: len(groups), None]).view(-1)
-    return torch.cat([scaled, tail * per_group[-1]]) if tail.numel() else scaled
+def spread_groups(per_group: Tensor, entries: int, group_size: int) -> Tensor:
+    """The number of each entry's group; (G,) -> (N,)."""
+    size = min(group_size or entries, entries)
+    full, tail = divmod(entries, size)
+    spread = per_group[:full, None].expand(full, size).reshape(-1)
+    return torch.cat([spread, per_group[-1].expand(tail)]) if tail else spread
 
 
 def sum_groups(flat: Tensor, group_size: int) -> Tensor:

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from diffq_exp.quant.noise import cells_of
+from diffq_exp.quant.kernels.cells import cells_of
+from diffq_exp.quant.noise import NOISES
 
-PIECE = 4096
+TILE = 4096
 MASK = 2**32 - 1
 
 
@@ -20,26 +21,26 @@ def philox(counter, key):
     return a, b, c, d
 
 
-def piece_lengths(entries, group_size):
-    """Whole groups as many as go into PIECE entries; of larger groups, parts."""
-    if 0 < group_size <= PIECE:
-        step = PIECE // group_size * group_size
+def tile_lengths(entries, group_size):
+    """Whole groups as many as go into TILE entries; of larger groups, parts."""
+    if 0 < group_size <= TILE:
+        step = TILE // group_size * group_size
         return [min(step, entries - start) for start in range(0, entries, step)]
     ends = (
         [min(start + group_size, entries) for start in range(0, entries, group_size)] if group_size else [entries]
     )
     groups = np.diff([0, *ends])
-    return [min(PIECE, group - start) for group in groups for start in range(0, group, PIECE)]
+    return [min(TILE, group - start) for group in groups for start in range(0, group, TILE)]
 
 
 def noise_after_seed(seed, entries, group_size, noise, rank=0):
     """The eps of tensors of so many `entries` in the first forward after torch.manual_seed(seed), float64 (N,)."""
     torch.manual_seed(seed)
     key = int(torch.randint(2**63 - 1, (1,)))
-    cells, drawn, number = cells_of(noise).astype(np.float64), [], 0
+    cells, drawn, number = cells_of(NOISES[noise]).astype(np.float64), [], 0
     for count in entries:
         parts = []
-        for length in piece_lengths(count, group_size):
+        for length in tile_lengths(count, group_size):
             blocks = -(-length // 8)
             words = np.array([philox((i, number, rank, 0), (key & MASK, key >> 32)) for i in range(blocks)])
             chosen = words.T.astype(np.uint32).reshape(-1).view(np.uint16)[:length]

@@ -1,4 +1,4 @@
-"""The noise of weights of several pieces: resumable, each rank's its own, like the distribution."""
+"""The noise of weights of several tiles: resumable, each rank's its own, like the distribution."""
 
 import itertools
 
@@ -7,16 +7,17 @@ import torch
 from helpers.quant_models import Bag, same_bits
 
 from diffq_exp.quant import DiffQuantizer
-from diffq_exp.quant import noise as draw
+from diffq_exp.quant import noise as by_torch_noise
 from diffq_exp.quant.kernels import autograd as compiled
-from diffq_exp.quant.kernels.tiles import PIECE
+from diffq_exp.quant.kernels.cells import gaussian_cells
+from diffq_exp.quant.kernels.tiles import TILE
 from diffq_exp.stored.groups import CHUNK, chunks_of
 
-LARGE = 5 * PIECE // 2 + 5  # entries: three pieces, a tail of groups of 8
+LARGE = 5 * TILE // 2 + 5  # entries: three tiles, a tail of groups of 8
 
 
 def large(**options):
-    """One weight of several pieces, and its noise in a forward."""
+    """One weight of several tiles, and its noise in a forward."""
     model = Bag((LARGE,))
     DiffQuantizer(model, min_size=0, **{"group_size": 8, "init_bits": 4, **options}).no_optimizer()
     return model
@@ -36,9 +37,9 @@ def test_chunks_cover_each_entry_once():
 
 
 @pytest.mark.parametrize("kind", ["uniform", "gaussian"])
-def test_no_piece_repeats_another(kind):
+def test_no_tile_repeats_another(kind):
     eps = noise_of(large(group_size=0, noise=kind))
-    one, two = eps[: LARGE - PIECE], eps[PIECE:]
+    one, two = eps[: LARGE - TILE], eps[TILE:]
     assert abs(torch.corrcoef(torch.stack([one, two]))[0, 1]) < 5 / len(one) ** 0.5
 
 
@@ -59,7 +60,7 @@ def test_each_rank_has_noise_of_its_own(kind, by_torch, monkeypatch):
     model = large(noise=kind)
     found = []
     for rank in (0, 1, 2, 1):
-        for module in (draw, compiled):
+        for module in (by_torch_noise, compiled):
             monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         torch.manual_seed(1)
         found.append(noise_of(model))
@@ -70,7 +71,7 @@ def test_each_rank_has_noise_of_its_own(kind, by_torch, monkeypatch):
 
 def test_cells_of_the_gaussian_are_those_of_the_distribution():
     """Equal probability: their borders' distribution function is even; moments up to the sixth."""
-    cells = torch.from_numpy(draw.gaussian_cells()) * 2
+    cells = torch.from_numpy(gaussian_cells()) * 2
     assert len(cells) == 2**16 and (cells.diff() > 0).all()
     below = torch.special.ndtr(cells)
     even = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16

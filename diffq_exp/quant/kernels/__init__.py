@@ -1,1 +1,1 @@
-"""Noise and sizes in compiled loops, on a CPU and on a GPU."""
+"""Noisy weights and soft sizes in compiled loops, on a CPU and on a GPU; what they cannot take goes by torch."""

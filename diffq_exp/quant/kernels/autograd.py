@@ -1,8 +1,9 @@
-"""Noise and sizes by compiled kernels, for many tensors at once: the formulas of noise.py and size.py.
+"""Noisy weights and soft sizes by compiled kernels, for many tensors at once, as functions of autograd.
 
-Two packages have kernels, `cpu` and `cuda`, each with four functions between tensors; here is what they share: what
-goes together, and what autograd has to know. What tensors must be is in tables.py. Besides the noisy weights
-nothing of their size is kept, for the backward draws the noise again. From one seed, CPU and GPU draw the same.
+The formulas are those of ../noisy_weights.py and ../formula.py. Two packages have kernels, `cpu` and `cuda`, each
+with four functions between tensors (backend.py); bundles of weights and the rules of autograd, which both share,
+are here. operands.py checks the tensors. Nothing of the weights' size is kept besides the noisy weights, for the
+backward makes the noise again. From one seed, CPU and GPU make the same noise.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..bits import Param
-from ..noise import new_key, rank
+from ..noise import Noise, new_key, rank
 from ..noisy_weights import run_early
 from .operands import checked, laid_out
-from .tiles import Plan, plan_of, together
+from .tiles import Tiling, bundle_slices, tiling_of
 
-BUNDLE = {"cpu": 2**21, "cuda": 2**24}  # entries of weights that go together, by the devices that have kernels
+BUNDLE = {"cpu": 2**21, "cuda": 2**24}  # entries of the weights in a bundle, by the devices that have kernels
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Weights that go together, as one node of autograd's graph, and what their noise follows from.
+    """Weights that are one node of autograd's graph, and what their noise follows from.
 
-    key: of this forward. number: of the bundle's first piece among those of all bundles. rank: of this process.
+    noise: the kind. key: of this forward. number: of the bundle's first tile among those of all bundles. rank: of
+    this process.
     """
 
-    plan: Plan
+    tiling: Tiling
     param: Param
-    noise: str
+    noise: type[Noise]
     key: int
     number: int
     rank: int
@@ -42,9 +44,9 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Logits whose widths are added up: a plan of theirs, in groups of 1, and the entries of the weights."""
+    """Logits whose widths are added up: their tiling, in groups of 1, and the entries of the weights."""
 
-    plan: Plan
+    tiling: Tiling
     param: Param
     entries: tuple[int, ...]
     group_size: int
@@ -60,19 +62,19 @@ def add_noise_to_all(
     logits: Sequence[Tensor],
     group_size: int,
     param: Param,
-    noise: str,
+    noise: type[Noise],
     apart: bool = False,
 ) -> Iterator[Tensor]:
-    """The noisy weights, one by one; each of the shape and memory format of its weight, see noise.add_noise.
+    """The noisy weights, one by one, in the shape and memory format of their weights; see noisy_weights.add_noise.
 
     `by_kernels` must hold for all weights and logits. apart: each weight is a bundle of its own, for backwards that
     go through the graph tensor by tensor; the noise is the same.
     """
-    key, number, own = new_key(), 0, rank()
-    for some in together(weights, 0 if apart else BUNDLE[weights[0].device.type]):
-        plan = plan_of(tuple(one.numel() for one in weights[some]), group_size)
-        bundle = Bundle(plan, param, noise, key, number, own)
-        number += len(plan.pieces)
+    key, number, own_rank = new_key(), 0, rank()
+    for some in bundle_slices(weights, 0 if apart else BUNDLE[weights[0].device.type]):
+        tiling = tiling_of(tuple(weight.numel() for weight in weights[some]), group_size)
+        bundle = Bundle(tiling, param, noise, key, number, own_rank)
+        number += len(tiling.tiles)
         noisy: tuple[Tensor, ...] = AddNoise.apply(bundle, *logits[some], *weights[some])  # type: ignore[no-untyped-call]
         run_early(noisy[0])
         yield from noisy
@@ -84,9 +86,9 @@ class AddNoise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bundle: Bundle, *tensors: Tensor) -> tuple[Tensor, ...]:
         kernels, count = backend(tensors[0].device), len(tensors) // 2
-        logits, weights = _of(bundle.plan, tensors, kernels.CHANNELS_LAST)
-        noisy = [torch.empty_like(one) for one in weights]
-        ctx.found = kernels.add_noise(bundle, weights, logits, noisy)
+        logits, weights = _logits_and_weights(bundle.tiling, tensors, kernels.CHANNELS_LAST)
+        noisy = [torch.empty_like(weight) for weight in weights]
+        ctx.extremes = kernels.add_noise(bundle, weights, logits, noisy)
         ctx.save_for_backward(*tensors)
         ctx.bundle = bundle
         ctx.set_materialize_grads(False)
@@ -95,25 +97,27 @@ class AddNoise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, device = ctx.bundle.plan, ctx.saved_tensors[0].device
+        tiling, device = ctx.bundle.tiling, ctx.saved_tensors[0].device
         kernels, wanted = backend(device), ctx.needs_input_grad[1 + len(grads) :]
-        logits, weights = _of(plan, ctx.saved_tensors, kernels.CHANNELS_LAST)
-        given = checked(grads, plan.entries, device, kernels.CHANNELS_LAST)
-        to_logits = [torch.empty_like(one) for one in logits]
+        logits, weights = _logits_and_weights(tiling, ctx.saved_tensors, kernels.CHANNELS_LAST)
+        ready = checked(grads, tiling.entries, device, kernels.CHANNELS_LAST)
+        to_logits = [torch.empty_like(tensor) for tensor in logits]
         to_weights = [
-            None if one is None or not each else torch.empty_like(one)
-            for one, each in zip(given, wanted, strict=True)
+            torch.empty_like(grad) if grad is not None and needed else None
+            for grad, needed in zip(ready, wanted, strict=True)
         ]
-        kernels.pass_back(ctx.bundle, ctx.found, weights, logits, given, to_weights, to_logits)
-        used = (None if grad is None else one for one, grad in zip(to_logits, grads, strict=True))
+        kernels.add_noise_backward(ctx.bundle, ctx.extremes, weights, logits, ready, to_weights, to_logits)
+        used = (None if grad is None else tensor for tensor, grad in zip(to_logits, grads, strict=True))
         return None, *used, *to_weights
 
 
-def _of(plan: Plan, tensors: Sequence[Tensor], channels_last: bool) -> tuple[list[Any], list[Any]]:
-    """The logits and the weights among them."""
-    count, device = len(plan.entries), tensors[0].device
-    logits = checked(tensors[:count], plan.groups, device)
-    return logits, checked(tensors[count:], plan.entries, device, channels_last)
+def _logits_and_weights(
+    tiling: Tiling, tensors: Sequence[Tensor], channels_last: bool
+) -> tuple[list[Any], list[Any]]:
+    """The two halves of `tensors`, ready for kernels."""
+    count, device = len(tiling.entries), tensors[0].device
+    logits = checked(tensors[:count], tiling.groups, device)
+    return logits, checked(tensors[count:], tiling.entries, device, channels_last)
 
 
 class SumBits(torch.autograd.Function):
@@ -121,21 +125,21 @@ class SumBits(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *given: Tensor
+        ctx: Any, entries: tuple[int, ...], group_size: int, param: Param, *logits: Tensor
     ) -> tuple[Tensor, Tensor]:
-        plan, device = plan_of(tuple(one.numel() for one in given), 1), given[0].device
-        ctx.sizes = Sizes(plan, param, entries, group_size)
-        ctx.save_for_backward(*given)
-        both: tuple[Tensor, Tensor] = backend(device).sum_bits(ctx.sizes, checked(given, plan.entries, device))
-        ctx.mark_non_differentiable(both[1])
-        return both
+        tiling, device = tiling_of(tuple(tensor.numel() for tensor in logits), 1), logits[0].device
+        ctx.sizes = Sizes(tiling, param, entries, group_size)
+        ctx.save_for_backward(*logits)
+        sums: tuple[Tensor, Tensor] = backend(device).sum_bits(ctx.sizes, checked(logits, tiling.entries, device))
+        ctx.mark_non_differentiable(sums[1])
+        return sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _highest: Tensor) -> tuple[Tensor | None, ...]:
         device = ctx.saved_tensors[0].device
-        logits = checked(ctx.saved_tensors, ctx.sizes.plan.entries, device)
+        logits = checked(ctx.saved_tensors, ctx.sizes.tiling.entries, device)
         (factor,) = checked([grad], [1], device)
-        to_logits = [torch.empty_like(one) for one in logits]
-        backend(device).pass_back_bits(ctx.sizes, logits, factor, to_logits)
+        to_logits = [torch.empty_like(tensor) for tensor in logits]
+        backend(device).sum_bits_backward(ctx.sizes, logits, factor, to_logits)
         return None, None, None, *to_logits

@@ -1,4 +1,4 @@
-"""Tensors made ready for kernels, which get addresses and check nothing: all that they rely on is checked here."""
+"""Operands of kernels. They get addresses and check nothing, so tensors are checked, and made ready, here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..noise import Array
+from .cells import Array
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 HUGE = 2**30  # entries, beyond which kernels that compute places in 32 bits would be wrong
@@ -27,14 +27,14 @@ def checked(
     by `model.half()` between forward and backward, for example.
     """
     pairs = zip(tensors, entries, strict=True)
-    return [None if one is None else _checked(one, count, device, channels_last) for one, count in pairs]
+    return [None if tensor is None else _checked(tensor, count, device, channels_last) for tensor, count in pairs]
 
 
 def _checked(tensor: Tensor, entries: int, device: torch.device, channels_last: bool) -> Tensor:
     if not (tensor.dtype == torch.float32 and tensor.device == device and tensor.numel() == entries):
-        found = f"{tensor.dtype} on {tensor.device} with {tensor.numel()} entries"
+        actual = f"{tensor.dtype} on {tensor.device} with {tensor.numel()} entries"
         raise RuntimeError(
-            f"{found} instead of torch.float32 on {device} with {entries}: a weight or its logits were replaced, "
+            f"{actual} instead of torch.float32 on {device} with {entries}: a weight or its logits were replaced, "
             "by model.half() perhaps, after the quantizer was attached or between forward and backward"
         )
     if tensor.is_sparse:
@@ -42,7 +42,7 @@ def _checked(tensor: Tensor, entries: int, device: torch.device, channels_last: 
     if not (channels_last and is_channels_last(tensor)):
         tensor = tensor.contiguous()
     tensor = tensor.resolve_neg()
-    return tensor if tensor.data_ptr() else tensor.clone()  # zeros that autograd has without writing them
+    return tensor if tensor.data_ptr() else tensor.clone()  # autograd has zeros without memory
 
 
 def is_channels_last(tensor: Tensor) -> bool:
@@ -59,5 +59,5 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> Array:
-    """Where they lie, int64 (T,); 0 for None."""
-    return np.array([0 if one is None else one.data_ptr() for one in tensors])
+    """The addresses of their memory, int64 (T,); 0 for None."""
+    return np.array([0 if tensor is None else tensor.data_ptr() for tensor in tensors])

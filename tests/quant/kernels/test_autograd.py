@@ -63,9 +63,9 @@ def test_equal_extremes_share_the_gradient(group_size, device):
     setting = Setting(group_size=group_size, init_bits=3)
     model = noisy_bag(setting, (50, 99), (12,), (4097,), (10_000,), device=device)
     with torch.no_grad():
-        model.w0.clamp_(-0.5, 0.5)  # hundreds, in every piece
+        model.w0.clamp_(-0.5, 0.5)  # hundreds, in every tile
         model.w1.copy_(torch.arange(12) % 2)  # nothing but extremes
-        model.w2[[0, 4095, 4096]] = 9.0  # on both sides of where pieces end
+        model.w2[[0, 4095, 4096]] = 9.0  # on both sides of where tiles end
         model.w3[[5000, 9999]] = torch.tensor([-9.0, 9.0], device=device)
     assert_forward_and_gradients(model, setting)
 

@@ -14,9 +14,8 @@ from torch import nn
 
 from diffq_exp.quant import DiffQuantizer, diffq, quantizer_of
 from diffq_exp.quant.kernels import autograd as compiled
-from diffq_exp.quant.kernels import tiles as pieces
 from diffq_exp.quant.kernels.cpu import threads
-from diffq_exp.quant.kernels.tiles import PIECE
+from diffq_exp.quant.kernels.tiles import TILE, bundle_slices
 
 SHAPES = (7,), (8, 16, 3, 3), (9001,), (1,)
 
@@ -67,11 +66,11 @@ def test_large_weights_go_through_torchs_openmp(monkeypatch):
     if parallel is None:
         pytest.skip("torch is linked to another kind of OpenMP, or to none")
     monkeypatch.setattr(threads, "_openmp", lambda: lambda *args: (calls.append(args[2]), parallel(*args)))
-    one_step(noisy_bag(Setting(group_size=1), (9 * PIECE,)))
-    assert calls == [torch.get_num_threads()] * 6  # look, add_noise, pass_back, share, and two of the size
+    one_step(noisy_bag(Setting(group_size=1), (9 * TILE,)))
+    assert calls == [torch.get_num_threads()] * 6  # four of the noise, two of the size
 
 
-def test_a_node_for_each_weight_draws_the_same_noise(device):
+def test_a_node_for_each_weight_has_the_same_noise(device):
     model = noisy_bag(Setting(group_size=8), *SHAPES, device=device)
     torch.manual_seed(4)
     together = model()
@@ -98,11 +97,11 @@ def test_gradients_do_not_depend_on_which_weights_go_together(monkeypatch):
         assert same_bits(grad, found[1][name]) and grad.stride() == found[1][name].stride()
 
 
-def test_neighbours_go_together_up_to_a_bound():
+def test_bundles_are_of_neighbours_up_to_a_bound():
     sizes = [5, 5, 9, 1, 1, 30, 3, 40, 2, 2]
-    found = [sizes[some] for some in pieces.together([torch.empty(size) for size in sizes], 20)]
+    found = [sizes[some] for some in bundle_slices([torch.empty(size) for size in sizes], 20)]
     assert found == [[5, 5, 9, 1], [1], [30], [3], [40], [2, 2]]
-    assert list(pieces.together([], 20)) == []
+    assert list(bundle_slices([], 20)) == []
 
 
 @pytest.mark.parametrize("group_size", [0, 4])
@@ -131,8 +130,8 @@ def test_what_is_frozen_has_no_gradient_and_the_others_theirs(frozen, group_size
 
 def test_frozen_weights_cost_no_gradient_of_their_size(device, monkeypatch):
     kernels, given = compiled.backend(device), []
-    plain = kernels.pass_back
-    monkeypatch.setattr(kernels, "pass_back", lambda *args: (given.append(args[5]), plain(*args)))
+    plain = kernels.add_noise_backward
+    monkeypatch.setattr(kernels, "add_noise_backward", lambda *args: (given.append(args[5]), plain(*args)))
     model = noisy_bag(Setting(group_size=8), (40,), (9,), device=device)
     model.w0.requires_grad_(False)
     sum(value.sum() for value in model()).backward()
@@ -159,7 +158,7 @@ def test_a_backward_takes_the_gradients_of_a_bundle_before_it_goes_on(bundle, fi
 
 
 def test_small_weights_stay_on_the_thread_that_calls(monkeypatch):
-    """However many pieces they are: after a fork, OpenMP has no threads to give."""
+    """However many tiles they are: after a fork, OpenMP has no threads to give."""
     monkeypatch.setattr(threads, "_openmp", lambda: pytest.fail("OpenMP was asked"))
     one_step(noisy_bag(Setting(group_size=8), *[(16, 16)] * 100))
 

@@ -15,7 +15,7 @@ from helpers.quant_reference import Setting
 
 from diffq_exp.quant import quantizer_of
 from diffq_exp.quant.kernels import autograd as compiled
-from diffq_exp.quant.kernels import operands as tables
+from diffq_exp.quant.kernels import operands
 from diffq_exp.quant.kernels.dispatch import trial
 
 triton = pytest.importorskip("triton", reason="this torch has no Triton")
@@ -33,7 +33,7 @@ def test_weights_and_gradients_in_memory_formats_of_their_own(shape, device):
         assert value.is_contiguous(memory_format=weight_format)
 
 
-def test_tables_begin_where_triton_need_not_compile_anew():
+def test_operands_begin_where_triton_need_not_compile_anew():
     launch = compiled.backend(torch.device("cuda")).launch
     rows = launch.upload(torch.device("cpu"), {name: np.arange(5) + at for at, name in enumerate("abc")})
     assert [row.data_ptr() % 16 for row in rows.values()] == [0, 0, 0]
@@ -51,14 +51,13 @@ def test_a_backward_is_not_captured_without_its_forward(monkeypatch):
 def test_huge_tensors_are_made_row_major():
     for entries, expected in ((2**13, True), (2**16, False)):  # times 2^15
         tensor = torch.empty(2, entries // 2, 2**8, 2**7, device="meta").to(memory_format=torch.channels_last)
-        assert tables.is_channels_last(tensor) == expected
+        assert operands.is_channels_last(tensor) == expected
 
 
 @pytest.mark.parametrize(("group_size", "expected"), [(8, 5), (4096, 5), (5000, 6), (0, 6)])
 def test_launches_do_not_grow_with_the_tensors(group_size, expected, monkeypatch):
     cuda, launched = compiled.backend(torch.device("cuda")), []
-    for module in (cuda.noise, cuda.size):
-        monkeypatch.setattr(module, "launch", lambda kernel, *_: launched.append(kernel))
+    monkeypatch.setattr(cuda.backend, "launch", lambda kernel, *_: launched.append(kernel))
     monkeypatch.setattr(compiled, "backend", lambda _: cuda)
     for count in (1, 40):
         model = noisy_bag(Setting(group_size=group_size), *[(5000,)] * count)
@@ -74,12 +73,11 @@ def test_the_trial_of_a_gpu_runs_every_kernel(monkeypatch):
         pytest.skip("by the interpreter")
     cuda, launched = compiled.backend(torch.device("cuda")), set()
     plain = cuda.launch.launch
-    for module in (cuda.noise, cuda.size):
-        monkeypatch.setattr(module, "launch", lambda kernel, *args: (launched.add(kernel), plain(kernel, *args)))
+    monkeypatch.setattr(cuda.backend, "launch", lambda kernel, *args: (launched.add(kernel), plain(kernel, *args)))
     monkeypatch.setattr(compiled, "backend", lambda _: cuda)
     trial(torch.device("cpu"))
-    kinds = type(cuda.noise.kernels.look)
-    all_of_them = {name for name, one in vars(cuda.noise.kernels).items() if isinstance(one, kinds)}
+    kinds = type(cuda.kernels.find_extremes)
+    all_of_them = {name for name, one in vars(cuda.kernels).items() if isinstance(one, kinds)}
     helpers = {*vars(import_module("diffq_exp.quant.kernels.cuda.arithmetic")), "_logits"}
     assert {one.fn.__name__ for one in launched} == all_of_them - helpers
 
@@ -89,21 +87,24 @@ import sys
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from diffq_exp.quant.cuda import kernels, launch
-from diffq_exp.quant.pieces import plan_of
+from diffq_exp.quant.kernels.cuda import kernels, launch
+from diffq_exp.quant.kernels.tiles import tiling_of
 
 kinds = dict.fromkeys(("lows", "highs", "at_low", "at_high"), "*i32")
 kinds |= dict.fromkeys(("low", "high", "sums", "parts", "cells", "size", "last", "factor"), "*fp32")
 kinds |= {"key": "i64", "number": "i32", "rank": "i32"} | dict.fromkeys(("base", "rise", "offset"), "fp32")
 *target, group_size = sys.argv[1:]
 target = GPUTarget(target[0], int(target[1]) if target[1].isdigit() else target[1], int(target[2]))
-tile = launch.tile_of(plan_of((100_000,), int(group_size)))
-for name, kernel in vars(kernels).items():
-    if isinstance(kernel, type(kernels.look)) and kernel.__module__ == kernels.__name__ and name[0] != "_":
-        given = {one: tile[one] for one in kernel.arg_names if one in tile}
-        signature = {one: "constexpr" if one in tile else kinds.get(one, "*i64") for one in kernel.arg_names}
+block = launch.block_of(tiling_of((100_000,), int(group_size)))
+own = [kernel for kernel in vars(kernels).values() if isinstance(kernel, type(kernels.find_extremes))]
+for kernel in own:
+    if kernel.__module__ == kernels.__name__ and kernel.fn.__name__[0] != "_":
+        given = {name: block[name] for name in kernel.arg_names if name in block}
+        signature = {
+            name: "constexpr" if name in block else kinds.get(name, "*i64") for name in kernel.arg_names
+        }
         made = compile(ASTSource(kernel, signature, given), target=target, options=launch.OPTIONS)
-        print(name, len(list(made.asm.values())[-1]))
+        print(kernel.fn.__name__, len(list(made.asm.values())[-1]))
 """
 
 

@@ -7,8 +7,7 @@ from helpers.quant_reference import Setting
 from torch import nn
 
 from diffq_exp.quant import DiffQuantizer, quantizer_of
-from diffq_exp.quant import noise as draw
-from diffq_exp.quant.kernels import operands as tables
+from diffq_exp.quant.kernels import cells, operands
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -34,7 +33,7 @@ def test_channels_last_weights_and_gradients(large, device):
 def test_channels_last_is_copied_only_where_kernels_cannot_read_it():
     last = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
     for kept in (True, False):
-        (ready,) = tables.checked([last], [48], last.device, channels_last=kept)
+        (ready,) = operands.checked([last], [48], last.device, channels_last=kept)
         assert (ready is last) == kept and torch.equal(ready, last) and ready.is_contiguous() != kept
 
 
@@ -138,7 +137,7 @@ def test_tensors_of_another_kind_than_expected_are_refused(what, when, device):
 
 
 def test_a_default_device_is_none_of_the_kernels_business():
-    draw.cells_of.cache_clear()
+    cells.cells_of.cache_clear()
     model = noisy_bag(Setting(group_size=8), (300,))
     torch.set_default_device("meta")
     try:

@@ -1,4 +1,4 @@
-"""What kernels.py computes with: random bits, powers and logarithms of two, sums; compiled by numba.
+"""Functions that kernels.py computes with: random bits, powers and logarithms of two, sums; compiled by numba.
 
 Noise is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a function of a key and
 a counter, so that neither the number of threads nor their order changes it. A plain number would make float64 of
@@ -93,17 +93,17 @@ def sigma_and_slope(logit: Any) -> Any:
 
 @adding
 def count_of(entries: Any, value: Any) -> Any:
-    found = F0
+    count = F0
     for i in range(len(entries)):
-        found += F1 if entries[i] == value else F0
-    return found
+        count += F1 if entries[i] == value else F0
+    return count
 
 
 @adding
 def sum_of(entries: Any) -> Any:
-    """In any order, but always in the same: nothing is written whose place could decide how the loop runs.
+    """The order of the additions is the compiler's, but always the same: it does not depend on addresses in memory.
 
-    By index: a loop over an iterator makes no vectors.
+    The loop is by index, since a loop over an iterator does not become vectors.
     """
     total = F0
     for i in range(len(entries)):

@@ -1,4 +1,4 @@
-"""What a compiled kernel is told, and how it reads it; see kernels.py."""
+"""The argument of a compiled kernel, a struct of numbers and addresses, and how kernels read it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
 
-from ..tiles import Piece
+from ..tiles import Tile
 
 HERE = Path(__file__).parent
-FILES = [HERE / "jobs.py", HERE / "arithmetic.py", HERE.parent / "tiles.py", HERE.parents[1] / "noise.py"]
+FILES = [HERE / "jobs.py", HERE / "arithmetic.py", HERE.parent / "tiles.py", HERE.parent / "cells.py"]
 VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()[:8]
 
 Job = np.dtype(
     [
-        ("next", "i8"),  # the first piece that no thread has taken; take() relies on its being the first field
-        ("count", "i8"),  # of pieces
+        ("next", "i8"),  # the first tile that no thread has taken; take() relies on its being the first field
+        ("count", "i8"),  # of tiles
         ("group_size", "i8"),
-        *((name, "u8") for name in ("key", "number", "rank")),  # of the noise; number: of the first piece
+        *((name, "u8") for name in ("key", "number", "rank")),  # of the noise; number: of the first tile
         *((name, "f4") for name in ("base", "rise", "offset")),
-        # addresses: of pieces, (P,); of the addresses of float32 tensors, (T,); of float32 numbers
-        ("pieces", "i8"),
+        # addresses: of tiles, (P,); of the addresses of float32 tensors, (T,); of float32 numbers
+        ("tiles", "i8"),
         *((name, "i8") for name in ("weight", "logits", "noisy", "grad", "grad_weight", "grad_logits")),
         ("cells", "i8"),  # (CELLS,)
         ("factor", "i8"),  # (1,)
@@ -47,7 +47,9 @@ def kernel(function: Any) -> Any:
     signature = types.void(types.CPointer(from_dtype(Job)))
     try:
         return cfunc(signature, cache=True, **IN_ORDER)(function)
-    except Exception:  # no place to write to, a full disk, a damaged file; a fault of the function is raised below
+    except (
+        Exception
+    ):  # of the cache: no folder for it, a full disk, a damaged file; an error in the function is raised below
         return cfunc(signature, **IN_ORDER)(function)
 
 
@@ -73,8 +75,8 @@ def take(typing: Any, job: Any) -> Any:
 
 
 @inner
-def pieces_of(job: Any) -> Any:
-    return carray(_pointer(job.pieces), job.count, Piece)
+def tiles_of(job: Any) -> Any:
+    return carray(_pointer(job.tiles), job.count, Tile)
 
 
 @inner
@@ -84,16 +86,17 @@ def floats(address: Any, count: Any) -> Any:
 
 @inner
 def at(address: Any, place: Any) -> Any:
-    """One of some numbers."""
+    """One of several numbers."""
     return carray(_pointer(address), place + 1, np.float32)[place]
 
 
 @inner
-def has(table: Any, tensor: Any) -> Any:
-    return carray(_pointer(table), tensor + 1, np.int64)[tensor] != 0
+def has(addresses: Any, tensor: Any) -> Any:
+    """Whether there is such a tensor; its address is 0 otherwise."""
+    return carray(_pointer(addresses), tensor + 1, np.int64)[tensor] != 0
 
 
 @inner
-def part(table: Any, tensor: Any, start: Any, stop: Any) -> Any:
-    """Entries of one of the tensors of a table."""
-    return floats(carray(_pointer(table), tensor + 1, np.int64)[tensor], stop)[start:stop]
+def entries_of(addresses: Any, tensor: Any, start: Any, stop: Any) -> Any:
+    """Entries of one of several tensors."""
+    return floats(carray(_pointer(addresses), tensor + 1, np.int64)[tensor], stop)[start:stop]

@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...noise import Array
-from ..tiles import Plan
+from ..cells import Array
+from ..tiles import Tiling
 from .jobs import Job
 
 FEW = 2**15  # entries, that torch, too, takes on one thread
 
 
-def run(kernel: Any, plan: Plan, **fields: Array | float) -> None:
-    """Run a kernel of kernels.py over the pieces of a plan; fields: the rest of its job, arrays by address."""
+def run(kernel: Any, tiling: Tiling, **fields: Array | float) -> None:
+    """Run a kernel of kernels.py over the tiles of a tiling; fields: the rest of its job, arrays by address."""
     job = np.zeros(1, Job)
-    for name, value in {"pieces": plan.pieces, "count": len(plan.pieces), **fields}.items():
+    for name, value in {"tiles": tiling.tiles, "count": len(tiling.tiles), **fields}.items():
         job[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
-    openmp = _openmp() if plan.total > FEW else None
+    openmp = _openmp() if tiling.total > FEW else None
     if openmp is None:
         kernel.ctypes(job.ctypes.data)
-    else:  # on all of them, however few pieces there are: those left out would end, and be made again
+    else:  # on all threads, however few tiles there are: OpenMP ends those that are left out, and makes them again
         openmp(kernel.address, job.ctypes.data, torch.get_num_threads(), 0)
 
 

@@ -1,4 +1,4 @@
-"""What kernels.py computes with: pieces and their tiles, where entries lie, random bits, powers of two."""
+"""Functions that kernels.py computes with: tiles, their blocks, positions in memory, random bits, powers of two."""
 
 import math
 
@@ -10,29 +10,29 @@ LOWEST, HIGHEST = tl.constexpr(-(2**31)), tl.constexpr(2**31 - 1)  # integers th
 
 
 @triton.jit
-def piece(pieces, place):
-    """Its tensor; start, stop: its entries; first, last: its groups."""
-    at = pieces + 5 * place
+def load_tile(tiles, index):
+    """tensor; start, stop: its entries; first, last: its groups."""
+    at = tiles + 5 * index
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
 
 
 @triton.jit
-def floats(table, row):
-    """Where a tensor begins."""
-    return tl.load(table + row).to(tl.pointer_type(tl.float32))
+def floats(addresses, tensor):
+    """The first entry of one of several tensors, as a pointer."""
+    return tl.load(addresses + tensor).to(tl.pointer_type(tl.float32))
 
 
 @triton.jit
-def places_of(local, start, channels, inner):
-    """Where entries start + local of (outer, channels, inner) lie, in memory of (outer, inner, channels)."""
-    places = start + local
+def positions_of(local, start, channels, inner):
+    """Positions of the entries start + local of (outer, channels, inner), in memory of (outer, inner, channels)."""
+    positions = start + local
     size = channels * inner
     if size > 1:
         wide, long = channels.to(tl.int32), inner.to(tl.int32)
         entry = (start % size).to(tl.int32) + local
         rest = entry % (wide * long)
-        places = start // size * size + (entry - rest) + rest % long * wide + rest // long
-    return places
+        positions = start // size * size + (entry - rest) + rest % long * wide + rest // long
+    return positions
 
 
 @triton.jit
@@ -65,8 +65,8 @@ def step_and_slope(logit, base, rise, offset):
 
 
 @triton.jit
-def draw(cells, local, length, number, rank, key):
-    """The eps of entries of a piece: 16 of the 128 bits that Philox4x32-10 gives for a counter choose one."""
+def noise_at(cells, local, length, number, rank, key):
+    """The eps of entries of a tile: 16 of the 128 bits that Philox4x32-10 gives for a counter choose a cell."""
     counters = (length + 7) // 8
     word = local // 2  # as cpu/kernels.py has them: the first words of all counters, then the second ones, ...
     counter, which = (word % counters).to(tl.uint32), word // counters
@@ -76,8 +76,10 @@ def draw(cells, local, length, number, rank, key):
 
 
 @triton.jit
-def tile(row, length, first, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr):
-    """Rows of a piece: entries, counted from its first, (GROUPS, ENTRIES); which are there; the rows' groups."""
+def block(
+    row, length, first, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr
+):
+    """Rows of a tile: entries, counted from its first, (GROUPS, ENTRIES); which of them exist; the rows' groups."""
     rows = row + tl.arange(0, GROUPS)
     entry = tl.arange(0, ENTRIES)[None, :]
     local = rows[:, None] * GROUP + entry
