@@ -11,14 +11,18 @@ from .diffq import DiffQuantizer
 from .learned import Learned
 from .lookup import quantizer_of, restore_quantized_state
 from .lsq import LSQ
+from .noise import Noise
 from .quantizer import Quantizer
+from .size import Size
 from .uniform import UniformQuantizer
 
 __all__ = [
     "LSQ",
     "DiffQuantizer",
     "Learned",
+    "Noise",
     "Quantizer",
+    "Size",
     "Stored",
     "StoredModel",
     "UniformQuantizer",

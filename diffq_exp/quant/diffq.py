@@ -83,7 +83,7 @@ class DiffQuantizer(Quantizer):
         return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
 
     def _stored_bits(self, item: Tensors) -> Tensor:
-        return stored_bits(self._param.bits(self._logits(item).detach()), self.extra_bits)
+        return stored_bits(self.widths(item).detach(), self.extra_bits)
 
     def store(self, item: Tensors, weight: Tensor) -> Stored:
         bits = self._stored_bits(item)
@@ -112,8 +112,8 @@ class DiffQuantizer(Quantizer):
         with torch.no_grad():
             logits.copy_(logits_of(bits, self._param, margin=1e-4))
 
-    def bits(self) -> dict[str, Tensor]:
-        return {item.name: self._param.bits(self._logits(item).detach()) for item in self.selection.quantized}
+    def widths(self, item: Tensors) -> Tensor:
+        return self._param.bits(self._logits(item))
 
     def mean_bits(self) -> dict[str, float]:
         entries = {item.name: item.entries for item in self.selection.quantized}

@@ -73,8 +73,8 @@ class LSQ(Quantizer):
         with torch.no_grad():
             self._step(item).copy_(stored.scales)
 
-    def bits(self) -> dict[str, Tensor]:
-        return {item.name: torch.tensor([float(self.width)]) for item in self.selection.quantized}
+    def widths(self, item: Tensors) -> Tensor:
+        return torch.tensor([float(self.width)])
 
 
 class _RoundToSteps(torch.autograd.Function):

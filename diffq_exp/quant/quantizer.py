@@ -1,7 +1,7 @@
 """The contract of quantizers: one class, with everything that a method defines and everything that a user calls.
 
 A method says which tensors it learns (`learned_tensors`), what a training forward sees (`training_value`), what is
-stored (`store`), what it costs (`size_bits`, `bits`), how a stored tensor is taken up again (`adopt`), and what
+stored (`store`), what it costs (`size_bits`, `widths`), how a stored tensor is taken up again (`adopt`), and what
 changes while training goes on (`at`). diffq.py, uniform.py and lsq.py are three examples; docs/extending.md has one
 from outside the package. Hooks, swapping and the cache of stored weights are in attachment.py.
 """
@@ -33,10 +33,8 @@ class Quantizer(StoresModel):
 
     min_size: parameters of more than this many MB (as float32) are quantized. exclude: shell-style patterns of
     names that never are. float16: the others are stored as float16. detect_bound: a tensor under several names
-    is found, quantized and counted once.
-
-    A subclass sets its own attributes before it calls this `__init__`, which asks it for `learned_tensors`.
-
+    is found, quantized and counted once. A subclass sets its own attributes before it calls this `__init__`, which
+    asks it for `learned_tensors`.
     Raises: ValueError for an argument out of its range, RuntimeError when the model has a quantizer already.
     """
 
@@ -84,8 +82,8 @@ class Quantizer(StoresModel):
         """Bits of all quantized tensors: of their stored widths if `exact`, else differentiable."""
 
     @abstractmethod
-    def bits(self) -> dict[str, Tensor]:
-        """Real-valued widths of the groups of each quantized parameter, {name: (G,)}, extra bits left out."""
+    def widths(self, item: Tensors) -> Tensor:
+        """Real-valued widths of the groups of one parameter, (G,), differentiable; extra bits left out."""
 
     def check_stored(self, item: Tensors, stored: Stored) -> None:
         """Raises: ValueError when `adopt` cannot take up `stored`. Called before anything changes."""
@@ -95,7 +93,6 @@ class Quantizer(StoresModel):
 
     def at(self, progress: float) -> None:
         """Say that this share of training is done, 0 to 1; it is then `self.progress`.
-
         Called before each optimizer step, and with 1.0 at the end. A method may read `self.progress`, or extend
         this function, to change its noise, freeze its bits or begin to round. What it does must follow from
         `progress` alone, so that a resumed run continues exactly.
@@ -146,7 +143,6 @@ class Quantizer(StoresModel):
 
     def noisy(self) -> AbstractContextManager[None]:
         """Hold one set of training weights inside a `with`: for forwards, recomputed forwards and the backward.
-
         For models that checkpoint activations, whose layers run again during the backward. The weights are one
         graph: losses of several forwards inside are summed for one backward.
         Raises: RuntimeError in eval mode, or inside itself.
@@ -174,7 +170,6 @@ class Quantizer(StoresModel):
 
     def stored_model(self, at_once: bool = True) -> StoredModel:
         """The network as it would be stored now; its tensors are shared with the model where they are equal.
-
         at_once: False computes each quantized tensor when it is read, and keeps none: less memory, but the result
         follows the model if it is trained on.
         """
@@ -182,14 +177,14 @@ class Quantizer(StoresModel):
         return describe(self.model, self.selection, tensors, self.method, self.float16, self.learned().keys())
 
     def get_quantized_state(self, packed: bool = True) -> dict[str, Any]:
-        """The stored network as dicts of CPU tensors and plain values, for torch.save; see stored/network.py.
+        """The stored network as dicts of CPU tensors and plain values, for torch.save; see stored/state.py.
         Raises: ValueError when quantized weights are not finite.
         """
         return pack_state(self.stored_model(), packed)
 
     def restore_quantized_state(self, state: Mapping[str, Any]) -> None:
         """Make weights, buffers and learned tensors those of a state; evaluation then computes with it exactly.
-        Raises: ValueError naming what does not fit; the model is then untouched.
+        Raises: ValueError naming what does not fit; the model is then unchanged.
         """
         self.restore(unpack_state(state))
 
@@ -201,7 +196,6 @@ class Quantizer(StoresModel):
 
     def model_size(self, exact: bool = False) -> Tensor:
         """Size of the parameters in MB by the paper's formula, a scalar tensor; buffers are not counted.
-
         Differentiable in what is learned unless `exact`, which counts the widths that are stored (float64).
         """
         per_float = 16 if self.float16 else 32
@@ -238,6 +232,10 @@ class Quantizer(StoresModel):
     def tied_names(self) -> dict[str, str]:
         """{other name: the name that is stored}."""
         return dict(self.selection.tied)
+
+    def bits(self) -> dict[str, Tensor]:
+        """The widths of each quantized parameter, {name: (G,)}, without a graph."""
+        return {item.name: self.widths(item).detach() for item in self.selection.quantized}
 
     def mean_bits(self) -> dict[str, float]:
         """Mean width over the entries of each quantized parameter; a short last group weighs less than others."""

@@ -57,5 +57,5 @@ class UniformQuantizer(Quantizer):
     def size_bits(self, exact: bool) -> float:
         return sum(self.width * item.entries + EXTREMES_BITS for item in self.selection.quantized)
 
-    def bits(self) -> dict[str, Tensor]:
-        return {item.name: torch.tensor([self.width]) for item in self.selection.quantized}
+    def widths(self, item: Tensors) -> Tensor:
+        return torch.tensor([self.width])

@@ -90,8 +90,8 @@ def sum_bits_backward(sizes: Sizes, logits: Sequence[Tensor], factor: Tensor, to
 
 def _noise_operands(bundle: Bundle, device: torch.device) -> dict[str, Any]:
     """The operands that give the tiles, the noise and its size."""
-    noise = {"key": bundle.key, "number": bundle.number, "rank": bundle.rank}
-    noise["cells"] = cells_on(device, bundle.noise)
+    cells = cells_on(device, bundle.noise)
+    noise = {"cells": cells, "key": bundle.key, "number": bundle.number, "rank": bundle.rank}
     return {**tile_operands(bundle.tiling, device), **noise, **bundle.param.fields, **block_of(bundle.tiling)}
 
 
