@@ -123,7 +123,7 @@ def _folder_errors(jobs: list[Job]) -> list[str]:
     if len({job.cfg.hydra.sweep.dir for job in jobs}) > 1:
         return ["hydra.sweep.dir: must be the same for all jobs; hydra.sweep.subdir names the folder of each job"]
     owner: dict[Path, str] = {}
-    for one in jobs:
-        if owner.setdefault(one.folder, one.signature) != one.signature:
-            return [f"hydra.sweep.subdir: several jobs would write to {one.folder}"]
+    for each in jobs:
+        if owner.setdefault(each.folder, each.signature) != each.signature:
+            return [f"hydra.sweep.subdir: several jobs would write to {each.folder}"]
     return []

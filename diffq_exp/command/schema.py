@@ -160,7 +160,7 @@ class Config:
     num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)
     checkpoint_minutes: float = key(10.0, "minutes between checkpoints within a long epoch", float, above=0)
     restart: bool = key(False, "throw an earlier run of the same signature away and do it again", bool)
-    dry_run: bool = key(False, "only tell what would run, what is done already, and the time to expect", bool)
+    dry_run: bool = key(False, "only show what would run, what is done already, and the time to expect", bool)
 
 
 PLAIN: dict[str, Range] = {f.name: f.metadata["range"] for f in fields(Config) if f.metadata}

@@ -43,18 +43,18 @@ def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
     name = values.get("_target_")
     try:
         target = hydra.utils.instantiate(kept, _partial_=True, _convert_="all")
-    except Exception as fault:  # Hydra wraps whatever an import raises
-        cause = fault
+    except Exception as error:  # Hydra wraps whatever an import raises
+        cause = error
         while isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        raise UserError(f"{name}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from fault
+        raise UserError(f"{name}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from error
     made = partial(target, *args, **accepted(target.func, runtime))
     if partly:
         return made
     try:
         return made()
-    except TypeError as fault:  # a key that the target does not take
-        raise UserError(f"{name}: {fault}") from fault
+    except TypeError as error:  # a key that the target does not take
+        raise UserError(f"{name}: {error}") from error
 
 
 def accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def load_model(source: Path | str, allow: Collection[str] = ()) -> nn.Module:
     stored, config = storage.read(path)
     try:
         return build_stored_model(stored, config, allow)
-    except ValueError as fault:
-        raise ValueError(f"{path}: {fault}") from fault
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def build_stored_model(stored: StoredModel, config: dict[str, Any], allow: Collection[str] = ()) -> nn.Module:
@@ -101,8 +101,8 @@ def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **r
         description = config[group]
         name, node, keys = description["name"], dict(description["node"]), dict(description.get("keys", {}))
         target = new_name(node.pop("_target_"))
-    except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError(f"its config does not describe a {group}") from fault
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its config does not describe a {group}") from error
     if target != _target_in_conf(group, name) and target not in allow:
         raise ValueError(f"its {group} is {target!r}, which conf/ does not name; allow it by --allow {target}")
     arguments = {**node, **keys}
@@ -112,8 +112,8 @@ def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **r
         call = _located(target)
         plain = {key: _built_inside(value, allow) for key, value in arguments.items()}
         return call(**plain, **accepted(call, runtime))
-    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as fault:
-        raise ValueError(f"its {group} cannot be built by {target}: {fault}") from fault
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"its {group} cannot be built by {target}: {error}") from error
 
 
 def _target_in_conf(group: str, name: Any) -> str | None:

@@ -61,8 +61,8 @@ def keep_freed_memory() -> bool:
     Else each large tensor comes from the system page by page and goes back to it, at every step. Not where the
     environment says when memory is to go back, nor without glibc.
     """
-    told = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys()
-    if told or re.search(r"(mmap|trim)_threshold", os.environ.get("GLIBC_TUNABLES", "")):
+    chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys()
+    if chosen or re.search(r"(mmap|trim)_threshold", os.environ.get("GLIBC_TUNABLES", "")):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if mallopt is None:

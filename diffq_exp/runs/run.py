@@ -42,20 +42,20 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     """
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
-        fault = None
+        error = None
         if only_afterwards(cfg) and cfg.init_from is None:
             code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait")
             if code >= SIGNAL:
                 return code
             if code != FINISHED:
-                fault = f"its float32 network, {source}, did not finish"
+                error = f"its float32 network, {source}, did not finish"
             with open_dict(cfg):
                 cfg.init_from = str(source)
         with RunFolder(folder, record.signature, wait=if_busy == "wait") as held:
             if cfg.restart and "SLURM_RESTART_COUNT" not in os.environ:  # a job queued again began anew already
                 held.set_aside()
-            if fault is not None:
-                return _fail(fault, held, record)
+            if error is not None:
+                return _fail(error, held, record)
             return _finish(cfg, held, request, record)
     except FolderBusy as busy:
         if if_busy == "raise":
@@ -128,21 +128,21 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     return code
 
 
-def _ending(fault: BaseException, stop: StopFlag, folder: Path) -> tuple[int, dict[str, Any]]:
+def _ending(error: BaseException, stop: StopFlag, folder: Path) -> tuple[int, dict[str, Any]]:
     """Exit code and fields of the result for a run that did not finish; says it to the user in one line."""
-    reason = " ".join(str(fault).split())
-    if isinstance(fault, Diverged):
+    reason = " ".join(str(error).split())
+    if isinstance(error, Diverged):
         kept = "; the checkpoint before it is kept" if (folder / CHECKPOINT).is_file() else ""
         log.error(f"diverged: {reason}{kept}")
-        return FAILED, {"status": "diverged", "reason": reason, "epoch": fault.epoch, "step": fault.step}
-    if isinstance(fault, (Interrupted, KeyboardInterrupt)):
+        return FAILED, {"status": "diverged", "reason": reason, "epoch": error.epoch, "step": error.step}
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
         log.warning("interrupted; the same command goes on where the run stopped (restart=true would begin anew)")
         return SIGNAL + (stop.signal or 2), {"status": "interrupted"}
-    expected = isinstance(fault, (ValueError, OSError))  # a file or value that only loading could judge
+    expected = isinstance(error, (ValueError, OSError))  # a file or value that only loading could judge
     if not expected:
-        reason = f"{type(fault).__name__}: {reason} (where: see {folder / LOG})"
+        reason = f"{type(error).__name__}: {reason} (where: see {folder / LOG})"
     log.error(f"failed: {reason}")
-    log.debug("where:", exc_info=fault)  # in train.log
+    log.debug("where:", exc_info=error)  # in train.log
     return MISTAKE if expected else FAILED, {"status": "failed", "reason": reason}
 
 

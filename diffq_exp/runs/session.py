@@ -190,7 +190,7 @@ def _describe(data: Data) -> dict[str, Any]:
 def read_back(path: Path, fresh: nn.Module, stored: StoredModel) -> None:
     """Fill a fresh network from the file, and see that it has every bit of what was stored from memory.
 
-    Raises: RuntimeError naming a tensor that differs (a fault of ours, or of the disk).
+    Raises: RuntimeError naming a tensor that differs (an error of ours, or of the disk).
     """
     write_into(fresh, storage.read(path)[0])
     state = fresh.state_dict()

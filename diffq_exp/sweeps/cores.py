@@ -26,8 +26,8 @@ def gpus(device: str) -> list[str]:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
-    return [str(number) for number in range(len(found))] if listed.returncode == 0 else []
+    names_of_gpus = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(names_of_gpus))] if listed.returncode == 0 else []
 
 
 def jobs_at_once(wanted: int | None, device: str, threads: int | None) -> int:

@@ -36,19 +36,19 @@ STOPPED = ("missing", "interrupted", "running", "killed")  # by the signal that 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of one command, each signature once; `words`: what was typed after `python -m diffq_exp.train`."""
+    """The jobs of one command, each signature once; `arguments`: what stands after `python -m diffq_exp.train`."""
 
-    words: list[str]
+    arguments: list[str]
     jobs: list[Job]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], words: Sequence[str]) -> Sweep:
-        return cls(list(words), list({job.signature: job for job in jobs}.values()))
+    def of(cls, jobs: Sequence[Job], arguments: Sequence[str]) -> Sweep:
+        return cls(list(arguments), list({job.signature: job for job in jobs}.values()))
 
     @property
     def name(self) -> str:
-        """The same jobs have the same name, in whatever order and by whatever words they are asked for."""
-        typed = [word.partition("=")[2] for word in self.words if word.startswith("experiment=")]
+        """The same jobs have the same name, whatever the overrides that ask for them."""
+        typed = [text.partition("=")[2] for text in self.arguments if text.startswith("experiment=")]
         label = typed[-1] if typed and re.fullmatch(r"[\w.-]+", typed[-1]) else "sweep"
         signatures = " ".join(sorted(job.signature for job in self.jobs))
         return f"{label}-{hashlib.sha256(signatures.encode()).hexdigest()[:8]}"
@@ -72,7 +72,7 @@ class Sweep:
             }
             for job in self.jobs
         ]
-        command = shlex.join(["python", "-m", "diffq_exp.train", *self.words])
+        command = shlex.join(["python", "-m", "diffq_exp.train", *self.arguments])
         (self.outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
         values = {"name": self.name, "command": command, "by": [*by], "jobs": jobs}
         write_json(self.outputs / SWEEPS / f"{self.name}.json", values)
@@ -84,10 +84,10 @@ def status(job: Job) -> str:
         record = read_record(job.folder)
         if record.signature not in ("", job.signature):
             return "missing"
-        found = status_of(job.folder, record) or "missing"
+        state = status_of(job.folder, record) or "missing"
     except (ValueError, OSError):
         return "unreadable"
-    return "missing" if found == "finished" and not (job.folder / MODEL).is_file() else found
+    return "missing" if state == "finished" and not (job.folder / MODEL).is_file() else state
 
 
 def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -> int:
@@ -99,8 +99,8 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
     log_to_console()
     try:
         sweep.record(by)
-    except OSError as fault:
-        log.error(f"hydra.sweep.dir={sweep.outputs}: {fault}")
+    except OSError as error:
+        log.error(f"hydra.sweep.dir={sweep.outputs}: {error}")
         return 2
     os.environ.setdefault("WANDB_RUN_GROUP", sweep.name)
     os.environ.setdefault("WANDB_TAGS", sweep.name.rpartition("-")[0])
@@ -112,9 +112,9 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
             launcher.launch([list(job.overrides) for job in todo], initial_job_idx=0)
         except SystemExit as stop:  # by a signal, of whose run or launcher it comes
             code = stop.code if isinstance(stop.code, int) else 1
-        except Exception as fault:  # of a cluster, say: what became of the runs stands in their folders
-            log.error(f"the launcher gave up: {' '.join(str(fault).split())}")
-            log.debug("where:", exc_info=fault)
+        except Exception as error:  # of a cluster, say: what became of the runs stands in their folders
+            log.error(f"the launcher gave up: {' '.join(str(error).split())}")
+            log.debug("where:", exc_info=error)
             code = 1
     report_sweep(sweep.outputs, sweep.name)
     return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
@@ -124,8 +124,8 @@ def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, st
     """The last lines: how many finished, and which did not."""
     statuses = {job.signature: status(job) for job in sweep.jobs}
     counts = Counter(statuses.values())
-    told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-    log.info(f"sweep {sweep.name}: {told}; {duration(seconds)}")
+    summary = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    log.info(f"sweep {sweep.name}: {summary}; {duration(seconds)}")
     for job in sweep.jobs:
         ended = statuses[job.signature]
         if ended != "finished" and not (code > 128 and ended in STOPPED):
@@ -151,9 +151,9 @@ def show_plan(sweep: Sweep) -> None:
     """What dry_run=true tells: the jobs, which are done already, and the time to expect."""
     log_to_console()
     for number, job in enumerate(sweep.jobs, start=1):
-        words = " ".join(word for word in job.overrides if not word.startswith("dry_run="))
-        found = status(job)
-        log.info(f"{number:>4}  {'to do' if found == 'missing' else found:<11}  {job.folder.name}  {words}")
+        overrides = " ".join(text for text in job.overrides if not text.startswith("dry_run="))
+        state = status(job)
+        log.info(f"{number:>4}  {'to do' if state == 'missing' else state:<11}  {job.folder.name}  {overrides}")
     todo = sweep.todo
     log.info(f"{len(sweep.jobs)} runs: {len(sweep.jobs) - len(todo)} done already, {len(todo)} to do")
     if todo:

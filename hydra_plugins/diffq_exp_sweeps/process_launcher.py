@@ -1,8 +1,8 @@
 """Runs each job of a sweep in a process of its own, several at a time, and outlives the death of any of them.
 
 Processes are forked from a server that has imported torch once, which saves each of them some seconds; pebble
-starts them, brings their results back and tells when one died. A job that finds another process at work on its run
-goes to the end of the queue, until that process lets go of it: so two sweeps side by side share their runs.
+starts them, brings their results back and reports their deaths. A job that finds another process at work on its
+run goes to the end of the queue, until that process lets go of it: so two sweeps side by side share their runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PRELOAD = ["diffq_exp.runs.job", "diffq_exp.runs.session", "diffq_exp.quant.kern
 
 class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks
     number: int
-    words: list[str]
+    overrides: list[str]
     behind: Path | None = None  # the folder in which another process was at work
 
 
@@ -58,8 +58,10 @@ class ProcessLauncher(Launcher):
         from diffq_exp.sweeps.progress import SweepDisplay
 
         setup_globals()
-        queue = deque(_Waiting(number, list(words)) for number, words in enumerate(job_overrides, initial_job_idx))
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, queue[0].words)
+        queue = deque(
+            _Waiting(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)
+        )
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, queue[0].overrides)
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
         self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
         self._returns: dict[int, JobReturn] = {}
@@ -67,15 +69,15 @@ class ProcessLauncher(Launcher):
             _start_server()
             running: dict[Future[Any], _Running] = {}
             while running or (queue and stop.signal is None):
-                free = sorted(set(range(n_jobs)) - {one.slot for one in running.values()})
+                free = sorted(set(range(n_jobs)) - {job.slot for job in running.values()})
                 for slot in free if stop.signal is None else []:
                     if (waiting := _first_free(queue)) is not None and (job := self._job(waiting)) is not None:
                         running[self._start(job, slot)] = _Running(waiting, job, slot)
                 if stop.signal is not None:
                     stop.pass_on()
                 for future in _first_ended(running):
-                    one = running.pop(future)
-                    queue.extend(self._end(future, one.waiting, one.job, stopping=stop.signal is not None))
+                    ended = running.pop(future)
+                    queue.extend(self._end(future, ended.waiting, ended.job, stopping=stop.signal is not None))
         if stop.signal is not None:
             raise SystemExit(128 + stop.signal)
         return [self._returns[number] for number in sorted(self._returns)]
@@ -87,15 +89,15 @@ class ProcessLauncher(Launcher):
 
         loader = self.hydra_context.config_loader
         composed = job(
-            tuple(waiting.words),
-            loader.load_sweep_config(self.config, waiting.words),
+            tuple(waiting.overrides),
+            loader.load_sweep_config(self.config, waiting.overrides),
             waiting.number,
             multirun=True,
         )
         elsewhere = waiting.behind is not None and waiting.behind.resolve() == composed.folder.resolve()
-        if (composed.cfg.restart and not elsewhere) or (found := status(composed)) not in DONE:
+        if (composed.cfg.restart and not elsewhere) or (state := status(composed)) not in DONE:
             return composed
-        self._note(waiting, composed, found, "", ran=False)
+        self._note(waiting, composed, state, "", ran=False)
         return None
 
     def _start(self, job: Any, slot: int) -> Future[Any]:
@@ -130,14 +132,14 @@ class ProcessLauncher(Launcher):
             reason = _cause(death.exitcode)
             self._codes.append(1)
             if not stopping:
-                record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.words, job.cfg.hydra)
+                record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.overrides, job.cfg.hydra)
                 try:
                     record_death(job.folder, record, reason)
-                except (FolderError, ValueError, OSError) as fault:
-                    reason += f"; {fault}"
-        except Exception as fault:  # of Hydra or pebble, before or after the run
-            self._returns[waiting.number] = _returned(job, JobStatus.FAILED, fault)
-            reason = f"{type(fault).__name__}: {fault}"
+                except (FolderError, ValueError, OSError) as error:
+                    reason += f"; {error}"
+        except Exception as error:  # of Hydra or pebble, before or after the run
+            self._returns[waiting.number] = _returned(job, JobStatus.FAILED, error)
+            reason = f"{type(error).__name__}: {error}"
             self._codes.append(1)
         self._note(waiting, job, status(job), reason)
         return []
@@ -147,8 +149,8 @@ class ProcessLauncher(Launcher):
 
         record = read_record(job.folder) if status != "unreadable" else RunRecord()
         self.reasons[job.folder] = reason
-        words = " ".join(waiting.words) or "the defaults"
-        self._display.ended(words, status, record, record.reason or reason, ran)
+        overrides = " ".join(waiting.overrides) or "the defaults"
+        self._display.ended(overrides, status, record, record.reason or reason, ran)
 
 
 def _first_free(queue: deque[_Waiting]) -> _Waiting | None:

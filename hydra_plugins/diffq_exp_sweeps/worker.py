@@ -23,7 +23,7 @@ class _LastError(logging.Handler):
 
 
 def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int, str]:
-    """-> exit code of the run, and the last error that it told. Raises: FolderBusy.
+    """-> exit code of the run, and the last error that it logged. Raises: FolderBusy.
 
     hydra: pickled, since its resolvers are functions made in functions: (state, context, task function, config).
     """

@@ -103,7 +103,7 @@ def test_errors_are_reported_together():
 
 
 @pytest.mark.parametrize("word", BAD_OVERRIDES)
-def test_a_error_names_key_value_and_what_is_allowed(word):
+def test_an_error_names_key_value_and_what_is_allowed(word):
     key = word.partition("=")[0]
     lines = [
         one for one in errors_of("seed=3", *BAD_OVERRIDES, "lr=0.5") if one.startswith((f"{word}: ", f"{key}: "))

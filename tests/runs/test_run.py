@@ -193,7 +193,7 @@ def test_failed_is_done_again_when_the_error_is_mended(images, tmp_path):
     assert outcome.code == 0 and outcome.result["status"] == "finished" and "reason" not in outcome.result
 
 
-def test_a_error_of_the_program_is_a_failed_run_too(tmp_path, monkeypatch):
+def test_an_error_of_the_program_is_a_failed_run_too(tmp_path, monkeypatch):
     def error(self, outputs, targets):
         raise RuntimeError("two\nlines")
 
@@ -206,7 +206,7 @@ def test_a_error_of_the_program_is_a_failed_run_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("override", ["tracking.timeout_seconds=-1", "tracking._target_=nowhere.Tracker"])
-def test_a_error_before_the_data_is_a_failed_run_too(override, tmp_path):
+def test_an_error_before_the_data_is_a_failed_run_too(override, tmp_path):
     words = [word for word in TINY if word != "tracking=none"]
     outcome = do(*words, "tracking=wandb", override, root=tmp_path)
     assert outcome.code == 2 and outcome.result["status"] == "failed" and len(outcome.lines) == 1
