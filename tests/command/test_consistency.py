@@ -20,6 +20,11 @@ from diffq_exp.common.files import write_json
         (("dataset=image_folder",), ["dataset.root"]),
         (("init_from=/nowhere",), ["init_from=/nowhere", "no such"]),
         (("experiment=cifar10_resnet20", "max_bits=7"), ["init_bits=8", "max_bits", "7"]),
+        (
+            ("penalty_schedule=ramp", "penalty_schedule.start=0.6"),
+            ["penalty_schedule.start=0.6", "below end", "0.5"],
+        ),
+        (("noise={_target_:nowhere.Noise}",), ["noise._target_=nowhere.Noise", "no package or module 'nowhere'"]),
     ],
 )
 def test_cross_errors(words, parts):
@@ -54,6 +59,9 @@ def test_a_root_that_is_there_is_right(tmp_path):
         (("quantizer=none", "penalty=3", "min_size=0"), ["penalty=3", "min_size=0"]),
         (("quantizer=diffq", "bits=3", "penalty=3"), ["bits=3"]),
         (("quantizer=lsq", "bits_lr=0.1", "bits=3"), ["bits_lr=0.1"]),
+        (("quantizer=lsq", "penalty_schedule=ramp", "size=formula"), ["penalty_schedule=ramp"]),
+        (("quantizer=none", "penalty_schedule=ramp", "size=formula"), ["penalty_schedule=ramp", "size=formula"]),
+        (("penalty_schedule=ramp", "penalty_schedule.end=0.7", "size=formula", "noise=none"), []),
         (("experiment=cifar10_resnet20", "quantizer=qat"), []),
         (("quantizer=qat", "bits=3", "min_size=0", "float16=true", "exclude=[bias]"), []),
         (("noise=uniform", "param=noise", "group_size=4", "penalty=2", "bits_lr=0.1", "min_bits=3"), []),

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffq_exp.command.schema import conf_dir, register
-from diffq_exp.command.signature import register_resolver, run_name, signature
+from diffq_exp.command.signature import consumed, record_of, register_resolver, run_name, signature
 from diffq_exp.common.files import write_json
 
 
@@ -49,6 +49,30 @@ def sign(*words: str, **keys) -> str:
 )
 def test_however_it_is_typed(one, other):
     assert sign(*one) == sign(*other)
+
+
+def test_defaults_of_nodes_that_came_later_leave_no_trace():
+    cfg = composed()
+    assert not {"size", "penalty_schedule"} & {
+        *consumed(cfg),
+        *record_of(cfg, cfg.hydra.runtime.choices, []).choices,
+    }
+    assert (
+        sign("penalty_schedule=ramp")
+        == sign("penalty_schedule=ramp", "penalty_schedule.end=0.5")
+        != sign("penalty_schedule=ramp", "penalty_schedule.end=0.6")
+    )
+    assert len({sign(), sign("penalty_schedule=ramp"), sign("size._target_=mine.Size")}) == 3
+    assert sign("quantizer=lsq", "penalty_schedule=ramp") == sign("quantizer=lsq")
+    record = record_of(
+        composed("penalty_schedule=ramp"), composed("penalty_schedule=ramp").hydra.runtime.choices, []
+    )
+    assert record.choices["penalty_schedule"] == "ramp" and record.config["penalty_schedule"]["end"] == 0.5
+
+
+def test_a_noise_by_its_class_is_part_of_the_run():
+    own = [sign("noise={_target_:mine.Noise}"), sign("noise={_target_:mine.Noise,width:2}"), sign("noise=uniform")]
+    assert len({*own, sign()}) == 4
 
 
 @pytest.mark.parametrize(
