@@ -15,6 +15,6 @@ def check_number(name: str, value: Any, low: float, high: float, *, whole: bool 
 
 
 def check_suffix(suffix: Any) -> None:
-    """Raises: ValueError for one that cannot end the name of a parameter."""
+    """Raises: ValueError for a suffix that cannot end the name of a parameter."""
     if not isinstance(suffix, str) or not suffix or "." in suffix:
         raise ValueError(f"suffix must be a non-empty string without a dot, not {suffix!r}")

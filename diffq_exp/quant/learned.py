@@ -100,9 +100,9 @@ class LearnedTensors:
         return {place.name: place.param for place in self._places}
 
     def groups(self, lr: Rates, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Groups for an optimizer: one for each suffix, or more where the options of its weights differ.
+        """Groups for an optimizer: a group for each suffix, or more where the options of its weights differ.
 
-        Raises: ValueError for a rate whose suffix nothing has.
+        Raises: ValueError for a rate of a suffix that does not exist.
         """
         suffixes = {place.suffix for place in self._places}
         if isinstance(lr, Mapping) and suffixes and (unknown := set(lr) - suffixes):

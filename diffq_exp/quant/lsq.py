@@ -28,7 +28,7 @@ SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts
 
 
 class LSQ(Quantizer):
-    """Fixed width for all tensors, one learned step for each; weights only.
+    """Fixed width for all tensors, a learned step for each; weights only.
 
     bits: a whole number from 2 to 15. The rest: see Quantizer.
     """

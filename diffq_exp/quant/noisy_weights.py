@@ -41,9 +41,9 @@ def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noi
 
 
 def run_early(noisy: Tensor) -> None:
-    """See that the backward of what made `noisy` runs as soon as its gradient is there.
+    """See that the backward of the node that made `noisy` runs as soon as its gradient is there.
 
-    Of what is ready, autograd runs first what the forward did last. So the noise, which comes before all layers,
+    Of the nodes that are ready, autograd runs first the one that the forward ran last. So the noise, which comes before all layers,
     would have to wait for all of them, with all gradients in memory and none for distributed training to send.
     """
     node: Any = noisy.grad_fn

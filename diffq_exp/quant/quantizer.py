@@ -56,10 +56,10 @@ class Quantizer(StoresModel):
         self._learned.register((item, self.learned_tensors(item)) for item in self.selection.quantized)
         self.attachment = Attachment(self)
 
-    # ---- what a method defines ------------------------------------------------------------------------------
+    # ---- defined by a method -------------------------------------------------------------------------------
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
-        """What is learned for one weight, {suffix: Learned}: any number of tensors of any shape."""
+        """The tensors to learn for a weight, {suffix: Learned}: any number, of any shape."""
         return {}
 
     def training_values(self) -> Iterable[Tensor | None]:
@@ -70,7 +70,7 @@ class Quantizer(StoresModel):
         return (self.training_value(item) for item in self.selection.quantized)
 
     def training_value(self, item: Tensors) -> Tensor | None:
-        """The same for one parameter, where a method treats each by itself."""
+        """The same for one parameter, for methods that treat each parameter by itself."""
         return None
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Quantizer(StoresModel):
         """Raises: ValueError when `adopt` cannot take up `stored`. Called before anything changes."""
 
     def adopt(self, item: Tensors, stored: Stored) -> None:
-        """Set what is learned for `item` to what `stored` was made with."""
+        """Set the learned tensors of `item` to the values that `stored` was made with."""
 
     def at(self, progress: float) -> None:
         """Say that this share of training is done, 0 to 1; it is then `self.progress`.
@@ -154,7 +154,7 @@ class Quantizer(StoresModel):
         self.attachment.quantize()
 
     def unquantize(self) -> None:
-        """Put the float weights back. A parameter that was written to meanwhile keeps what was written."""
+        """Put the float weights back. A parameter that was written to meanwhile keeps its new values."""
         self.attachment.unquantize()
 
     def enter_quantize(self) -> AbstractContextManager[None]:
@@ -196,7 +196,7 @@ class Quantizer(StoresModel):
 
     def model_size(self, exact: bool = False) -> Tensor:
         """Size of the parameters in MB by the paper's formula, a scalar tensor; buffers are not counted.
-        Differentiable in what is learned unless `exact`, which counts the widths that are stored (float64).
+        Differentiable in the learned tensors unless `exact`, which counts the widths that are stored (float64).
         """
         per_float = 16 if self.float16 else 32
         bits: Tensor | float = sum(per_float * item.entries for item in self.selection.floats)

@@ -22,7 +22,7 @@ class Size(ABC):
 
     @abstractmethod
     def soft(self, quantizer: Quantizer) -> Tensor:
-        """The size in MB (2^20 bytes), a scalar, differentiable in what the quantizer learns."""
+        """The size in MB (2^20 bytes), a scalar, differentiable in the learned tensors of the quantizer."""
 
 
 class FormulaSize(Size):

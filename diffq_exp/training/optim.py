@@ -1,4 +1,4 @@
-"""The optimizers of a run as one: weights, and what a quantizer learns, in groups of their own."""
+"""The optimizers of a run as one object: weights, and the learned tensors of a quantizer in groups of their own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .schedule import Schedule
 class Optimizers:
     """One or two optimizers that step together.
 
-    It shows `param_groups` and `step()`, all that a gradient scaler asks of an optimizer: handed to one, gradients
-    of weights and bits are unscaled together, and one that is not finite makes both skip the step.
+    It shows `param_groups` and `step()`, all that a gradient scaler needs of an optimizer. So gradients of
+    weights and bits are unscaled at the same time, and both skip the step if a gradient is not finite.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Optimizers:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def params(self, *, learned: bool) -> list[nn.Parameter]:
-        """The weights, or what the quantizer learns."""
+        """The weights, or the learned tensors of the quantizer."""
         params = [param for group in self.param_groups for param in group["params"]]
         return [param for param in params if (id(param) in self._learned) == learned]
 
@@ -83,7 +83,7 @@ def make_optimizers(
     attach: Callable[[], Quantizer | None],
     options: dict[str, Any],
 ) -> tuple[Optimizers, Quantizer | None]:
-    """Make the weights' optimizer, attach the quantizer, then see that what it learns is trained.
+    """Make the weights' optimizer, attach the quantizer, then put its learned tensors into an optimizer.
 
     make: parameters -> optimizer. attach: attaches the quantizer (after the optimizer, which must not hold what it
     adds) and returns it, or None. options: arguments of its `setup_optimizer`. SGD does not suit bits and other
@@ -99,7 +99,9 @@ def make_optimizers(
     own_rate = [param for group in groups if "lr" in group for param in group["params"]]
     if isinstance(weights, SGD) and own_rate:
         with eager(Adam):
-            bits: Optimizer = Adam([{"params": []}], fused=True)  # with a bit per weight most of what they cost
+            bits: Optimizer = Adam(
+                [{"params": []}], fused=True
+            )  # with a width per weight, most of the cost of bits
         optimizers.append(bits)
     with eager(optimizers[-1]):
         quantizer.setup_optimizer(optimizers[-1], **options)

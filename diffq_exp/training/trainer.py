@@ -3,8 +3,7 @@
     epoch = steps of (accumulate x batch_size examples: task loss + penalty * size), then validation, a row of
     metrics, a checkpoint.
 
-Quantizer and penalty hear of the progress of training before each step: the share that is done, 0 to 1, from the
-place in the run alone.
+The quantizer and the penalty get the progress of training before each step: the share that is done, 0 to 1.
 
 Inside a step nothing waits for the device: losses and scores are summed there and read every few steps, for the
 display and to see whether the loss is still finite.
@@ -199,7 +198,7 @@ class Trainer:
     # ---- state ----------------------------------------------------------------------------------------------
 
     def _check_weights(self) -> None:
-        """See that what is about to be saved is worth it. Raises: Diverged."""
+        """See that the weights are finite before they are saved. Raises: Diverged."""
         self.watch.check(self.epoch + 1)
         finite = [torch.isfinite(param.detach()).all() for param in self.model.parameters()]
         if not bool(torch.stack(finite).all()):
@@ -222,7 +221,7 @@ class Trainer:
     def _resume(self) -> list[dict[str, Any]]:
         """Go on from the folder's checkpoint, if there is one; -> the rows of the epochs before it.
 
-        metrics.jsonl is cut back to the checkpoint: what came after it will be computed, and written, again.
+        metrics.jsonl is cut back to the checkpoint: later epochs will be computed, and written, again.
         """
         state = load_checkpoint(self.folder / CHECKPOINT)
         if state is not None:

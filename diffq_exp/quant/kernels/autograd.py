@@ -28,7 +28,7 @@ BUNDLE = {"cpu": 2**21, "cuda": 2**24}  # entries of the weights in a bundle, by
 
 @dataclass(frozen=True)
 class Bundle:
-    """Weights that are one node of autograd's graph, and what their noise follows from.
+    """Weights that are one node of autograd's graph, and the numbers that their noise follows from.
 
     noise: the kind. key: of this forward. number: of the bundle's first tile among those of all bundles. rank: of
     this process.
@@ -65,7 +65,7 @@ def add_noise_to_all(
     noise: type[Noise],
     apart: bool = False,
 ) -> Iterator[Tensor]:
-    """The noisy weights, one by one, in the shape and memory format of their weights; see noisy_weights.add_noise.
+    """An iterator of the noisy weights, in the shape and memory format of their weights; see noisy_weights.add_noise.
 
     `by_kernels` must hold for all weights and logits. apart: each weight is a bundle of its own, for backwards that
     go through the graph tensor by tensor; the noise is the same.

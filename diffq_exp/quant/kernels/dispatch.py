@@ -23,7 +23,7 @@ OLDEST = (7, 0)  # compute capability that Triton compiles for
 def by_kernels(tensors: Sequence[Tensor]) -> bool:
     """Whether kernels can process them: float32 in the memory of a CPU or of one GPU, outside of torch.compile.
 
-    Not if a tensor is empty, and not while a CUDA graph is captured: it would draw the same noise at every replay.
+    Not if a tensor is empty, and not while a CUDA graph is captured: each replay would have the same noise.
     """
     plain = (Tensor, torch.nn.Parameter)  # no subclass, which may hold its data elsewhere
     device = tensors[0].device

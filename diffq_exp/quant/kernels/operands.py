@@ -23,7 +23,7 @@ def checked(
     Sparse gradients, of an nn.Embedding(sparse=True), become dense ones. channels_last: tensors of that format stay
     as they are.
 
-    Raises: RuntimeError if one is not float32 on `device` with its number of entries, which autograd does not see:
+    Raises: RuntimeError if a tensor is not float32 on `device` with its number of entries, which autograd does not see:
     by `model.half()` between forward and backward, for example.
     """
     pairs = zip(tensors, entries, strict=True)
@@ -46,7 +46,7 @@ def _checked(tensor: Tensor, entries: int, device: torch.device, channels_last: 
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether its memory is (outer, inner, channels), and not row-major as well; of huge ones no."""
+    """Whether its memory is (outer, inner, channels), and not row-major as well; False for huge tensors."""
     wanted = CHANNELS_LAST.get(tensor.dim())
     if wanted is None or tensor.is_contiguous() or tensor.numel() > HUGE:
         return False

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...stored.groups import group_count
 from .cells import Array
 
-TILE = 4096  # entries; a tile has whole groups, or is a part of one
+TILE = 4096  # entries; a tile has whole groups, or is a part of a group
 WHOLE = 2**62  # a group's size that no tensor reaches
 Tile = np.dtype(
     [(name, "i8") for name in ("tensor", "start", "stop", "first", "last")]
@@ -22,8 +22,8 @@ class Tiling:
     """The tiles of T tensors of so many entries, in groups of `group_size` (0: whole tensors).
 
     entries, groups: of each tensor, (T,); total: of all entries. tiles: (P,). first_of_tensor, first_of_group: the
-    first tile of each, (T,), (G,). group_size: 0 became WHOLE. split: whether tiles are parts of groups, else
-    they have whole ones.
+    first tile of each, (T,), (G,). group_size: WHOLE instead of 0. split: whether tiles are parts of groups; else
+    they have whole groups.
     """
 
     def __init__(self, entries: tuple[int, ...], group_size: int) -> None:

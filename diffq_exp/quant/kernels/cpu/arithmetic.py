@@ -28,11 +28,11 @@ def philox(out: Any, count: Any, number: Any, rank: Any, key: Any) -> None:
         c0, c1, c2, c3 = np.uint32(i), np.uint32(number), np.uint32(rank), np.uint32(0)
         k0, k1 = np.uint32(key), np.uint32(key >> np.uint64(32))
         for _ in range(10):
-            one = np.uint64(c0) * np.uint64(0xD2511F53)
-            other = np.uint64(c2) * np.uint64(0xCD9E8D57)
-            c0 = np.uint32(other >> np.uint64(32)) ^ c1 ^ k0
-            c2 = np.uint32(one >> np.uint64(32)) ^ c3 ^ k1
-            c1, c3 = np.uint32(other), np.uint32(one)
+            first = np.uint64(c0) * np.uint64(0xD2511F53)
+            second = np.uint64(c2) * np.uint64(0xCD9E8D57)
+            c0 = np.uint32(second >> np.uint64(32)) ^ c1 ^ k0
+            c2 = np.uint32(first >> np.uint64(32)) ^ c3 ^ k1
+            c1, c3 = np.uint32(second), np.uint32(first)
             k0, k1 = np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
         out[i], out[count + i], out[2 * count + i], out[3 * count + i] = c0, c1, c2, c3
 

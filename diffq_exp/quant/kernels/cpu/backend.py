@@ -1,6 +1,6 @@
 """The four functions between tensors in a CPU's memory; ../autograd.py calls them, kernels.py has their loops.
 
-Kernels see tiles. What belongs to a whole tensor is put together from its tiles here, between two kernels.
+Kernels see tiles. The numbers of a whole tensor are made from those of its tiles here, between two kernels.
 """
 
 from __future__ import annotations

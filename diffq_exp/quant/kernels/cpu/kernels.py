@@ -59,7 +59,7 @@ def _fill_noise(job: Any, index: Any, words: Any, eps: Any) -> None:
 
 @kernel
 def find_extremes(pointer: Any) -> None:
-    """The lowest and the highest entry of each tile of `weight` -> lows, highs; with nan, one of both is nan."""
+    """The lowest and the highest entry of each tile of `weight` -> lows, highs; with nan, the low or the high is nan."""
     job = carray(pointer, 1)[0]
     tiles, lows, highs = tiles_of(job), floats(job.lows, job.count), floats(job.highs, job.count)
     for _ in range(job.count):
@@ -102,7 +102,7 @@ def add_noise(pointer: Any) -> None:
 
 @kernel
 def add_noise_backward(pointer: Any) -> None:
-    """The gradients -> grad_weight, but for what the extremes get, and grad_logits; that of the scale -> sums.
+    """The gradients -> grad_weight, without the share of the extremes, and grad_logits; that of the scale -> sums.
 
     Where tiles are parts of groups, the sums of gradient times noise -> sums, and grad_logits is left alone.
     """

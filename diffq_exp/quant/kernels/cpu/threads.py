@@ -18,7 +18,7 @@ from ..cells import Array
 from ..tiles import Tiling
 from .jobs import Job
 
-FEW = 2**15  # entries, that torch, too, takes on one thread
+FEW = 2**15  # entries; torch, too, takes so few on a single thread
 
 
 def run(kernel: Any, tiling: Tiling, **fields: Array | float) -> None:
@@ -37,7 +37,7 @@ def run(kernel: Any, tiling: Tiling, **fields: Array | float) -> None:
 def _openmp() -> Any:
     """GOMP_parallel(function, argument, threads, flags), which GNU's and LLVM's OpenMP have; None without it."""
     try:
-        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # of what this library is linked to
+        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # of the library that torch is linked to
     except (OSError, AttributeError):
         return None
     parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]

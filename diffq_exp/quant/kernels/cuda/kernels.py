@@ -1,6 +1,6 @@
 """The loops over weights in a GPU's memory, compiled by Triton: those of ../cpu/kernels.py, with the same noise.
 
-A program has what the table says. Of a tile (../tiles.py) it takes one block after the other: some groups in
+The table says which part a program has. Of a tile (../tiles.py) it takes one block after the other: some groups in
 rows, both numbers powers of two. Nothing is read back from the GPU, and no sum depends on the order of programs.
 
     kernel              a program has    reads                                     writes
@@ -55,7 +55,7 @@ def find_extremes(tiles, weight, lows, highs):
 
 @triton.jit
 def merge_extremes(tensors, lows, highs, low, high):
-    """The lowest and the highest of each tensor, as floats -> low, high; with nan, one of both is nan."""
+    """The lowest and the highest of each tensor, as floats -> low, high; with nan, the low or the high is nan."""
     tensor = tl.program_id(0)
     least, most = tl.full((SPAN,), HIGHEST, tl.int32), tl.full((SPAN,), LOWEST, tl.int32)
     end = tl.load(tensors + tensor + 1)
@@ -97,7 +97,7 @@ def add_noise_backward(
     tiles, grad, grad_channels, grad_inner, logits, grad_weight, grad_logits, low, high, sums, cells, key, number,
     rank, base, rise, offset, GROUP: tl.constexpr, GROUPS: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """The gradients -> grad_weight, but for what the extremes get, and grad_logits; that of the scale -> sums.
+    """The gradients -> grad_weight, without the share of the extremes, and grad_logits; that of the scale -> sums.
 
     Where tiles are parts of groups, the sums of gradient times noise -> sums; see `finish_groups`.
     """
