@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..stored.grids import Stored
+from ..stored.network import StoredModel, targets_of, write_into
 from ..stored.selection import Selection, Tensors
 from .swap import Held, put, take_out
 
@@ -28,11 +29,14 @@ class Owner(Protocol):
     selection: Selection
     float16: bool
     progress: float
+    method: str
 
     def training_values(self) -> Iterable[Tensor | None]: ...
     def store(self, item: Tensors, weight: Tensor) -> Stored: ...
     def learned(self) -> dict[str, nn.Parameter]: ...
     def check_ready(self) -> None: ...
+    def check_stored(self, item: Tensors, stored: Stored) -> None: ...
+    def adopt(self, item: Tensors, stored: Stored) -> None: ...
 
 
 class Attachment:
@@ -125,8 +129,22 @@ class Attachment:
         with torch.no_grad():
             return self.owner.store(item, self._held.weight(item))
 
-    def keep(self, tensors: dict[str, Stored]) -> None:
-        """Take `tensors` for the stored form of the weights as they are now."""
+    def restore(self, stored: StoredModel) -> None:
+        """See Quantizer.restore: everything is checked before the first weight changes."""
+        owner, items = self.owner, self.owner.selection.quantized
+        if stored.method != owner.method:
+            raise ValueError(f"the state was stored by method {stored.method!r}, not by {owner.method!r}")
+        if odd := sorted(set(stored.tensors) ^ {item.name for item in items}):
+            raise ValueError(f"{odd[0]!r} is quantized in only one of the state and this quantizer")
+        for item in items:
+            owner.check_stored(item, stored.tensors[item.name])
+        learned = owner.learned().keys()
+        targets_of(owner.model, stored, learned)  # or raise
+        self.unquantize()
+        write_into(owner.model, stored, learned)
+        tensors = {item.name: stored.tensors[item.name].to(item.param.device) for item in items}
+        for item in items:
+            owner.adopt(item, tensors[item.name])
         self._cache = (self._versions(), tensors, None)
 
     def _versions(self) -> list[tuple[float, int]] | None:

@@ -25,7 +25,6 @@ from ..stored.state import pack_state, unpack_state
 from .attachment import Attachment, StoredTensors
 from .formula import BITS_PER_MB
 from .learned import Learned, LearnedTensors, Rates
-from .restore import restore
 
 
 class Quantizer(StoresModel):
@@ -190,7 +189,7 @@ class Quantizer(StoresModel):
 
     def restore(self, stored: StoredModel) -> None:
         """`restore_quantized_state` of a state that is unpacked already."""
-        restore(self, stored)
+        self.attachment.restore(stored)
 
     # ---- sizes and inspection -------------------------------------------------------------------------------
 

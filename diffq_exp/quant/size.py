@@ -7,12 +7,10 @@ Shipped is the paper's formula (formula.py). Another measure is a class with a `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .quantizer import Quantizer
+from .quantizer import Quantizer
 
 
 class Size(ABC):

@@ -1,1 +1,1 @@
-"""Noisy weights and soft sizes in compiled loops, on a CPU and on a GPU; tensors that they cannot take go by torch."""
+"""Noisy weights and soft sizes in compiled loops, on a CPU and on a GPU; other tensors go by torch."""

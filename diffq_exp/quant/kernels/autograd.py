@@ -65,7 +65,7 @@ def add_noise_to_all(
     noise: type[Noise],
     apart: bool = False,
 ) -> Iterator[Tensor]:
-    """An iterator of the noisy weights, in the shape and memory format of their weights; see noisy_weights.add_noise.
+    """The noisy weights, each in the shape and memory format of their weights; see noisy_weights.add_noise.
 
     `by_kernels` must hold for all weights and logits. apart: each weight is a bundle of its own, for backwards that
     go through the graph tensor by tensor; the noise is the same.

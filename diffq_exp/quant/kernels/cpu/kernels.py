@@ -59,7 +59,7 @@ def _fill_noise(job: Any, index: Any, words: Any, eps: Any) -> None:
 
 @kernel
 def find_extremes(pointer: Any) -> None:
-    """The lowest and the highest entry of each tile of `weight` -> lows, highs; with nan, the low or the high is nan."""
+    """The lowest and the highest entry of each tile of `weight` -> lows, highs; with nan, either is nan."""
     job = carray(pointer, 1)[0]
     tiles, lows, highs = tiles_of(job), floats(job.lows, job.count), floats(job.highs, job.count)
     for _ in range(job.count):
