@@ -23,8 +23,8 @@ def checked(
     Sparse gradients, of an nn.Embedding(sparse=True), become dense ones. channels_last: tensors of that format stay
     as they are.
 
-    Raises: RuntimeError if a tensor is not float32 on `device` with its number of entries, by `model.half()` between
-    forward and backward for example, which autograd does not notice.
+    Raises: RuntimeError if a tensor is not float32 on `device` with its number of entries, as after `model.half()`
+    between forward and backward, which autograd does not notice.
     """
     pairs = zip(tensors, entries, strict=True)
     return [None if tensor is None else _checked(tensor, count, device, channels_last) for tensor, count in pairs]
