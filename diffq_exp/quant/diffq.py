@@ -32,7 +32,7 @@ class DiffQuantizer(Quantizer):
 
     group_size: entries per learned width; 0: one width per tensor. min_bits < init_bits < max_bits <= 15:
     range and start of the widths. extra_bits: added to the widths in evaluation, files and sizes. param: which is
-    linear in the logit's sigmoid, "bits" or "noise" (the log of the step). noise: "gaussian" (variance 1/4 of a step
+    linear in the logit's sigmoid, "bits" or "noise" (log of the step). noise: "gaussian" (variance 1/4 of a step
     squared, three times that of the other), "uniform", "none", or a Noise. suffix: of the logits' names. The rest:
     see Quantizer.
     """

@@ -44,7 +44,7 @@ def run_early(noisy: Tensor) -> None:
     """See that the backward of the node that made `noisy` runs as soon as its gradient is there.
 
     Of the nodes that are ready, autograd runs first the one that the forward ran last. So the noise, which comes
-    before all layers, would wait for all of them: all gradients in memory, none of them sent in distributed training.
+    before all layers, would wait for all of them: all gradients in memory, none sent in distributed training.
     """
     node: Any = noisy.grad_fn
     if hasattr(node, "_set_sequence_nr"):  # not in the oldest versions of torch that are supported
