@@ -1,6 +1,5 @@
 """The command: what it prints and writes, its mistakes, its time, and that it never imports torch."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.made_runs import made_run, made_sweep
 
-from diffq_exp.report import main, report_sweep
+from diffq_exp.report import main
 
 FILES = {"pareto.png", "pareto.svg", "runs.csv", "table.md", "table.tex", "index.html"}
 SWEEP = "pareto_digits-1a2b3c4d"
@@ -51,24 +50,6 @@ def test_the_report_of_a_sweep_lies_in_a_folder_of_its_own(tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "report").rglob("*.*")}
     assert main([str(tmp_path), "--sweep", SWEEP]) == 0  # again, over the earlier one
     assert all(path.stat().st_mtime_ns > stamp for path, stamp in before.items() if path.is_file())
-
-
-def test_a_sweep_tells_its_report_through_the_log(tmp_path, capsys, caplog):
-    made_sweep(tmp_path, seeds=1)
-    with caplog.at_level(logging.INFO, "diffq_exp"):
-        report_sweep(tmp_path, SWEEP)
-    assert "2 missing" in capsys.readouterr().out
-    assert str(tmp_path / "report" / SWEEP) in caplog.text
-    assert (tmp_path / "report" / SWEEP / "index.html").is_file()
-
-
-def test_a_report_cannot_fail_a_sweep(tmp_path, caplog):
-    made_sweep(tmp_path, seeds=1)
-    (tmp_path / "report").write_text("in the way")
-    report_sweep(tmp_path, SWEEP)
-    report_sweep(tmp_path, "unknown")
-    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(lines) == 2 and all(line.startswith("no report: ") and "\n" not in line for line in lines)
 
 
 def test_nothing_finished_is_said_and_listed(tmp_path, capsys):
@@ -133,7 +114,7 @@ def listed(outputs, capsys, *words):
     ],
 )
 def test_filters(sweep, capsys, monkeypatch, words, chosen):
-    monkeypatch.setattr("diffq_exp.report._WIDTH", 300)  # for the long folders of tests
+    monkeypatch.setattr("diffq_exp.results.publish._WIDTH", 300)  # for the long folders of tests
     assert listed(sweep, capsys, *words) == chosen
 
 

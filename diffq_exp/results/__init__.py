@@ -1,1 +1,1 @@
-"""Finished runs: reading, writing and (to come) comparing their records. No torch here."""
+"""Finished runs: their records, and the reports that compare them. No torch here."""

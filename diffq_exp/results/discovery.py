@@ -1,8 +1,7 @@
-"""The runs below a folder as objects, found and read without torch; and what a sweep had planned.
+"""The runs below a folder as objects, and the planned jobs of a sweep; read without torch.
 
-A run keeps its record as it was read; everything else is looked up in it. Folders that no report should look into
-(hidden ones, W&B's, earlier reports) are not entered, and nothing below a run's folder is: 1,000 runs are read in
-less than half a second.
+A run keeps its record as it was read and looks everything else up in it. Hidden folders, those of W&B, earlier
+reports and folders inside a run's folder are not entered: 1,000 runs are read in less than half a second.
 """
 
 from __future__ import annotations
@@ -145,7 +144,7 @@ def find_runs(roots: Iterable[Path]) -> list[Run]:
 
 
 def read_sweep(outputs: Path, name: str) -> Sweep:
-    """The record of a sweep. Raises: ValueError that names the sweeps there are, or says what is wrong with it."""
+    """The record of a sweep. Raises: ValueError where it is damaged or does not exist, with the sweeps that do."""
     path = outputs / SWEEPS / f"{name}.json"
     if not path.is_file():
         raise ValueError(unknown("sweep", name, sorted(other.stem for other in path.parent.glob("*.json"))))

@@ -4,13 +4,14 @@ Display, sweeps, records, fronts, tables, plots, page and W&B ask the headline f
 chance level. Values are kept as a task gives them (an accuracy in 0..1, bits per byte as they are); `shown` is the
 number that a person reads (an accuracy in percent).
 
-The points of `pareto.py` are better when they are higher. `goodness` is the value with that direction.
+In the points of `pareto.py` higher is better. `goodness` is the value with that direction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 PERCENT = "%"
@@ -18,10 +19,10 @@ PERCENT = "%"
 
 @dataclass(frozen=True)
 class Headline:
-    """name: the key of the score in a record. label: what people call it. unit: "%" multiplies by 100 when shown.
+    """name: the key of the score in a record. label: its name in text. unit: "%" multiplies by 100 when shown.
 
     chance: the value of a model that has learned nothing; None: not known.
-    tolerances: how far below float32 is still near, in shown units ("within 0.5 of float32").
+    tolerances: which distances from float32 are near, smallest first, in shown units ("within 0.5 of float32").
     """
 
     name: str = "accuracy"
@@ -30,6 +31,8 @@ class Headline:
     higher_is_better: bool = True
     chance: float | None = None
     tolerances: tuple[float, ...] = (0.5, 1.0)
+
+    # ---- numbers ------------------------------------------------------------------------------------------------
 
     @property
     def factor(self) -> float:
@@ -40,29 +43,73 @@ class Headline:
     def sign(self) -> int:
         return 1 if self.higher_is_better else -1
 
-    @property
-    def float32_name(self) -> str:
-        """The key in a record's `test` of the value before quantization: "float32_accuracy"."""
-        return f"float32_{self.name}"
-
-    @property
-    def axis(self) -> str:
-        """ "accuracy, %" """
-        return f"{self.label}, {self.unit}" if self.unit else self.label
-
     def goodness(self, value: float) -> float:
-        """The value, or its negative where lower is better: higher is always better."""
+        """The value, or its negative where lower is better: higher is always better. Its own inverse."""
         return self.sign * value
 
     def shown(self, value: float) -> float:
         """The number that a person reads."""
         return self.factor * value
 
-    def text(self, value: float | None, digits: int = 2) -> str:
-        """ "99.17", "2.3158"; "-" for None. Values without a percent sign get two digits more."""
-        if value is None:
-            return "-"
-        return f"{self.shown(value):.{digits if self.unit == PERCENT else digits + 2}f}"
+    # ---- text ---------------------------------------------------------------------------------------------------
+
+    @property
+    def float32_name(self) -> str:
+        """The key in a record's `test` of the value before quantization: "float32_accuracy"."""
+        return f"float32_{self.name}"
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a shown value."""
+        return 2 if self.unit == PERCENT else 4
+
+    @property
+    def suffix(self) -> str:
+        """What stands after a number: "%", "bits per byte", "nats"."""
+        return self.label if self._unit_in_label or not self.unit else self.unit
+
+    @property
+    def axis(self) -> str:
+        """ "accuracy, %", "bits per byte", "loss, nats" """
+        return self.label if self._unit_in_label or not self.unit else f"{self.label}, {self.unit}"
+
+    @property
+    def axis_title(self) -> str:
+        """The axis of a chart: "test accuracy, %", "test bits per byte (lower is better)"."""
+        return f"test {self.axis}" + ("" if self.higher_is_better else " (lower is better)")
+
+    @property
+    def difference(self) -> str:
+        """The unit of a distance: "points" of percent, "bits"."""
+        return "points" if self.unit == PERCENT else self.unit or self.label
+
+    @property
+    def amount(self) -> str:
+        """The unit of a distance with its score: "accuracy points", "bits per byte", "loss nats"."""
+        return self.label if self._unit_in_label or not self.unit else f"{self.label} {self.difference}"
+
+    @property
+    def worse(self) -> str:
+        """Where values that are worse lie: "below", "above"."""
+        return "below" if self.higher_is_better else "above"
+
+    @property
+    def better(self) -> str:
+        return "above" if self.higher_is_better else "below"
+
+    @property
+    def _unit_in_label(self) -> bool:
+        return self.unit != "" and self.unit in self.label
+
+    def text(self, value: float | None) -> str:
+        """ "99.17", "2.3158"; "-" for None."""
+        return "-" if value is None else f"{self.shown(value):.{self.digits}f}"
+
+    def spread_text(self, value: float, std: float | None) -> str:
+        """ "99.17 ± 0.10"; the spread only where it is known."""
+        return self.text(value) + ("" if std is None else f" ± {self.text(std)}")
+
+    # ---- JSON ---------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tolerances": list(self.tolerances)}
@@ -74,18 +121,28 @@ class Headline:
             raise ValueError(f"headline is {record!r}")
         known = {name: record[name] for name in _KINDS if name in record}
         for name, value in known.items():
-            if not isinstance(value, _KINDS[name]):
+            if not _is_kind(value, _KINDS[name]):
                 raise ValueError(f"headline.{name} is {value!r}")
         if "tolerances" in known:
-            if not all(isinstance(value, (int, float)) for value in known["tolerances"]):
-                raise ValueError(f"headline.tolerances is {known['tolerances']!r}")
             known["tolerances"] = tuple(known["tolerances"])
         return cls(**known)
 
 
-_KINDS: dict[str, Any] = {  # of a headline's entries in JSON
-    **dict.fromkeys(("name", "label", "unit"), str),
-    "higher_is_better": bool,
-    "chance": (int, float, type(None)),
-    "tolerances": (list, tuple),
+_KINDS: dict[str, str] = {  # of a headline's entries in JSON
+    **dict.fromkeys(("name", "label", "unit"), "text"),
+    "higher_is_better": "boolean",
+    "chance": "number or null",
+    "tolerances": "numbers",
 }
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    if kind == "numbers":
+        return isinstance(value, list) and all(_is_number(item) for item in value)
+    if kind == "number or null":
+        return value is None or _is_number(value)
+    return isinstance(value, str if kind == "text" else bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)

@@ -1,8 +1,7 @@
-"""What outputs/ holds, and clearing it: a list of every run, and deleting those that are worth nothing any more.
+"""Housekeeping in outputs/: a list of every run, and the deletion of runs that are of no more use.
 
-Deleting is guarded thrice: only what somebody said yes to, only a folder that is a run's and holds nothing of
-anybody else's, and only while its lock is ours. Its result.json goes last, so that a deletion cut short can be
-done again.
+A folder is deleted only after a yes, only if it is a run's and holds no other files, and only while this process
+has its lock. Its result.json goes last, so that a deletion that was cut short can be done again.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..common.units import MB
 from .discovery import MISSING, SWEEPS, Run, read_sweep
+from .headline import Headline
 from .records import RunRecord, read_record
 from .run_files import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
 from .tables import NONE, Table, counts, megabytes
@@ -26,9 +26,11 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def list_table(runs: Sequence[Run]) -> Table:
-    """Every run in a line."""
-    header = ("folder", "status", "accuracy, %", "MB", "seconds", "MB on disk", "age", "commit")
-    rows = [_line(run) for run in runs]
+    """Every run in a line. Where runs have several headlines, each score stands with its unit."""
+    axes = {run.headline.axis for run in runs if run.score is not None}
+    score = "score" if len(axes) > 1 else next(iter(axes), Headline().axis)
+    header = ("folder", "status", score, "MB", "seconds", "MB on disk", "age", "commit")
+    rows = [_line(run, with_unit=len(axes) > 1) for run in runs]
     return Table(f"{len(runs)} runs: {counts(runs)}", header, rows, left=2)
 
 
@@ -87,7 +89,7 @@ def bytes_below(folder: Path) -> int:
 
 
 def _delete(run: Run, say: Callable[[str], None]) -> int:
-    """Delete a run's folder if nobody is at work in it and it is still what it was; -> bytes."""
+    """Delete a run's folder if no process works in it and its record has not changed; -> bytes."""
     folder = run.folder
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -129,14 +131,15 @@ def _not_ours(folder: Path) -> str:
     return f"it holds files that no run leaves: {', '.join(sorted(others)[:3])}" if others else ""
 
 
-def _line(run: Run) -> list[str]:
+def _line(run: Run, with_unit: bool) -> list[str]:
     here = run.folder.is_dir()
     commit = (run.record.git_commit or "")[:7] + "*" * bool(run.record.git_dirty)
     seconds = run.record.seconds
+    unit = f" {run.headline.suffix}" if with_unit and run.score is not None else ""
     return [
         run.folder.as_posix(),
         run.status,
-        run.headline.text(run.score),
+        run.headline.text(run.score) + unit,
         megabytes(run.size("file")),
         NONE if seconds is None else f"{seconds:.1f}",
         _mb(bytes_below(run.folder)) if here else NONE,

@@ -1,4 +1,4 @@
-"""The report as one page, index.html, that needs nothing beside it: charts, curves, tables and command lines.
+"""The report as a single page, index.html, without other files: charts, curves, tables and command lines.
 
 Python only gathers the data, as JSON in the page; the JavaScript in page/ draws from it with plotly, which is put
 into the page too. What runs call themselves may be anything: as data it is escaped so that no HTML

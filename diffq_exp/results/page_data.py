@@ -1,6 +1,7 @@
-"""What the page of a report shows, as plain data: problems, points and runs name each other by place in lists.
+"""The content of a report's page as plain data: problems, points and runs refer to each other by position in lists.
 
-Nothing is computed here that the Report does not hold; what many runs share (layers, machines) is stored once.
+Nothing is computed here that the Report does not hold; values that many runs share (layers, machines) are stored
+once.
 """
 
 from __future__ import annotations
@@ -12,23 +13,15 @@ from datetime import datetime
 from typing import Any
 
 from .discovery import Run
+from .headline import PERCENT, Headline
 from .metrics import read_rows
-from .plots import accuracy_floor, styles
+from .plots import least_span, styles, worst_shown
 from .points import Point, mean_std
 from .records import RunRecord
 from .run_files import METRICS
 from .summary import Problem, Report
 
 _ORDER = ("finished", "running", "interrupted", "failed", "diverged", "killed", "missing")
-CURVES = {  # name in the page: where a row of metrics.jsonl has it
-    "epoch": ("epoch",),
-    "train_loss": ("train", "loss"),
-    "train_accuracy": ("train", "accuracy"),
-    "val_loss": ("val", "loss"),
-    "val_accuracy": ("val", "accuracy"),
-    "soft": ("size_mb", "soft"),
-    "true": ("size_mb", "true"),
-}
 
 
 def title_of(report: Report) -> str:
@@ -40,7 +33,7 @@ def title_of(report: Report) -> str:
 
 
 def page_data(report: Report) -> dict[str, Any]:
-    """All that the page shows, of plain types: runs and points are named by their positions in lists."""
+    """All that the page shows, of plain types; runs and points refer to each other by position."""
     runs = report.runs
     position = {id(run): at for at, run in enumerate(runs)}
     layers, hardware = _Numbered(), _Numbered()
@@ -60,7 +53,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "layers": layers.values,
         "hardware": hardware.values,
         "unfinished": [_unfinished_data(run) for run in report.others],
-        "unread": report.problems_with_reading,
+        "unread": report.left_out,
     }
 
 
@@ -84,14 +77,13 @@ def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[i
 
     own_fronts = {id(point) for method in problem.methods.values() for point in method.front}
     front = {id(point) for point in problem.front}
-    any_method = next(iter(problem.methods.values()))  # all are asked for the same
+    any_method = next(iter(problem.methods.values()))  # the marks are the same for all
     float32 = problem.float32
     return {
-        "dataset": problem.dataset,
-        "model": problem.model,
-        "chance": problem.chance,
-        "floor": accuracy_floor(problem),
-        "float32": float32 and {"accuracy": float32.accuracy, "std": float32.std, "size": float32.mb},
+        "title": problem.title,
+        "headline": _headline_data(problem.headline),
+        "worst": worst_shown(problem),
+        "float32": float32 and {"score": float32.score, "std": float32.std, "size": float32.mb},
         "hypervolume": problem.hypervolume,
         "within": list(any_method.within),
         "sizes": list(any_method.at),
@@ -114,10 +106,25 @@ def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[i
     }
 
 
+def _headline_data(headline: Headline) -> dict[str, Any]:
+    """What the page's scripts need to know of a score: how to write it, and in which direction it is better."""
+    texts = ("name", "float32_name", "label", "amount", "difference", "worse", "better")
+    return {
+        **{name: getattr(headline, name) for name in texts},
+        "percent": headline.unit == PERCENT,
+        "sign": headline.sign,
+        "factor": headline.factor,
+        "digits": headline.digits,
+        "chance": headline.chance,
+        "least_span": least_span(headline),
+    }
+
+
 def first_shown(problem: Problem) -> Point:
-    """The smallest point within half a point of float32; without one the most accurate."""
-    near = [point for method in problem.methods.values() if (point := method.within.get(0.5)) is not None]
-    return min(near, key=lambda point: point.size) if near else max(problem.front, key=lambda point: point.accuracy)
+    """The smallest point within the smallest tolerance of float32; without any the best point."""
+    nearest = min(problem.headline.tolerances, default=0.0)
+    near = [point for method in problem.methods.values() if (point := method.within.get(nearest)) is not None]
+    return min(near, key=lambda point: point.size) if near else max(problem.front, key=lambda point: point.goodness)
 
 
 def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, Any]:
@@ -125,13 +132,17 @@ def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, in
     return {
         "method": point.method,
         "runs": [position[id(run)] for run in point.runs],
-        "accuracy": point.accuracy,
-        "std": point.accuracy_std,
+        "score": point.score,
+        "std": point.score_std,
         "size": point.size,
         "size_std": point.size_std,
         "bits": mean_std(bits)[0] if bits else None,
         "settings": point.label,
-        "overrides": [one for one in point.runs[0].overrides if one.partition("=")[0].lstrip("+") not in averaged],
+        "overrides": [
+            override
+            for override in point.runs[0].overrides
+            if override.partition("=")[0].lstrip("+") not in averaged
+        ],
     }
 
 
@@ -152,7 +163,7 @@ def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _N
         "hardware": hardware.number(_machine(record.hardware)),
         "layers": layers.number(list(bits)) if bits else None,
         "bits": list(bits.values()) if bits else None,
-        "curves": _curves(read_rows(run.folder / METRICS)),
+        "curves": _curves(read_rows(run.folder / METRICS), run.headline.name),
     }
 
 
@@ -167,9 +178,18 @@ def _machine(hardware: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), count) if part)
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows to columns; a column without any number is left out."""
-    columns = {name: [_inside(row, path) for row in rows] for name, path in CURVES.items()}
+def _curves(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, list[Any]]:
+    """Rows to columns; a column without any number is left out. score: the name of the headline."""
+    paths = {  # name in the page: where a row of metrics.jsonl has it
+        "epoch": ("epoch",),
+        "train_loss": ("train", "loss"),
+        "train_score": ("train", score),
+        "val_loss": ("val", "loss"),
+        "val_score": ("val", score),
+        "soft": ("size_mb", "soft"),
+        "true": ("size_mb", "true"),
+    }
+    columns = {name: [_inside(row, path) for row in rows] for name, path in paths.items()}
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 

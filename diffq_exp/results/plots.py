@@ -1,8 +1,9 @@
-"""The picture of a report, pareto.png and pareto.svg: accuracy against megabytes, a front per method.
+"""The picture of a report, pareto.png and pareto.svg: the headline against megabytes, a front per method.
 
-Also the one table of how a method looks, for this picture and for the page. The range of accuracies is that of the
-fronts: one broken run must not press everything worth seeing into a line at the top. What lies below is marked at
-the lower edge, with its value. matplotlib is imported when something is drawn; no pyplot, no global state.
+Also the one table of how a method looks, for this picture and for the page. The range of scores is that of the
+fronts: a broken run would press all others into a line. A point outside the range is marked at the worse edge, with
+its value. The axis keeps the direction of the headline: better is up for an accuracy, down for bits per byte.
+matplotlib is imported when something is drawn; there is no pyplot and no global state.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import replacing
+from .headline import Headline
 from .points import Point
 from .summary import FLOAT32, MethodSummary, Problem, Report
 
 PANELS = 12
 SIZE_LABEL = {"file": "size of model.safetensors, MB", "true": "size by the paper's formula, MB"}
 _MOST_BARS = 12  # of a method's points behind its front
-_LEAST_SPAN = 0.02  # of accuracy, below the best
-_APART = 0.06  # of the axis: room for a value written at the lower edge
+_LEAST_SPAN = 4  # smallest tolerances of the headline: 2 points of accuracy
+_APART = 0.06  # of the axis: room for a value written at the edge
 _TICKS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 _TICK_APART = 0.09  # of the axis: a label, and some air
 _DASHED: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 0.9, "alpha": 0.7}
@@ -58,7 +60,7 @@ _SHAPES = {
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """How each method looks. One without a style of its own takes the next colour and marker still free."""
+    """How each method looks. A method without a style of its own takes the next colour and marker still free."""
     methods = list(methods)
     known = {name: STYLES[name] for name in methods if name in STYLES}
     colours = _free(_COLOURS, [style.colour for style in known.values()])
@@ -71,16 +73,21 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
     return {name: {**known, **new}[name] for name in methods}
 
 
-def accuracy_floor(problem: Problem) -> float:
-    """Lower end of the accuracies worth showing: with most of the fronts above it, and broken runs below."""
-    best = max([point.accuracy for point in problem.front] + [problem.float32.accuracy if problem.float32 else 0.0])
-    drops = sorted(best - point.accuracy for method in problem.methods.values() for point in method.front)
+def worst_shown(problem: Problem) -> float:
+    """The worst score that is worth showing: most of the fronts are better, broken runs are worse."""
+    headline = problem.headline
+    base = [headline.goodness(problem.float32.score)] if problem.float32 else []
+    best = max([point.goodness for point in problem.front] + base)
+    drops = sorted(best - point.goodness for method in problem.methods.values() for point in method.front)
     usual = drops[(3 * (len(drops) - 1)) // 4]
-    span = max(min(drops[-1], 2.5 * usual), _LEAST_SPAN)
-    feet = [
-        point.accuracy - (point.accuracy_std or 0.0) for point in problem.points if point.accuracy >= best - span
-    ]
-    return max(min([best - span, *feet]), best - 2 * span)  # a wild spread is cut off
+    span = max(min(drops[-1], 2.5 * usual), least_span(headline))
+    feet = [point.goodness - (point.score_std or 0.0) for point in problem.points if point.goodness >= best - span]
+    return headline.goodness(max(min([best - span, *feet]), best - 2 * span))  # a wild spread is cut off
+
+
+def least_span(headline: Headline) -> float:
+    """The least range of an axis, as a value: runs that differ by less look alike."""
+    return _LEAST_SPAN * min(headline.tolerances, default=0.5) / headline.factor
 
 
 def draw(report: Report, out: Path) -> list[Path]:
@@ -118,11 +125,12 @@ def draw(report: Report, out: Path) -> list[Path]:
 def _draw_problem(axes: Any, problem: Problem, looks: dict[str, Style], report: Report) -> None:
     axes.set_title(problem.title, loc="left", parse_math=False)
     if problem.float32:
-        axes.axhline(100 * problem.float32.accuracy, zorder=1, **_DASHED)
+        axes.axhline(problem.headline.shown(problem.float32.score), zorder=1, **_DASHED)
     for name, method in problem.methods.items():
         _draw_method(axes, method, looks[name])
     _limits(axes, problem, looks)
-    axes.set(xlabel=SIZE_LABEL[report.size], ylabel="test accuracy, %")
+    axes.set_xlabel(SIZE_LABEL[report.size])
+    axes.set_ylabel(problem.headline.axis_title, parse_math=False)
     axes.grid(alpha=0.2, linewidth=0.6)
 
 
@@ -132,13 +140,13 @@ def _draw_method(axes: Any, method: MethodSummary, look: Style) -> None:
     behind = [point for point in method.points if point not in method.front]
     for points, line, alpha, size in ((behind, "none", 0.35, 0.7 * big), (method.front, "-", 1.0, big)):
         if points:
-            spread = any(point.accuracy_std or point.size_std for point in points)
+            spread = any(point.score_std or point.size_std for point in points)
             bars = spread and (line == "-" or len(points) <= _MOST_BARS)  # of a crowd they would hide the fronts
             axes.errorbar(
                 [point.size for point in points],
-                [100 * point.accuracy for point in points],
+                [point.headline.shown(point.score) for point in points],
                 xerr=[point.size_std or 0 for point in points] if bars else None,
-                yerr=[100 * (point.accuracy_std or 0) for point in points] if bars else None,
+                yerr=[point.headline.shown(point.score_std or 0) for point in points] if bars else None,
                 color=look.colour, marker=look.marker, markersize=size, alpha=alpha, linestyle=line, linewidth=1.3,
                 elinewidth=0.8, capsize=1.5, markeredgecolor="white", markeredgewidth=0.5,
                 zorder=3 if line == "-" else 2,
@@ -146,47 +154,51 @@ def _draw_method(axes: Any, method: MethodSummary, look: Style) -> None:
 
 
 def _limits(axes: Any, problem: Problem, looks: dict[str, Style]) -> None:
-    sizes, accuracies = zip(*(point.pair for point in problem.points), strict=True)
+    sizes, goodnesses = zip(*(point.pair for point in problem.points), strict=True)
     low, high = min(sizes) / 1.25, max(sizes) * 1.25
-    floor = accuracy_floor(problem)
-    heads = [point.accuracy + (point.accuracy_std or 0.0) for point in problem.points]
-    best = min(max(*heads, floor), max(accuracies) + (max(accuracies) - floor))
+    headline = problem.headline
+    floor = headline.goodness(worst_shown(problem))
+    heads = [point.goodness + (point.score_std or 0.0) for point in problem.points]
+    best = min(max(*heads, floor), max(goodnesses) + (max(goodnesses) - floor))
     room = 0.06 * (best - floor)
     axes.set_xscale("log")
-    lower = floor - (2 if min(accuracies) < floor - room else 1) * room  # arrows have a strip of their own
-    axes.set(xlim=(low, high), ylim=(100 * lower, 100 * (best + room)))
+    lower = floor - (2 if min(goodnesses) < floor - room else 1) * room  # arrows have a strip of their own
+    ends = [headline.shown(headline.goodness(end)) for end in (lower, best + room)]
+    axes.set(xlim=(low, high), ylim=sorted(ends))
     axes.set_xticks(ticks(low, high))
     axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter("{x:g}")
-    _mark_below(axes, [point for point in problem.points if point.accuracy < lower], looks)
+    _mark_outside(axes, headline, [point for point in problem.points if point.goodness < lower], looks)
 
 
-def _mark_below(axes: Any, below: Sequence[Point], looks: dict[str, Style]) -> None:
-    """Arrows at the lower edge; their values beside them, or in a sentence where they would overlap."""
-    edge = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7.5}
+def _mark_outside(axes: Any, headline: Headline, points: Sequence[Point], looks: dict[str, Style]) -> None:
+    """Arrows at the worse edge; their values beside them, or in a sentence where they would overlap."""
+    arrow, edge, inwards, side = ("\u25bc", 0.0, 1, "bottom") if headline.sign > 0 else ("\u25b2", 1.0, -1, "top")
+    look = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": side, "fontsize": 7.5}
     places = sorted(
-        axes.transAxes.inverted().transform(axes.transData.transform((point.size, 1)))[0] for point in below
+        axes.transAxes.inverted().transform(axes.transData.transform((point.size, 1)))[0] for point in points
     )
     apart = all(right - left > _APART for left, right in pairwise(places))
-    for point in below:
-        axes.annotate("\u25bc", (point.size, 0.0), color=looks[point.method].colour, **edge)
+    for point in points:
+        axes.annotate(arrow, (point.size, edge), color=looks[point.method].colour, **look)
         if apart:
-            axes.annotate(f"{100 * point.accuracy:.1f}", (point.size, 0.045), **edge)
+            axes.annotate(f"{headline.shown(point.score):.1f}", (point.size, edge + 0.045 * inwards), **look)
     if not apart:
-        values = [100 * point.accuracy for point in below]
-        text = f"\u25bc {len(below)} points below, {min(values):.1f} to {max(values):.1f} %"
-        axes.text(0.99, 0.03, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7.5)
+        values = [headline.shown(point.score) for point in points]
+        text = f"{arrow} {len(points)} points {headline.worse}, {min(values):.1f} to {max(values):.1f}"
+        text += f" {headline.suffix}"
+        axes.text(0.99, edge + 0.03 * inwards, text, transform=axes.transAxes, ha="right", va=side, fontsize=7.5)
 
 
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers between two sizes: as many as can be labelled, by decades or, on a short axis, evenly."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _TICKS]
+    candidates = [[step * 10.0**decade for decade in decades for step in steps] for steps in _TICKS]
     for step in (step * 10.0**decade for decade in (decades[0] - 1, *decades) for step in (1, 2, 5)):
         first = math.ceil(low / step)
-        choices.append([step * (first + count) for count in range(10)])
-    inside = [[round(tick, 12) for tick in choice if low <= tick <= high] for choice in choices]
-    return max((one for one in inside if _far_apart(one, math.log(high / low))), key=len)
+        candidates.append([step * (first + count) for count in range(10)])
+    inside = [[round(tick, 12) for tick in candidate if low <= tick <= high] for candidate in candidates]
+    return max((labels for labels in inside if _far_apart(labels, math.log(high / low))), key=len)
 
 
 def _far_apart(values: Sequence[float], axis: float) -> bool:
@@ -211,5 +223,5 @@ def _legend(figure: Any, looks: dict[str, Style], float32: bool) -> None:
         text.set_parse_math(False)
 
 
-def _free(all_of_them: Sequence[str], taken: Sequence[str]) -> list[str]:
-    return [one for one in all_of_them if one not in taken] or list(all_of_them)
+def _free(values: Sequence[str], taken: Sequence[str]) -> list[str]:
+    return [value for value in values if value not in taken] or list(values)

@@ -10,27 +10,35 @@ from statistics import fmean, stdev
 from typing import Any
 
 from .discovery import Run
+from .headline import Headline
 
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration. accuracy: 0..1; size: MB; *_std: sample standard deviation, None of one run.
+    """A configuration. score: the mean of the headline; size: MB.
 
-    keys: its values of what varies within the problem, {"bits": 3}: what tells it from the other points.
+    score_std, size_std: sample standard deviations, None where there is one run.
+    keys: its values of the keys that vary within the problem, {"bits": 3}.
     """
 
     method: str
     runs: tuple[Run, ...]
-    accuracy: float
-    accuracy_std: float | None
+    headline: Headline
+    score: float
+    score_std: float | None
     size: float
     size_std: float | None
     keys: dict[str, Any] = field(hash=False)
 
     @property
+    def goodness(self) -> float:
+        """The score in the direction in which higher is better."""
+        return self.headline.goodness(self.score)
+
+    @property
     def pair(self) -> tuple[float, float]:
-        """(MB, accuracy), as pareto.py wants it."""
-        return self.size, self.accuracy
+        """(MB, goodness), as in pareto.py."""
+        return self.size, self.goodness
 
     @property
     def label(self) -> str:
@@ -44,7 +52,7 @@ def make_points(
     average_over: Sequence[str] = ("seed",),
     by: Sequence[str] = ("quantizer",),
 ) -> list[Point]:
-    """The points of one problem, smallest first. All runs are finished and have an accuracy and this size."""
+    """The points of one problem, smallest first. All runs are finished and have a score and this size."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[_identity(run, average_over, by)].append(run)
@@ -55,12 +63,12 @@ def make_points(
 def method(run: Run, by: Sequence[str]) -> str:
     """The values of the keys that tell methods apart, joined; where a run has none of them, its quantizer."""
     values = {key: run.value(key) for key in by}
-    words = [
+    names = [
         value if isinstance(value, str) else f"{key}={shown(value)}"
         for key, value in values.items()
         if value is not None
     ]
-    return " ".join(words) or str(run.choices.get("quantizer", "?"))
+    return " ".join(names) or str(run.choices.get("quantizer", "?"))
 
 
 def varying(runs: Iterable[Run]) -> list[str]:
@@ -70,7 +78,7 @@ def varying(runs: Iterable[Run]) -> list[str]:
         for key, value in run.own.items():
             node, dot, _ = key.partition(".")
             seen[key][run.choices.get(node, "") if dot else ""].add(json.dumps(value))
-    return [key for key, values in seen.items() if any(len(choice) > 1 for choice in values.values())]
+    return [key for key, values in seen.items() if any(len(texts) > 1 for texts in values.values())]
 
 
 def shown(value: Any) -> str:
@@ -85,7 +93,7 @@ def shown(value: Any) -> str:
 def _identity(run: Run, average_over: Sequence[str], by: Sequence[str]) -> str:
     """The same text for the runs of one point. A run that began from another one stands for the other's point."""
     chosen = {key: value for key, value in run.own.items() if not _covered(key, average_over)}
-    if not any(one.lstrip("+").startswith("init_from=") for one in run.overrides):
+    if not any(override.lstrip("+").startswith("init_from=") for override in run.overrides):
         chosen.pop("init_from", None)  # of a post-training run: the float32 network of the same values
     elif run.source is not None:
         chosen["init_from"] = _identity(run.source, average_over, by)
@@ -93,17 +101,18 @@ def _identity(run: Run, average_over: Sequence[str], by: Sequence[str]) -> str:
 
 
 def _covered(key: str, averaged: Sequence[str]) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in averaged)
+    return any(key == name or key.startswith(f"{name}.") for name in averaged)
 
 
 def _point(runs: Sequence[Run], kind: str, by: Sequence[str], names: Sequence[str]) -> Point:
     runs = sorted(runs, key=lambda run: (run.seed if isinstance(run.seed, int) else 0, run.folder.name))
-    accuracy, accuracy_std = mean_std([run.score for run in runs if run.score is not None])
+    score, score_std = mean_std([run.score for run in runs if run.score is not None])
     size, size_std = mean_std([size for run in runs if (size := run.size(kind)) is not None])
     keys = {name: runs[0].own[name] for name in names if name in runs[0].own}
-    return Point(method(runs[0], by), tuple(runs), accuracy, accuracy_std, size, size_std, keys)
+    name, headline = method(runs[0], by), runs[0].headline
+    return Point(name, tuple(runs), headline, score, score_std, size, size_std, keys)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, which one value has not."""
+    """Mean and sample standard deviation; None for that of a single value."""
     return fmean(values), stdev(values) if len(values) > 1 else None

@@ -1,4 +1,4 @@
-"""The record of a run, result.json: the one definition of what stands in it, for all who write or read it.
+"""The record of a run, result.json: the one definition of its entries, for all who write or read it.
 
 Statuses in a file: running, finished, diverged, interrupted, failed, killed. A record is written when a run begins
 and again when it ends, so `running` in a folder without a lock means that the process was killed.
@@ -21,13 +21,14 @@ from .run_files import RESULT, is_locked
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run's record. What a run has not come to is None or empty, and is left out of the file.
+    """A run's record. An entry that the run has not reached is None or empty, and is left out of the file.
 
-    signature, seed, choices, overrides, config_dir, config: what the run was to do (command/signature.py).
-    device, git_commit, git_dirty, versions, hardware: where and with what it ran.
+    signature, seed, choices, overrides, config_dir, config: the task of the run (command/signature.py).
+    device, git_commit, git_dirty, versions, hardware: its machine and packages (runs/machine.py).
     data: {"name", the number of examples of "train", "val", "test", and facts such as "classes"}.
     test, val: {score: value} of the stored network; test also has `float32_<headline>` of the trained weights.
-    size_mb: {"file", "packed", "true", "soft", "float32"}; bits: {"mean", "min", "max", "layers"}.
+    size_mb: {"file", "packed", "true", "float32", "soft", "measure": the name of the size that is in "soft"}.
+    bits: {"mean", "min", "max", "layers"}.
     epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes.
     """
 
@@ -49,7 +50,7 @@ class RunRecord:
     headline: Headline | None = None
     test: Mapping[str, float | None] = field(default_factory=dict)
     val: Mapping[str, float | None] = field(default_factory=dict)
-    size_mb: Mapping[str, float | None] = field(default_factory=dict)
+    size_mb: Mapping[str, Any] = field(default_factory=dict)
     bits: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
     epoch: float | None = None
@@ -79,7 +80,7 @@ class RunRecord:
 
     @property
     def compared_by(self) -> Headline:
-        """The headline; that of records of before there were any is accuracy."""
+        """The headline; a record without one is of a run that is compared by accuracy."""
         classes = self.number("data", "classes")
         return self.headline or Headline(chance=1 / classes if classes and classes >= 1 else None)
 
@@ -128,7 +129,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def status_of(folder: Path, record: RunRecord | None = None) -> str:
     """The status of a run, "" without a record: `killed` where it says running and no process has the lock.
 
-    record: what stands in the folder, if it was read already.
+    record: the record in the folder, if it was read already.
     """
     status = (read_record(folder) if record is None else record).status
     return "killed" if status == "running" and not is_locked(folder) else status

@@ -14,7 +14,7 @@ OLD_NAMES = {new: old for old, new in NEW_NAMES.items()}
 
 
 def new_name(target: Any) -> Any:
-    """The name now of what a record calls `target`."""
+    """The present name of the class that a record calls `target`."""
     return NEW_NAMES.get(target, target) if isinstance(target, str) else target
 
 

@@ -1,30 +1,30 @@
-"""What finished runs say together: per network and data set the front, its hypervolume, and each method's marks.
+"""The comparison of finished runs: for each problem the front, its hypervolume, and the marks of each method.
 
-All that is shown (terminal, tables, picture, page) is read off the Report made here; nothing is computed again.
+A problem is a data set, a network and a headline. Terminal, tables, picture and page show the Report that is made
+here, and compute nothing themselves.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .discovery import UNREADABLE, Run, Sweep, unknown
+from .headline import Headline
 from .pareto import best_at, hypervolume, non_dominated, smallest_within
 from .points import Point, make_points, mean_std, varying
 
 SIZES = ("file", "true")
-WITHIN = (0.5, 1.0)  # points of accuracy below float32
-FRACTIONS = (64, 32, 16, 8, 4)  # of the float32 MB: where the accuracy is read off
-HYPERVOLUME_UNIT = "accuracy points x halvings of the float32 size, above chance"
+FRACTIONS = (64, 32, 16, 8, 4)  # of the float32 MB: sizes for which the best score is given
 FLOAT32 = "none"  # the quantizer of the float32 network
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The float32 network. accuracy: 0..1; std: None of one run; mb: its stored size; runs: how many."""
+    """The float32 network. score: of the headline; std: None of one run; mb: its stored size; runs: how many."""
 
-    accuracy: float
+    score: float
     std: float | None
     mb: float
     runs: int
@@ -32,50 +32,49 @@ class Baseline:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method. front: its own; hypervolume: in HYPERVOLUME_UNIT.
+    """A method. front: its own; hypervolume: see Problem.
 
-    within: {0.5: smallest point at most 0.5 points below float32}; at: {MB: most accurate point up to there}.
+    within: {0.5: smallest point that is at most 0.5 worse than float32}; at: {MB: best point of at most this size}.
     """
 
     points: tuple[Point, ...]
     front: tuple[Point, ...]
-    hypervolume: float
+    hypervolume: float | None
     within: Mapping[float, Point | None]
     at: Mapping[float, Point | None]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One network and data set. points: all, smallest first; front: over all methods; chance: 1 / classes.
+    """A network, a data set and a headline. points: all, smallest first; front: over all methods.
 
-    float32_mb: the reference of the hypervolume.
+    float32_mb: with the headline's chance the reference of the hypervolume, which is in the headline's shown unit
+    times halvings of that size; None where chance is not known.
     """
 
-    dataset: str
-    model: str
+    title: str
+    headline: Headline
     points: tuple[Point, ...]
     float32: Baseline | None
-    chance: float
     float32_mb: float
     methods: dict[str, MethodSummary]
     front: tuple[Point, ...]
-    hypervolume: float
-
-    @property
-    def title(self) -> str:
-        return f"{self.dataset}, {self.model}"
+    hypervolume: float | None
 
 
 @dataclass(frozen=True)
 class Report:
-    """problems: of the finished runs; others: the runs that are not; size: which MB; averaged: which keys."""
+    """problems: of the finished runs; others: the runs that are not; size: which MB; averaged: which keys.
+
+    left_out: a line for each record that cannot be used.
+    """
 
     problems: list[Problem]
     others: list[Run]
     sweep: Sweep | None
     size: str
     averaged: tuple[str, ...]
-    problems_with_reading: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Run]:
@@ -91,20 +90,23 @@ def make_report(
     by: Sequence[str] = ("quantizer",),
     sizes: Sequence[float] | None = None,
 ) -> Report:
-    """runs: in a sweep's report those of the sweep (runs_of). sizes: MB at which the accuracy is read off."""
-    groups, others, faults = defaultdict(list), list[Run](), list[str]()
+    """runs: in a sweep's report those of the sweep (runs_of). sizes: MB for which the best score is given."""
+    groups, others, errors = defaultdict(list), list[Run](), list[str]()
     for run in runs:
-        if (fault := _fault(run, size)) is not None:
-            faults.append(f"{run.folder}: {fault}; left out")
+        if (error := _error(run, size)) is not None:
+            errors.append(f"{run.folder}: {error}; left out")
         elif run.status == "finished":
             groups[run.problem].append(run)
         else:
             others.append(run)
-    problems = [
-        _problem(*name, group, make_points(group, size, average_over, by), sizes)
-        for name, group in sorted(groups.items())
-    ]
-    return Report(problems, others, sweep, size, tuple(average_over), faults)
+    titles = Counter((dataset, model) for dataset, model, _ in groups)
+    problems = []
+    for (dataset, model, _), group in sorted(groups.items()):
+        headline = _headline(group)
+        title = ", ".join([dataset, model, *([headline.label] if titles[dataset, model] > 1 else [])])
+        points = make_points(group, size, average_over, by)
+        problems.append(_problem(title, headline, group, points, sizes))
+    return Report(problems, others, sweep, size, tuple(average_over), errors)
 
 
 def check_key(key: str, runs: Iterable[Run]) -> None:
@@ -120,7 +122,7 @@ def keys_that_vary(report: Report) -> list[str]:
     return varying([*report.runs, *report.others])
 
 
-def _fault(run: Run, size: str) -> str | None:
+def _error(run: Run, size: str) -> str | None:
     """Why a report cannot use a run's record, or None."""
     if run.status == UNREADABLE:
         return run.reason
@@ -129,60 +131,63 @@ def _fault(run: Run, size: str) -> str | None:
     if not (run.config and run.choices):
         return "its result.json has no config, as those of older versions"
     if run.score is None:
-        return "its result.json has no test accuracy"
+        return f"its result.json has no test {run.headline.label}"
     if not all((run.size(kind) or 0) > 0 for kind in (size, "float32")):
         return f"its result.json has no size_mb.{size} or no size_mb.float32"
-    return (
-        None
-        if (run.record.number("data", "classes") or 0) >= 1
-        else "its result.json does not say how many classes there are"
-    )
+    if run.record.headline is None and run.headline.chance is None:
+        return "its result.json does not say how many classes there are"
+    return None
+
+
+def _headline(runs: Sequence[Run]) -> Headline:
+    """The headline of the runs of a problem; of several chance levels the worst."""
+    known = [run.headline for run in runs if run.headline.chance is not None]
+    return min(known, key=lambda headline: headline.goodness(headline.chance or 0), default=runs[0].headline)
 
 
 def _problem(
-    dataset: str,
-    model: str,
-    headline: str,
-    runs: Sequence[Run],
-    points: Sequence[Point],
-    sizes: Sequence[float] | None,
+    title: str, headline: Headline, runs: Sequence[Run], points: Sequence[Point], sizes: Sequence[float] | None
 ) -> Problem:
-    chance = 1 / max(run.record.number("data", "classes") or 1 for run in runs)
     float32_mb = max(run.size("float32") or 0 for run in runs)
     float32 = _float32(runs, points)
     if sizes is None:
         sizes = [mb for part in FRACTIONS if (mb := float32_mb / part) >= points[0].size]
     methods = {
-        name: _method([point for point in points if point.method == name], chance, float32_mb, float32, sizes)
+        name: _method([point for point in points if point.method == name], headline, float32_mb, float32, sizes)
         for name in sorted({point.method for point in points}, key=lambda name: (name == FLOAT32, name))
     }
     front = _front(points)
-    volume = _volume(front, chance, float32_mb)
-    return Problem(dataset, model, tuple(points), float32, chance, float32_mb, methods, front, volume)
+    volume = _volume(front, headline, float32_mb)
+    return Problem(title, headline, tuple(points), float32, float32_mb, methods, front, volume)
 
 
 def _method(
-    points: Sequence[Point], chance: float, float32_mb: float, float32: Baseline | None, sizes: Sequence[float]
+    points: Sequence[Point],
+    headline: Headline,
+    float32_mb: float,
+    float32: Baseline | None,
+    sizes: Sequence[float],
 ) -> MethodSummary:
     pairs = [point.pair for point in points]
-    within = {
-        below: _pick(points, None if float32 is None else smallest_within(pairs, float32.accuracy - below / 100))
-        for below in WITHIN
-    }
+    within = {}
+    for worse_by in headline.tolerances:
+        least = None if float32 is None else headline.goodness(float32.score) - worse_by / headline.factor
+        within[worse_by] = _pick(points, None if least is None else smallest_within(pairs, least))
     at = {size: _pick(points, best_at(pairs, size)) for size in sizes}
-    return MethodSummary(tuple(points), _front(points), _volume(points, chance, float32_mb), within, at)
+    return MethodSummary(tuple(points), _front(points), _volume(points, headline, float32_mb), within, at)
 
 
 def _float32(runs: Sequence[Run], points: Sequence[Point]) -> Baseline | None:
-    """The best float32 configuration; without one, what post-training runs say of the networks they began from."""
+    """The best float32 configuration; without any, the networks that post-training runs began from."""
     plain = [point for point in points if point.runs[0].choices.get("quantizer") == FLOAT32]
     if plain:
-        best = max(plain, key=lambda point: point.accuracy)
-        return Baseline(best.accuracy, best.accuracy_std, best.size, len(best.runs))
+        best = max(plain, key=lambda point: point.goodness)
+        return Baseline(best.score, best.score_std, best.size, len(best.runs))
     sources = {
-        str(run.config.get("init_from", run.seed)): accuracy
+        str(run.config.get("init_from", run.seed)): score
         for run in runs
-        if run.value("quantizer.training.after") and (accuracy := run.record.number("test", "float32_accuracy"))
+        if run.value("quantizer.training.after")
+        and (score := run.record.number("test", run.headline.float32_name)) is not None
     }
     if not sources:
         return None
@@ -194,8 +199,11 @@ def _front(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(points[at] for at in non_dominated([point.pair for point in points]))
 
 
-def _volume(points: Sequence[Point], chance: float, float32_mb: float) -> float:
-    return 100 * hypervolume([point.pair for point in points], (float32_mb, chance))
+def _volume(points: Sequence[Point], headline: Headline, float32_mb: float) -> float | None:
+    if headline.chance is None:
+        return None
+    reference = float32_mb, headline.goodness(headline.chance)
+    return headline.factor * hypervolume([point.pair for point in points], reference)
 
 
 def _pick(points: Sequence[Point], at: int | None) -> Point | None:

@@ -11,15 +11,15 @@ from typing import Any
 
 from ..common.files import replacing
 from .discovery import Run
+from .headline import Headline
 from .plots import SIZE_LABEL, styles
 from .points import Point, shown
-from .summary import HYPERVOLUME_UNIT, WITHIN, Problem, Report, keys_that_vary
+from .summary import Problem, Report, keys_that_vary
 
 NONE = "-"
 _MOST = 100  # unfinished runs that are listed in Markdown
 _ALWAYS = ("dataset", "model", "quantizer", "seed")
-_RESULTS = {  # of result.json, in runs.csv after what was chosen
-    "test": ("accuracy", "loss", "float32_accuracy"), "val": ("accuracy", "loss"),
+_SIZES = {  # of result.json, in runs.csv after the scores
     "size_mb": ("file", "true", "soft", "float32"), "bits": ("mean", "min", "max"),
 }  # fmt: skip
 _PLAIN = ("epochs", "seconds", "device", "git_commit", "git_dirty", "epoch", "step", "reason")
@@ -31,7 +31,7 @@ _TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows. left: how many columns are words; the others are numbers."""
+    """Text in rows. left: how many columns are aligned left; the others are numbers."""
 
     title: str
     header: Sequence[str]
@@ -41,7 +41,7 @@ class Table:
 
 
 def problem_tables(problem: Problem, kind: str) -> list[Table]:
-    """What a report says of one problem: its methods, and the configurations on the front."""
+    """The tables of a problem: its methods, and the configurations on the front."""
     return [_methods(problem, kind), _front(problem)]
 
 
@@ -63,9 +63,9 @@ def megabytes(size: float | None) -> str:
     return NONE if size is None else f"{size:.0f}" if size >= 99.95 else f"{size:#.3g}"
 
 
-def percent(point: Point | None) -> str:
+def score_text(point: Point | None) -> str:
     """ "99.17 ± 0.10", the spread only of several runs."""
-    return NONE if point is None else _with_spread(point.accuracy, point.accuracy_std)
+    return NONE if point is None else point.headline.spread_text(point.score, point.score_std)
 
 
 def markdown(table: Table, most: int | None = None) -> str:
@@ -123,8 +123,8 @@ def _markdown_page(report: Report) -> str:
         parts += [f"## {problem.title}\n", *map(markdown, problem_tables(problem, report.size))]
     if (unfinished := unfinished_table(report)) is not None:
         parts += ["## Not finished\n", markdown(unfinished, _MOST)]
-    if report.problems_with_reading:
-        parts += ["## Left out\n", *(f"- {line}" for line in report.problems_with_reading), ""]
+    if report.left_out:
+        parts += ["## Left out\n", *(f"- {line}" for line in report.left_out), ""]
     return "\n".join(parts)
 
 
@@ -136,23 +136,26 @@ def _latex_page(report: Report) -> str:
 def _methods(problem: Problem, kind: str) -> Table:
     looks = styles(problem.methods)
     rows = []
-    for name, one in problem.methods.items():
-        row = [looks[name].label, str(len(one.points)), f"{one.hypervolume:.1f}"]
-        row += [megabytes(point.size if point else None) for point in one.within.values()]
-        rows.append([*row, *map(percent, one.at.values())])
-    sizes = [f"% at {megabytes(size)} MB" for size in next(iter(problem.methods.values())).at]
-    header = ["method", "points", "hypervolume", *(f"within {below:g}" for below in WITHIN), *sizes]
-    note = f"Hypervolume: {HYPERVOLUME_UNIT}. Within N: the smallest MB at most N points below float32, "
-    return Table(
-        f"{problem.title}: methods, by {SIZE_LABEL[kind]}", header, rows, note=f"{note}{_float32(problem)}."
-    )
+    for name, method in problem.methods.items():
+        volume = NONE if method.hypervolume is None else f"{method.hypervolume:.1f}"
+        row = [looks[name].label, str(len(method.points)), volume]
+        row += [megabytes(point.size if point else None) for point in method.within.values()]
+        rows.append([*row, *map(score_text, method.at.values())])
+    headline = problem.headline
+    sizes = [f"{headline.suffix} at {megabytes(size)} MB" for size in next(iter(problem.methods.values())).at]
+    header = ["method", "points", "hypervolume", *(f"within {by:g}" for by in headline.tolerances), *sizes]
+    unit = f"{headline.amount} x halvings of the float32 size, {headline.better} chance"
+    distance = f"the smallest MB at most N {headline.difference} {headline.worse} float32"
+    note = f"Hypervolume: {unit}. Within N: {distance}, {_float32(problem)}."
+    return Table(f"{problem.title}: methods, by {SIZE_LABEL[kind]}", header, rows, note=note)
 
 
 def _float32(problem: Problem) -> str:
     base = problem.float32
     if base is None:
         return "of which there is no run (add quantizer=none)"
-    return f"which has {_with_spread(base.accuracy, base.std)} % and {megabytes(base.mb)} MB"
+    score = problem.headline.spread_text(base.score, base.std)
+    return f"which has {score} {problem.headline.suffix} and {megabytes(base.mb)} MB"
 
 
 def _front(problem: Problem) -> Table:
@@ -161,19 +164,15 @@ def _front(problem: Problem) -> Table:
         [
             looks[point.method].label,
             point.label or NONE,
-            percent(point),
+            score_text(point),
             megabytes(point.size),
             str(len(point.runs)),
         ]
         for point in problem.front
     ]
-    header = ("method", "configuration", "accuracy, %", "MB", "runs")
+    header = ("method", "configuration", problem.headline.axis, "MB", "runs")
     title = f"{problem.title}: front, {len(problem.front)} of {len(problem.points)} configurations"
     return Table(title, header, rows, left=2)
-
-
-def _with_spread(accuracy: float, std: float | None) -> str:
-    return f"{100 * accuracy:.2f}" + (f" ± {100 * std:.2f}" if std is not None else "")
 
 
 def _pipes(cells: Iterable[str]) -> str:
@@ -193,12 +192,12 @@ def _csv(report: Report) -> str:
 
 
 def run_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
-    """A row per run, unfinished ones too: what varies of its config, then its result, named as in result.json."""
+    """A row per run, unfinished runs too: the keys that vary, then the results, named as in result.json."""
     runs = sorted([*report.runs, *report.others], key=lambda run: run.folder.as_posix())
     chosen = list(dict.fromkeys([*_ALWAYS, *keys_that_vary(report)]))
     groups = {name for run in runs for name in run.choices}
     names = [f"{'choices' if key in groups else 'config'}.{key}" for key in chosen]
-    scores = [(group, name) for group, inner in _RESULTS.items() for name in inner]
+    scores = _scores(report) + [(group, name) for group, inner in _SIZES.items() for name in inner]
     header = ["folder", "signature", "run_id", "status", *names, *map(".".join, scores), *_PLAIN, "command"]
     rows = []
     for run in runs:
@@ -207,6 +206,14 @@ def run_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
         row += [run.record.number(group, name) for group, name in scores]
         rows.append([*row, *(getattr(run.record, name) for name in _PLAIN), run.command])
     return header, rows
+
+
+def _scores(report: Report) -> list[tuple[str, str]]:
+    """The scores in runs.csv: test.accuracy, test.loss, ... for each headline of the report."""
+    headlines = list({problem.headline.name: problem.headline for problem in report.problems}.values())
+    names = [headline.name for headline in headlines or [Headline()]]
+    float32 = [headline.float32_name for headline in headlines or [Headline()]]
+    return [("test", name) for name in (*names, "loss", *float32)] + [("val", name) for name in (*names, "loss")]
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The report as one more run in W&B, job type `report`: the table of all runs, the fronts as charts, the page.
 
-It is tracked as its runs are: where and how stands in the .hydra/config.yaml of the newest of them. What keeps W&B
-from failing or hanging a run keeps it from that here too (training/tracking.py); it starts no torch.
+It is tracked as its runs are: the .hydra/config.yaml of the newest of them says where and how. As in a run, W&B can
+neither fail nor hang the report (tracking/wandb_tracker.py). Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .plots import PANELS, SIZE_LABEL, Style, styles
 from .points import Point
 from .run_files import RESULT
 from .summary import MethodSummary, Problem, Report
-from .tables import percent, run_rows
+from .tables import run_rows, score_text
 
 _TAKEN_OVER = ("project", "entity", "mode", "timeout_seconds")
 _ID = "report-"
@@ -38,8 +38,8 @@ def log_report(report: Report, out: Path) -> list[str]:
     try:
         settings = _tracking([*report.runs, *report.others])
         return [] if settings is None else _log(report, out, settings)
-    except Exception as fault:
-        return [f"W&B: the report is not logged ({type(fault).__name__}: {' '.join(str(fault).split())})"]
+    except Exception as error:
+        return [f"W&B: the report is not logged ({type(error).__name__}: {' '.join(str(error).split())})"]
 
 
 def _log(report: Report, out: Path, settings: dict[str, Any]) -> list[str]:
@@ -85,8 +85,8 @@ def _media(report: Report) -> dict[str, Any]:
 
 
 def _key(problem: Problem) -> str:
-    """A name that is one of a file too: digits-digits_cnn."""
-    return re.sub(r"[^\w.-]", "_", f"{problem.dataset}-{problem.model}")
+    """A name that a file may have too: digits-digits_cnn."""
+    return re.sub(r"[^\w.-]", "_", problem.title.replace(", ", "-"))
 
 
 def _chart(problem: Problem, kind: str) -> dict[str, Any]:
@@ -98,10 +98,10 @@ def _chart(problem: Problem, kind: str) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "title": {"text": problem.title},
         "xaxis": {"type": "log", "title": {"text": SIZE_LABEL[kind]}},
-        "yaxis": {"title": {"text": "test accuracy, %"}},
+        "yaxis": {"title": {"text": problem.headline.axis_title}},
     }
     if problem.float32 is not None:
-        level = 100 * problem.float32.accuracy
+        level = problem.headline.shown(problem.float32.score)
         line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level}
         layout["shapes"] = [{**line, "line": {"dash": "dash", "width": 1}}]
     return {"data": traces, "layout": layout}
@@ -113,18 +113,22 @@ def _trace(points: Sequence[Point], look: Style, mode: str) -> dict[str, Any]:
         "mode": mode,
         "name": look.label,
         "x": [point.size for point in points],
-        "y": [100 * point.accuracy for point in points],
-        "text": [f"{point.label} ({percent(point)} %, {len(point.runs)} runs)" for point in points],
+        "y": [point.headline.shown(point.score) for point in points],
+        "text": [_hover(point) for point in points],
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 8},
         "line": {"color": look.colour},
     }
+
+
+def _hover(point: Point) -> str:
+    return f"{point.label} ({score_text(point)} {point.headline.suffix}, {len(point.runs)} runs)"
 
 
 def _behind(method: MethodSummary) -> list[Point]:
     return [point for point in method.points if point not in method.front]
 
 
-def _volumes(problem: Problem) -> dict[str, float]:
+def _volumes(problem: Problem) -> dict[str, float | None]:
     return {name: method.hypervolume for name, method in problem.methods.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where and with what a run was made: stands in its result, never in its signature."""
+"""The machine and the packages of a run: they stand in its record, never in its signature."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _cpu_name() -> str:
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for what is allocated next; -> whether it does.
+    """Have glibc keep freed memory for the next allocations; -> whether it does.
 
     Else each large tensor comes from the system page by page and goes back to it, at every step. Not where the
     environment says when memory is to go back, nor without glibc.

@@ -62,8 +62,8 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
             raise
         log.error(str(busy))
         return MISTAKE
-    except (FolderError, ValueError, OSError) as broken:  # of the folder; what goes wrong in the run is recorded
-        log.error(" ".join(str(broken).split()))
+    except (FolderError, ValueError, OSError) as problem:  # with the folder; an error in the run is recorded
+        log.error(" ".join(str(problem).split()))
         return MISTAKE
 
 
@@ -129,7 +129,7 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
 
 
 def _ending(error: BaseException, stop: StopFlag, folder: Path) -> tuple[int, dict[str, Any]]:
-    """Exit code and fields of the result for a run that did not finish; says it to the user in one line."""
+    """Exit code, and fields of the record, of a run that did not finish; logs it in one line."""
     reason = " ".join(str(error).split())
     if isinstance(error, Diverged):
         kept = "; the checkpoint before it is kept" if (folder / CHECKPOINT).is_file() else ""

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a line for each job that ended, and on terminals a bar with what goes on."""
+"""The display of a sweep: a line for each job that ended, and on terminals a progress bar."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SweepDisplay:
         self.jobs, self.n_jobs = jobs, n_jobs
         self.done, self.failed, self.running = 0, 0, 0
         self.began = time.monotonic()
-        self.best: RunRecord | None = None
+        self.best: dict[str, RunRecord] = {}  # of each headline
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
             console=console, transient=True, disable=not console.is_terminal,
@@ -51,7 +51,7 @@ class SweepDisplay:
         self.refresh()
 
     def returned(self) -> None:
-        """A job that found another process at work on its run: it comes again."""
+        """Another process is at work on the run of this job, which goes back to the queue."""
         self.running -= 1
         self.refresh()
 
@@ -63,20 +63,21 @@ class SweepDisplay:
         parts = [f"[{self.done:>{len(str(self.jobs))}}/{self.jobs}]", f"{status:<8}", overrides]
         if status == "finished":
             parts += [_marks(record), duration(record.seconds or 0.0)]
-            self.best = record if self.best is None else max(self.best, record, key=_goodness)
+            name = record.compared_by.name
+            self.best[name] = max(self.best.get(name, record), record, key=_goodness)
         elif reason:
             parts.append(f": {reason}")
         (log.info if status == "finished" else log.error)("  ".join(part for part in parts if part))
         self.refresh()
 
     def refresh(self) -> None:
-        best = f"  best {_marks(self.best)}" if self.best else ""
+        best = "".join(f"  best {_marks(record)}" for record in self.best.values())
         left = f"  {duration(self._left())} left" if self.done else ""
         text = f"{self.running} running  {self.failed} failed{left}{best}"
         self._bar.update(self._task, completed=self.done, description=f"{self.done}/{self.jobs} jobs", text=text)
 
     def _left(self) -> float:
-        """Seconds: by what the jobs that ended took, side by side as they were."""
+        """Seconds, if the other jobs go on at the pace of those that ended."""
         return (time.monotonic() - self.began) / self.done * (self.jobs - self.done)
 
 

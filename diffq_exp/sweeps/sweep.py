@@ -22,8 +22,8 @@ from typing import Any
 from ..command.compose import Job
 from ..common.files import write_json
 from ..common.terminal import log_to_console
-from ..report import report_sweep
 from ..results.discovery import SWEEPS, Run, find_runs
+from ..results.publish import report_sweep
 from ..results.records import read_record, status_of
 from ..results.run_files import MODEL
 from .cores import jobs_at_once

@@ -1,7 +1,7 @@
-"""One W&B run of this process: the folder it writes, its helper process (wandb-core), the thread to call it.
+"""A W&B run of this process: the folder that it writes, its helper process (wandb-core), the thread that calls it.
 
-All calls of wandb are queued for one daemon thread, so that whoever waits can stop waiting. What is abandoned
-must not be waited for at exit either, so its helper is ended: every call that hangs on it then raises.
+All calls of wandb are queued for one daemon thread, so that a caller can stop waiting. Nothing waits for an
+abandoned segment at exit either: its helper process is ended, and every call that hangs on it then raises.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Segment:
         self._run: Any = None
         self._id = ""
         self._helper: subprocess.Popen[bytes] | None = None
-        self._told = False
+        self._reported = False
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="wandb-segment", daemon=True).start()
 
     def open(self, folder: Path, init: dict[str, Any], seconds: float) -> None:
-        """Start in folder/wandb; `init`: arguments of wandb.init. Raises what wandb does, or TimeoutError."""
+        """Start in folder/wandb; `init`: arguments of wandb.init. Raises: any error of wandb, or TimeoutError."""
         settings = {"root_dir": str(folder), "mode": self.mode, "init_timeout": seconds}
         with self._abandoned_on_error(), _private_process_state(folder / "wandb" / "cache"):
             self._call(lambda: self._open(settings, init)).result(seconds + 1.0)
@@ -111,13 +111,13 @@ class Segment:
         self._run.log_artifact(artifact)
 
     @contextlib.contextmanager
-    def _reporting(self, what: str) -> Iterator[None]:
+    def _reporting(self, item: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if not self._told:
-                _logger.warning("W&B did not take %s: %s", what, error)
-            self._told = True
+            if not self._reported:
+                _logger.warning("W&B did not take %s: %s", item, error)
+            self._reported = True
 
     def _call(self, function: Callable[[], None]) -> Future[None]:
         future: Future[None] = Future()
@@ -130,11 +130,11 @@ class Segment:
 
     @contextlib.contextmanager
     def _abandoned_on_error(self) -> Iterator[None]:
-        """On any error, Ctrl-C included, end the helper, and what waits for it."""
+        """On any error, Ctrl-C included, end the helper process and the calls that wait for it."""
         try:
             yield
         except BaseException:
-            self._told = True  # what now fails, fails for that
+            self._reported = True  # later failures follow from this error
             if self._helper is not None:
                 _end(self._helper)
             with contextlib.suppress(Exception):

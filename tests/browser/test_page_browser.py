@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.made_runs import made_run, made_sweep
+from helpers.made_runs import TEXT, made_run, made_sweep
 
 from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.page import write_page
@@ -18,11 +18,11 @@ SLOW = 40_000  # ms: a busy machine takes seconds to read plotly
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 HOSTILE = "<img src=x onerror=document.title='acted'><b>b</b>"
 PLACE = """([method, settings]) => {  // of a point in the chart, in pixels of the window
-    const point = problem().points.find((one) => one.method === method && one.settings === settings);
+    const point = problem().points.find((each) => each.method === method && each.settings === settings);
     const chart = document.getElementById("front");
     const {left, top} = chart.querySelector(".nsewdrag").getBoundingClientRect();
     const {xaxis, yaxis} = chart._fullLayout;
-    return [left + xaxis.d2p(point.size), top + yaxis.d2p(point.accuracy)];
+    return [left + xaxis.d2p(point.size), top + yaxis.d2p(point.score)];
 }"""  # fmt: skip
 
 
@@ -160,6 +160,38 @@ def test_zoomed_in_the_sizes_still_have_ticks(show, sweep_page):
     page.evaluate("Plotly.relayout('front', {'xaxis.range[0]': -0.9, 'xaxis.range[1]': -0.8})")
     ticks = page.evaluate("document.getElementById('front').layout.xaxis.tickvals")
     assert any(10**-0.9 <= tick <= 10**-0.8 for tick in ticks)
+
+
+# ---- another headline -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_page(tmp_path_factory):
+    """Bits per byte, which are better when they are lower; one point is far worse than the others."""
+    folder = tmp_path_factory.mktemp("text")
+    name = made_sweep(folder / "outputs", first=TEXT, epochs=20).stem
+    made_run(folder / "outputs", [*TEXT, "quantizer=ptq", "bits=2", "seed=0"], bits_per_byte=6.5, mb=0.04)
+    return page_of(folder, name)
+
+
+def test_bits_per_byte_in_chart_panel_and_tables(show, text_page):
+    page = show(text_page)
+    text = page.inner_text("main")
+    assert "Bits per byte against size" in text and "test bits per byte" in text
+    assert "Smallest within 0.05 bits" in text and '"Within" counts bits above float32' in text
+    assert "Dashed: float32, 2.3" in text and "Chance is 8.0000." in text
+    assert "ccuracy" not in text and "%" not in text
+    title = "document.getElementById('front').layout.yaxis.title.text"
+    assert page.evaluate(title) == "test bits per byte (lower is better)"
+
+
+def test_a_point_that_is_worse_is_above_where_lower_is_better(show, text_page):
+    page = show(text_page)
+    high = "document.getElementById('front').layout.yaxis.range[1]"
+    assert page.evaluate(high) < 4
+    assert re.search(r"All points \(\d+ above\)", page.inner_text("#range"))
+    page.click("#range")
+    assert page.evaluate(high) > page.evaluate("Math.max(...problem().points.map(({ score }) => score))")
 
 
 # ---- the run ----------------------------------------------------------------------------------------------------

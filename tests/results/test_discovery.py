@@ -94,7 +94,7 @@ def test_a_record_that_is_none_is_told_in_a_line_and_left_out(tmp_path, content)
     made_run(tmp_path, ["seed=2"])
     (folder / "result.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     report = make_report(find_runs([tmp_path]))
-    (line,) = report.problems_with_reading
+    (line,) = report.left_out
     assert str(folder) in line and "\n" not in line
     assert [run.seed for run in report.runs] == [2] and report.others == []
 
@@ -106,7 +106,7 @@ def test_a_finished_run_without_numbers_is_left_out(tmp_path, lost):
     del result[lost]
     (folder / "result.json").write_text(json.dumps(result))
     report = make_report(find_runs([tmp_path]))
-    assert report.problems == [] and len(report.problems_with_reading) == 1
+    assert report.problems == [] and len(report.left_out) == 1
 
 
 def test_nan_of_a_finished_run_is_no_accuracy(tmp_path):
@@ -114,7 +114,7 @@ def test_nan_of_a_finished_run_is_no_accuracy(tmp_path):
     result = json.loads((folder / "result.json").read_text())
     result["test"]["accuracy"] = None  # what records make of nan
     (folder / "result.json").write_text(json.dumps(result))
-    assert "no test accuracy" in make_report(find_runs([tmp_path])).problems_with_reading[0]
+    assert "no test accuracy" in make_report(find_runs([tmp_path])).left_out[0]
 
 
 def test_a_sweep_has_its_jobs_in_their_order_and_what_is_missing(tmp_path):
@@ -176,7 +176,7 @@ def test_a_record_of_another_shape_is_left_out_and_named(odd, tmp_path):
     (bad / "result.json").write_text(json.dumps({**result, **odd}))
     report = make_report(find_runs([tmp_path]))
     assert [run.folder for run in report.runs] == [good]
-    (line,) = report.problems_with_reading
+    (line,) = report.left_out
     assert str(bad / "result.json") in line and next(iter(odd)) in line
 
 
@@ -190,7 +190,7 @@ def test_a_number_that_is_none_is_not_reported(group, name, value, tmp_path):
     result[group][name] = value
     (folder / "result.json").write_text(json.dumps(result))
     report = make_report(find_runs([tmp_path]))
-    assert report.problems == [] and len(report.problems_with_reading) == 1
+    assert report.problems == [] and len(report.left_out) == 1
 
 
 def test_on_a_disk_that_is_only_read_nobody_is_at_work(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.made_runs import LAYERS, made_run, made_sweep
+from helpers.made_runs import LAYERS, TEXT, made_run, made_sweep
 
 from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.page import MAX_BYTES, PARTS, SCRIPTS, data_within, embedded, write_page
@@ -126,7 +126,7 @@ def test_points_and_marks_are_those_of_the_report(tmp_path):
     data, problem = page_data(report), report.problems[0]
     shown = data["problems"][0]
     for point, made in zip(shown["points"], problem.points, strict=True):
-        assert (point["method"], point["accuracy"], point["size"]) == (made.method, made.accuracy, made.size)
+        assert (point["method"], point["score"], point["size"]) == (made.method, made.score, made.size)
         assert [data["runs"][at]["command"] for at in point["runs"]] == [run.command for run in made.runs]
         assert point["overall"] == (made in problem.front)
         assert point["front"] == (made in problem.methods[made.method].front)
@@ -137,6 +137,22 @@ def test_points_and_marks_are_those_of_the_report(tmp_path):
             assert [None if at is None else problem.points[at] for at in method[name]] == [*marks.values()]
     assert shown["within"] == [0.5, 1.0]
     assert data["styles"]["diffq"]["label"] == "DiffQ"
+
+
+def test_the_page_is_told_how_to_write_a_score(tmp_path):
+    made_run(tmp_path / "a", [*TEXT, "quantizer=qat"], bits_per_byte=2.5)
+    made_run(tmp_path / "b", ["quantizer=qat"])
+    data = page_data(report_of(tmp_path))
+    accuracy, bits = (problem["headline"] for problem in data["problems"])
+    assert (accuracy["percent"], accuracy["sign"], accuracy["factor"], accuracy["chance"]) == (True, 1, 100, 0.1)
+    assert (bits["percent"], bits["sign"], bits["factor"], bits["chance"]) == (False, -1, 1, 8.0)
+    assert (bits["label"], bits["worse"], bits["float32_name"]) == (
+        "bits per byte",
+        "above",
+        "float32_bits_per_byte",
+    )
+    assert data["problems"][1]["points"][0]["score"] == 2.5 and data["problems"][1]["within"] == [0.05, 0.1]
+    assert all(len(run["curves"]["train_score"]) == 3 for run in data["runs"])
 
 
 def test_the_head_counts_every_run(tmp_path):

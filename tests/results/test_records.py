@@ -1,142 +1,82 @@
-"""Records: no reader ever sees half a file, JSON that any parser takes, lines that a kill cut short."""
+"""The record of a run: what is written is read, old records too, and a wrong entry is named."""
 
 import json
-import math
 
 import pytest
+from filelock import FileLock
+from helpers.made_runs import BITS_PER_BYTE, TEXT, made_run
 
-from diffq_exp.common import files
-from diffq_exp.common.files import read_json, replacing, write_json
-from diffq_exp.results.metrics import append_row, read_rows, write_rows
-
-ROWS = [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.25, "val": {"accuracy": 0.5}}, {"epoch": 3}]
-
-
-def only_file(folder, name: str) -> bytes:
-    """The content of `name`, beside which nothing else lies in the folder."""
-    assert [path.name for path in folder.iterdir()] == [name]
-    return (folder / name).read_bytes()
+from diffq_exp.results.headline import Headline
+from diffq_exp.results.records import RunRecord, read_record, status_of, write_record
 
 
-# ---- whole files ----------------------------------------------------------------------------------------------
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    record = RunRecord(
+        status="finished",
+        signature="aaaa",
+        seed=0,
+        overrides=["bits=3"],
+        config={"bits": 3},
+        git_dirty=False,
+        headline=BITS_PER_BYTE,
+        test={"bits_per_byte": 2.5},
+        seconds=0.0,
+    )
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert set(written) == {
+        "status", "signature", "seed", "overrides", "config", "git_dirty", "headline", "test", "seconds"
+    }  # fmt: skip
 
 
-def test_nothing_shows_before_the_end(tmp_path):
-    path = tmp_path / "result.json"
-    path.write_bytes(b"old")
-    with replacing(path) as file:
-        file.write(b"half")
-        file.flush()
-        assert path.read_bytes() == b"old"
-    assert only_file(tmp_path, "result.json") == b"half"
+def test_without_a_file_the_record_is_empty(tmp_path):
+    assert read_record(tmp_path) == RunRecord() and status_of(tmp_path) == ""
 
 
-@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
-def test_a_write_that_fails_midway_leaves_the_old_file_and_no_debris(tmp_path, fault):
-    path = tmp_path / "result.json"
-    path.write_bytes(b"old")
-    with pytest.raises(fault), replacing(path) as file:
-        file.write(b"half")
-        raise fault
-    assert only_file(tmp_path, "result.json") == b"old"
+@pytest.mark.parametrize("overrides", [("penalty=3",), TEXT], ids=["old, accuracy", "bits per byte"])
+def test_a_made_run_is_read_whole(tmp_path, overrides):
+    folder = made_run(tmp_path, overrides)
+    written = json.loads((folder / "result.json").read_text())
+    assert read_record(folder).to_json() == written
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch, call):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    path = tmp_path / "result.json"
-    write_json(path, {"a": 1})
-    before = path.read_bytes()
-    monkeypatch.setattr(files.os, call, full)
-    with pytest.raises(OSError, match="No space left"):
-        write_json(path, {"a": 2})
-    assert only_file(tmp_path, "result.json") == before
+def test_the_headline_of_an_old_record_is_accuracy_among_its_classes(tmp_path):
+    record = read_record(made_run(tmp_path, accuracy=0.9))
+    assert record.headline is None and record.compared_by == Headline(chance=0.1) and record.score == 0.9
 
 
-def test_a_first_write_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "result.json", {"a": object()})
-    assert list(tmp_path.iterdir()) == []
+def test_the_headline_of_a_record_is_its_own(tmp_path):
+    record = read_record(made_run(tmp_path, TEXT, bits_per_byte=2.5))
+    assert record.compared_by == BITS_PER_BYTE and record.score == 2.5
 
 
-# ---- JSON -----------------------------------------------------------------------------------------------------
+WRONG = {
+    "status": 3, "signature": 3, "choices": "x", "overrides": "bits=3", "config": [], "git_commit": 5, "device": {},
+    "versions": [], "hardware": "", "data": 1, "test": [], "val": 3, "size_mb": "x", "bits": "abc", "seconds": "x",
+    "epoch": "1", "step": [], "reason": 3, "run_id": 3, "headline": [],
+}  # fmt: skip
 
 
-def strict(text: str):
-    """Parse as the standard has it: no NaN, no Infinity."""
-
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
+@pytest.mark.parametrize("name", WRONG)
+def test_an_entry_of_a_wrong_kind_is_named(tmp_path, name):
+    (tmp_path / "result.json").write_text(json.dumps({"status": "finished", name: WRONG[name]}))
+    with pytest.raises(ValueError, match=rf"result\.json: {name} is "):
+        read_record(tmp_path)
 
 
-def test_what_is_written_is_read(tmp_path):
-    values = {"status": "finished", "test": {"accuracy": 0.98}, "seed": 0, "bits": [1, 2.5], "no": None, "é": "ü"}
-    write_json(tmp_path / "result.json", values)
-    assert read_json(tmp_path / "result.json") == values
+def test_null_and_unknown_entries_are_left_out():
+    assert RunRecord.from_json({"bits": None, "seconds": None, "of a later version": 3}) == RunRecord()
 
 
-def test_numbers_that_are_not_finite_become_null(tmp_path):
-    values = {"loss": math.nan, "test": {"loss": math.inf, "all": [1.0, -math.inf, (math.nan, True)]}, "ok": 1e308}
-    expected = {"loss": None, "test": {"loss": None, "all": [1.0, None, [None, True]]}, "ok": 1e308}
-    write_json(tmp_path / "result.json", values)
-    assert strict((tmp_path / "result.json").read_text()) == expected
-    append_row(tmp_path / "metrics.jsonl", values)
-    assert strict((tmp_path / "metrics.jsonl").read_text()) == expected
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "0.5", None])
+def test_a_number_is_finite(value):
+    assert RunRecord(test={"accuracy": value}).number("test", "accuracy") is None
 
 
-def test_a_file_that_is_not_there_is_empty(tmp_path):
-    assert read_json(tmp_path / "result.json") == {}
-    assert read_rows(tmp_path / "metrics.jsonl") == []
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[1]", b"3", b"null", b"\xff\xfe\x00"])
-def test_a_file_that_is_no_json_object_is_named(tmp_path, content):
-    path = tmp_path / "result.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"result\.json"):
-        read_json(path)
-
-
-# ---- rows -----------------------------------------------------------------------------------------------------
-
-
-def test_rows_are_appended(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    for count, row in enumerate(ROWS, 1):
-        append_row(path, row)
-        assert read_rows(path) == ROWS[:count]
-    assert path.read_text().count("\n") == len(ROWS)
-
-
-def test_rows_are_cut_back(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    write_rows(path, ROWS)
-    write_rows(path, read_rows(path)[:1])
-    append_row(path, ROWS[2])
-    assert read_rows(path) == [ROWS[0], ROWS[2]]
-    assert only_file(tmp_path, "metrics.jsonl").count(b"\n") == 2
-
-
-def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
-    """Wherever the cut is, what is read are the first rows, and all that stand whole."""
-    path = tmp_path / "metrics.jsonl"
-    write_rows(path, ROWS)
-    whole = path.read_bytes()
-    for cut in range(len(whole)):
-        path.write_bytes(whole[:cut])
-        rows = read_rows(path)
-        assert rows == ROWS[: len(rows)]
-        assert len(rows) >= whole[:cut].count(b"\n")
-
-
-@pytest.mark.parametrize("tail", [b"\x00" * 20, b'{"epoch": 9\xff', b"}{"])
-def test_a_last_line_of_something_else_is_left_out(tmp_path, tail):
-    path = tmp_path / "metrics.jsonl"
-    write_rows(path, ROWS)
-    with open(path, "ab") as file:
-        file.write(tail)
-    assert read_rows(path) == ROWS
+def test_running_without_a_process_was_killed(tmp_path):
+    record = RunRecord(status="running")
+    write_record(tmp_path, record)
+    assert status_of(tmp_path) == status_of(tmp_path, record) == "killed"
+    with FileLock(tmp_path / ".lock"):
+        assert status_of(tmp_path) == "running"

@@ -1,11 +1,12 @@
-"""What runs say together: points, methods, the float32 line, the marks."""
+"""The comparison of runs: points, methods, the float32 line, the marks."""
 
 import statistics
 
 import pytest
-from helpers.made_runs import made_run, made_sweep
+from helpers.made_runs import BITS_PER_BYTE, TEXT, made_run, made_sweep
 
 from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.headline import Headline
 from diffq_exp.results.summary import make_report
 
 
@@ -25,9 +26,9 @@ def test_runs_that_differ_in_the_seed_are_one_point(tmp_path):
     made_run(tmp_path, ["quantizer=qat", "bits=4", "seed=0"], accuracy=0.97, mb=0.2)
     three, one = problem_of(tmp_path).points
     assert [run.seed for run in three.runs] == [0, 1, 2]
-    assert (three.accuracy, three.accuracy_std) == pytest.approx((0.94, statistics.stdev([0.91, 0.95, 0.96])))
+    assert (three.score, three.score_std) == pytest.approx((0.94, statistics.stdev([0.91, 0.95, 0.96])))
     assert (three.size, three.size_std) == pytest.approx((0.11, statistics.stdev([0.10, 0.13, 0.10])))
-    assert (one.accuracy_std, one.size_std) == (None, None)
+    assert (one.score_std, one.size_std) == (None, None)
     assert (three.keys, one.label, one.method) == ({"bits": 3}, "bits=4", "qat")
 
 
@@ -86,7 +87,7 @@ def test_float32_is_the_mean_of_its_runs(tmp_path):
         made_run(tmp_path, ["quantizer=none", f"seed={seed}"], accuracy=accuracy, mb=1.08)
     made_run(tmp_path, ["quantizer=ptq", "bits=8"], accuracy=0.5)
     base = problem_of(tmp_path).float32
-    assert (base.accuracy, base.std, base.mb, base.runs) == pytest.approx(
+    assert (base.score, base.std, base.mb, base.runs) == pytest.approx(
         (0.98, statistics.stdev([0.97, 0.99]), 1.08, 2)
     )
 
@@ -94,7 +95,7 @@ def test_float32_is_the_mean_of_its_runs(tmp_path):
 def test_of_several_float32_configurations_the_best_is_the_mark(tmp_path):
     made_run(tmp_path, ["quantizer=none", "lr=1"], accuracy=0.5)
     made_run(tmp_path, ["quantizer=none", "lr=0.01"], accuracy=0.9)
-    assert problem_of(tmp_path).float32.accuracy == 0.9
+    assert problem_of(tmp_path).float32.score == 0.9
 
 
 def test_without_float32_runs_post_training_ones_say_what_they_began_from(tmp_path):
@@ -104,7 +105,7 @@ def test_without_float32_runs_post_training_ones_say_what_they_began_from(tmp_pa
             scores = {"accuracy": 0.7, "loss": 1.0, "float32_accuracy": accuracy}
             made_run(tmp_path, ["quantizer=ptq", f"bits={bits}", f"seed={seed}"], test=scores)
     base = problem_of(tmp_path).float32
-    assert (base.accuracy, base.runs) == (pytest.approx(0.85), 2)
+    assert (base.score, base.runs) == (pytest.approx(0.85), 2)
 
 
 def test_without_any_float32_the_marks_are_empty(tmp_path):
@@ -128,7 +129,7 @@ def test_marks_of_a_method(tmp_path):
     assert {below: point.keys["bits"] for below, point in qat.within.items()} == {0.5: 4, 1.0: 3}
     assert {mb: point and point.keys["bits"] for mb, point in qat.at.items()} == {0.05: None, 0.1: 3, 0.2: 4}
     assert [point.keys["bits"] for point in qat.front] == [2, 3, 4, 8]
-    assert (problem.chance, problem.float32_mb) == (0.1, 1.067)
+    assert (problem.headline.chance, problem.float32_mb) == (0.1, 1.067)
     assert [point.method for point in problem.front] == ["qat"] * 4 + ["none"]
 
 
@@ -165,3 +166,54 @@ def test_labels_hold_what_varies_and_nothing_else(tmp_path):
     labels = {point.method: set(point.keys) for point in problem_of(tmp_path).points}
     assert list(problem_of(tmp_path).methods) == ["diffq", "lsq", "ptq", "qat", "none"]  # float32 last
     assert labels == {"diffq": {"penalty"}, "qat": {"bits"}, "lsq": {"bits"}, "ptq": {"bits"}, "none": set()}
+
+
+# ---- other headlines --------------------------------------------------------------------------------------------
+
+
+def test_marks_where_lower_is_better(tmp_path):
+    made_run(tmp_path, [*TEXT, "quantizer=none"], bits_per_byte=2.30, mb=1.0)
+    for bits, score, mb in ((2, 2.60, 0.06), (3, 2.39, 0.1), (4, 2.34, 0.14), (8, 2.31, 0.26), (9, 2.45, 0.3)):
+        made_run(tmp_path, [*TEXT, "quantizer=qat", f"bits={bits}"], bits_per_byte=score, mb=mb)
+    problem = problem_of(tmp_path, sizes=[0.05, 0.1, 0.2])
+    qat = problem.methods["qat"]
+    assert {distance: point.keys["bits"] for distance, point in qat.within.items()} == {0.05: 4, 0.1: 3}
+    assert {mb: point and point.keys["bits"] for mb, point in qat.at.items()} == {0.05: None, 0.1: 3, 0.2: 4}
+    assert [point.keys["bits"] for point in qat.front] == [2, 3, 4, 8]
+    assert (problem.headline, problem.float32.score) == (BITS_PER_BYTE, 2.30)
+    assert [point.method for point in problem.front] == ["qat"] * 4 + ["none"]
+
+
+def test_hypervolume_where_lower_is_better_is_below_chance(tmp_path):
+    made_run(tmp_path, [*TEXT, "quantizer=qat"], bits_per_byte=2.5, mb=1.067 / 4)
+    assert problem_of(tmp_path).hypervolume == pytest.approx((8.0 - 2.5) * 2)
+
+
+def test_of_several_float32_configurations_the_lowest_is_the_mark_where_lower_is_better(tmp_path):
+    made_run(tmp_path, [*TEXT, "quantizer=none", "lr=1"], bits_per_byte=5.0)
+    made_run(tmp_path, [*TEXT, "quantizer=none", "lr=0.01"], bits_per_byte=2.3)
+    assert problem_of(tmp_path).float32.score == 2.3
+
+
+def test_without_a_chance_level_there_is_no_hypervolume(tmp_path):
+    headline = {**BITS_PER_BYTE.to_json(), "chance": None}
+    made_run(tmp_path, [*TEXT, "quantizer=qat"], headline=headline)
+    report = report_of(tmp_path)
+    assert report.left_out == [] and report.problems[0].hypervolume is None
+
+
+def test_runs_of_another_headline_are_another_problem(tmp_path):
+    for task, more in (("classification", {}), ("language_modelling", {"headline": BITS_PER_BYTE.to_json()})):
+        for penalty in (1, 3):
+            made_run(tmp_path, ["dataset=d", "model=m", f"task={task}", f"penalty={penalty}"], **more)
+    problems = report_of(tmp_path).problems
+    assert [problem.title for problem in problems] == ["d, m, accuracy", "d, m, bits per byte"]
+    assert [len(problem.points) for problem in problems] == [2, 2]
+
+
+def test_an_old_run_and_a_new_one_are_a_point(tmp_path):
+    """Old records have no headline."""
+    made_run(tmp_path, ["penalty=3", "seed=0"])
+    made_run(tmp_path, ["penalty=3", "seed=1"], headline=Headline(chance=0.1).to_json())
+    (point,) = problem_of(tmp_path).points
+    assert [run.record.headline is None for run in point.runs] == [True, False]

@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from helpers.made_runs import made_run, made_sweep
+from helpers.made_runs import TEXT, made_run, made_sweep
 from rich.console import Console
 
 from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
@@ -70,6 +70,29 @@ def test_numbers_of_a_method(tmp_path):
     assert methods.rows[1] == ["float32", "1", "0.0", "1.08", "1.08", "-", "-"]
     assert "which has 99.00 % and 1.08 MB" in methods.note
     assert front.rows[0] == ["QAT", "-", "98.50 ± 0.71", "0.100", "2"]
+
+
+def test_numbers_in_bits_per_byte(tmp_path):
+    made_run(tmp_path, [*TEXT, "quantizer=none"], bits_per_byte=2.3, mb=1.08)
+    for seed, score in enumerate((2.32, 2.34)):
+        made_run(tmp_path, [*TEXT, "quantizer=qat", "bits=3", f"seed={seed}"], bits_per_byte=score, mb=0.1)
+    report = make_report(find_runs([tmp_path]), sizes=[0.05, 0.2])
+    methods, front = problem_tables(report.problems[0], "file")
+    header = ["within 0.05", "within 0.1", "bits per byte at 0.0500 MB", "bits per byte at 0.200 MB"]
+    assert methods.header[3:] == header
+    assert methods.rows[0][3:] == ["0.100", "0.100", "-", "2.3300 ± 0.0141"]
+    assert methods.note == (
+        "Hypervolume: bits per byte x halvings of the float32 size, below chance. "
+        "Within N: the smallest MB at most N bits above float32, which has 2.3000 bits per byte and 1.08 MB."
+    )
+    assert front.header[2] == "bits per byte" and front.rows[0][2] == "2.3300 ± 0.0141"
+    write_tables(report, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    names = [name for name in rows[0] if name.startswith(("test.", "val."))]
+    assert names == [
+        "test.bits_per_byte", "test.loss", "test.float32_bits_per_byte", "val.bits_per_byte", "val.loss"
+    ]  # fmt: skip
+    assert sorted(float(row["test.bits_per_byte"]) for row in rows) == [2.3, 2.32, 2.34]
 
 
 def test_missing_float32_is_said(tmp_path):

@@ -84,7 +84,9 @@ def test_runs_that_are_not_tracked_make_no_report_that_is(tmp_path, tracking):
 def test_the_environment_and_the_option_turn_it_off(tmp_path, monkeypatch, capsys):
     _, out = report_of(tmp_path)
     shutil.rmtree(out)
-    monkeypatch.setattr("diffq_exp.report.draw", lambda *_: [])  # matplotlib leaves its cache in the home folder
+    monkeypatch.setattr(
+        "diffq_exp.results.publish.draw", lambda *_: []
+    )  # matplotlib leaves its cache in the home folder
     main([str(tmp_path), "--no-wandb"])
     assert not (out / "wandb").exists()
     monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -1,4 +1,4 @@
-// The chart of accuracy against size: a front per method, the selected point in a ring, float32 as a line.
+// The chart of the score against size: a front per method, the selected point in a ring, float32 as a line.
 
 const TOUCH = matchMedia("(pointer: coarse)").matches;
 // as large to the eye as a circle of 10
@@ -15,7 +15,7 @@ function hoverText(point) {
   return [
     `<b>${shown(DATA.styles[point.method].label)}</b>`,
     ...lines,
-    `${accuracyOf(point)}${seeds}`,
+    `${scoreOf(point)}${seeds}`,
     `${megabytes(point.size)}${bits}`,
   ].join("<br>");
 }
@@ -36,14 +36,14 @@ function methodTraces(name) {
   });
   const line = {
     x: front.map(({ point }) => point.size),
-    y: front.map(({ point }) => point.accuracy),
+    y: front.map(({ point }) => point.score),
     mode: "lines",
     line: { color: colour, width: 1.6 },
     hoverinfo: "skip",
   };
   const markers = {
     x: entries.map(({ point }) => point.size),
-    y: entries.map(({ point }) => point.accuracy),
+    y: entries.map(({ point }) => point.score),
     customdata: entries.map(({ index }) => index),
     mode: "markers",
     marker: {
@@ -67,7 +67,7 @@ const ring = () => {
   const visible = point && !state.hidden.has(point.method);
   return {
     x: visible ? [point.size] : [],
-    y: visible ? [point.accuracy] : [],
+    y: visible ? [point.score] : [],
     mode: "markers",
     hoverinfo: "skip",
     marker: { symbol: "circle-open", size: 20, color: "#1b1b1b", line: { width: 2 } },
@@ -109,21 +109,27 @@ function sizeRange() {
   return [low - room, high + room];
 }
 
-/** Accuracies that fit all points, or those above the floor: a broken run ruins no scale. */
-function accuracyRange(all) {
-  const { points, float32, floor } = problem();
-  const spread = (point) => [point.accuracy - (point.std || 0), point.accuracy + (point.std || 0)];
+/** Scores that fit all points, or those that are no worse than the worst shown: a broken run ruins no scale. */
+function scoreRange(all) {
+  const { points, float32, worst, headline } = problem();
+  const spread = (point) => [point.score - (point.std || 0), point.score + (point.std || 0)];
   const line = float32 ? spread(float32) : [];
-  const chosen = all ? points : points.filter((point) => point.accuracy >= floor);
+  const chosen = all ? points : points.filter((point) => headline.sign * (point.score - worst) >= 0);
   const values = [...chosen.flatMap(spread), ...line];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const room = Math.max(0.07 * (high - low), 0.001);
+  const room = Math.max(0.07 * (high - low), 0.05 * headline.least_span);
   return [low - room, high + room];
 }
 
+const scoreTitle = () => {
+  const { label, sign } = problem().headline;
+  return shown(`test ${label}${sign < 0 ? " (lower is better)" : ""}`);
+};
+
 function layout() {
   const sizes = sizeRange();
-  const { float32, chance } = problem();
+  const { float32, headline } = problem();
+  const { chance } = headline;
   const across = (y, dash) => ({
     type: "line",
     xref: "paper",
@@ -149,12 +155,12 @@ function layout() {
   const shapes = [];
   const annotations = [];
   if (float32) {
-    shapes.push(across(float32.accuracy, "dash"));
-    annotations.push(note(float32.accuracy, `float32, ${percent(float32.accuracy)}`));
+    shapes.push(across(float32.score, "dash"));
+    annotations.push(note(float32.score, `float32, ${scoreText(float32.score)}`));
   }
   if (known(chance)) {
     shapes.push(across(chance, "dot"));
-    annotations.push(note(chance, `chance, ${percent(chance)}`));
+    annotations.push(note(chance, `chance, ${scoreText(chance)}`));
   }
   return {
     font: FONT,
@@ -177,9 +183,9 @@ function layout() {
     },
     yaxis: {
       ...AXIS,
-      range: accuracyRange(state.allPoints),
-      tickformat: ".2~%",
-      title: { text: "test accuracy", standoff: 8, font: FONT },
+      range: scoreRange(state.allPoints),
+      tickformat: scoreFormat(),
+      title: { text: scoreTitle(), standoff: 8, font: FONT },
     },
   };
 }
@@ -202,6 +208,9 @@ function drawFront() {
   });
   drawLegend();
   drawRangeButton();
+  const { label } = problem().headline;
+  $("front-title").textContent = `${capital(label)} against size`;
+  $("front").setAttribute("aria-label", `Chart of ${label} against size; the table of points holds the same`);
   $("front-caption").textContent = caption();
 }
 
@@ -235,17 +244,18 @@ function toggleMethod(name, button) {
 }
 
 function drawRangeButton() {
-  const floor = accuracyRange(false)[0];
-  const below = problem().points.filter((point) => point.accuracy < floor).length;
-  $("range").hidden = below === 0;
-  $("range").textContent = `All points (${below} below)`;
+  const { points, headline } = problem();
+  const edge = scoreRange(false)[headline.sign > 0 ? 0 : 1];
+  const outside = points.filter((point) => headline.sign * (point.score - edge) < 0).length;
+  $("range").hidden = outside === 0;
+  $("range").textContent = `All points (${outside} ${headline.worse})`;
   $("range").setAttribute("aria-pressed", String(state.allPoints));
 }
 
 function toggleRange() {
   state.allPoints = !state.allPoints;
   drawRangeButton();
-  Plotly.relayout("front", { "yaxis.range": accuracyRange(state.allPoints) });
+  Plotly.relayout("front", { "yaxis.range": scoreRange(state.allPoints) });
 }
 
 function markPoint() {
@@ -254,14 +264,15 @@ function markPoint() {
 }
 
 function caption() {
-  const { float32, chance, points } = problem();
+  const { float32, headline, points } = problem();
+  const { chance, label } = headline;
   return [
-    "A line joins the points of a method that no other point of it beats in both accuracy and size; the others are pale.",
+    `A line joins the points of a method that no other point of it beats in both ${label} and size; the others are pale.`,
     points.some((point) => point.std) ? "Bars: one standard deviation." : "",
     float32
-      ? `Dashed: float32, ${accuracyOf(float32)} at ${megabytes(float32.size)}.`
+      ? `Dashed: float32, ${scoreOf(float32)} at ${megabytes(float32.size)}.`
       : "No float32 run to compare with.",
-    known(chance) ? `Chance is ${percent(chance)}.` : "",
+    known(chance) ? `Chance is ${scoreText(chance)}.` : "",
     TOUCH
       ? "Tap a point to see its runs."
       : "Click a point to see its runs; drag to zoom, double-click to go back.",

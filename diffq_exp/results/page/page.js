@@ -1,4 +1,4 @@
-// What the parts of the page share. Strings of a run reach the page as text nodes only, so that none of them can act.
+// Shared by the parts of the page. Strings of a run reach the page as text nodes only, so that none of them can act.
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
@@ -32,7 +32,15 @@ function h(tag, attributes, ...children) {
 // ---- numbers as text ------------------------------------------------------------------------------------------------
 
 const known = (value) => value !== null && value !== undefined;
-const percent = (value) => (known(value) ? `${(100 * value).toFixed(2)} %` : "–");
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** A score of the problem that is shown, "99.17 %" or "2.3158"; with the spread of several runs. */
+function scoreText(value, std) {
+  const { factor, digits, percent } = problem().headline;
+  const spread = known(std) ? ` ± ${(factor * std).toFixed(digits)}` : "";
+  return known(value) ? `${(factor * value).toFixed(digits)}${spread}${percent ? " %" : ""}` : "–";
+}
+
 const megabytes = (value) => (known(value) ? `${significant(value)} MB` : "–");
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
@@ -42,10 +50,9 @@ function significant(value) {
   return value.toFixed(Math.min(digits, 9));
 }
 
-function accuracyOf(point) {
-  const spread = known(point.std) ? ` ± ${(100 * point.std).toFixed(2)}` : "";
-  return known(point.accuracy) ? `${(100 * point.accuracy).toFixed(2)}${spread} %` : "–";
-}
+const scoreOf = (point) => scoreText(point.score, point.std);
+/** How plotly writes a score on an axis. */
+const scoreFormat = () => (problem().headline.percent ? ".2~%" : ".4~r");
 
 function duration(seconds) {
   if (!known(seconds)) return "–";
@@ -125,13 +132,13 @@ function copyBySelection(text) {
   return done;
 }
 
-// ---- what is selected -----------------------------------------------------------------------------------------------
+// ---- the selection --------------------------------------------------------------------------------------------------
 
 function selectProblem(index) {
   state.problem = index;
   state.hidden.clear();
   state.allPoints = false;
-  $("problem-name").textContent = `${problem().dataset}, ${problem().model}`;
+  $("problem-name").textContent = problem().title;
   drawTables();
   drawFront();
   selectPoint(problem().first);
@@ -146,7 +153,7 @@ function selectPoint(index) {
   drawRun();
 }
 
-/** From a table below, go up to what it chose. */
+/** From a table below, go up to the point that was chosen in it. */
 function goToPoint(index) {
   selectPoint(index);
   $("run-title").focus({ preventScroll: true });

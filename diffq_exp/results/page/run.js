@@ -1,8 +1,9 @@
-// The panel of one point and of one of its runs: numbers, curves by epoch, bits per layer, the command line.
+// The panel of the selected point and run: numbers, curves by epoch, bits per layer, the command line.
 
 function drawRun() {
   const point = problem().points[state.point];
   const run = DATA.runs[state.run];
+  const { label } = problem().headline;
   $("run-title").replaceChildren(glyph(point.method), h("span", {}, DATA.styles[point.method].label));
   $("run-facts").replaceChildren(
     h(
@@ -13,8 +14,8 @@ function drawRun() {
         "div",
         { class: "numbers" },
         bigNumber(
-          accuracyOf(point),
-          point.runs.length > 1 ? `test accuracy, ${point.runs.length} runs` : "test accuracy",
+          scoreOf(point),
+          point.runs.length > 1 ? `test ${label}, ${point.runs.length} runs` : `test ${label}`,
         ),
         bigNumber(megabytes(point.size), DATA.size === "file" ? "file" : "by the paper's formula"),
         known(point.bits) ? bigNumber(point.bits.toFixed(2), "bits on average") : null,
@@ -55,10 +56,11 @@ function runButtons(point) {
 
 function facts(run) {
   const { size_mb: sizes } = run;
+  const { name, float32_name: float32, label } = problem().headline;
   const rows = [
-    ["Test accuracy", percent(run.test.accuracy)],
-    ["with float32 weights", known(run.test.float32_accuracy) ? percent(run.test.float32_accuracy) : null],
-    ["Validation accuracy", known(run.val?.accuracy) ? percent(run.val.accuracy) : null],
+    [`Test ${label}`, scoreText(run.test[name])],
+    ["with float32 weights", scoreText(run.test[float32])],
+    [`Validation ${label}`, scoreText(run.val?.[name])],
     ["Size of the file", megabytes(sizes.file)],
     ["by the paper's formula", megabytes(sizes.true)],
     ["as float32", megabytes(sizes.float32)],
@@ -89,12 +91,9 @@ function drawCurves(point, run) {
       lines: [line("train", curves.train_loss, "#8a8a8a", "dot"), line("validation", curves.val_loss, colour)],
     },
     {
-      title: "Accuracy",
-      format: ".2~%",
-      lines: [
-        line("train", curves.train_accuracy, "#8a8a8a", "dot"),
-        line("validation", curves.val_accuracy, colour),
-      ],
+      title: capital(problem().headline.label),
+      format: scoreFormat(),
+      lines: [line("train", curves.train_score, "#8a8a8a", "dot"), line("validation", curves.val_score, colour)],
     },
     {
       title: "Size, MB",

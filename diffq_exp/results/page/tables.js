@@ -53,7 +53,8 @@ const methodCell = (name) => [glyph(name), h("span", {}, DATA.styles[name].label
 // ---- methods --------------------------------------------------------------------------------------------------------
 
 function drawMethods() {
-  const { methods, points, hypervolume, within, sizes } = problem();
+  const { methods, points, hypervolume, within, sizes, headline } = problem();
+  const { label, difference, amount, better, worse } = headline;
   const pick = (index, text) =>
     known(index)
       ? h("button", { type: "button", class: "plain", click: () => goToPoint(index) }, text(points[index]))
@@ -78,24 +79,28 @@ function drawMethods() {
       cell: ({ hypervolume: area }) => (known(area) ? area.toFixed(1) : "–"),
       value: ({ hypervolume: area }) => area,
     },
-    ...within.map((points, at) =>
+    ...within.map((distance, at) =>
       column(
         "within",
         at,
-        `Smallest within ${points} points`,
+        `Smallest within ${distance} ${difference}`,
         ({ size }) => megabytes(size),
         ({ size }) => size,
       ),
     ),
     ...sizes.map((mb, at) =>
-      column("at", at, `Accuracy at ${significant(mb)} MB`, accuracyOf, ({ accuracy }) => accuracy),
+      column("at", at, `${capital(label)} at ${significant(mb)} MB`, scoreOf, ({ score }) => score),
     ),
   ];
   $("methods").replaceChildren(table(columns, methods));
+  const count = headline.percent ? 100 : 1;
+  const area = known(hypervolume)
+    ? `Hypervolume is the area between a front and the corner of chance ${label} and float32 size, ` +
+      `in ${amount} × halvings of the size: ${count} ${amount} ${better} chance at half the float32 size are worth ${count}. ` +
+      `All methods together: ${hypervolume.toFixed(1)}. `
+    : "There is no hypervolume without a known chance level. ";
   $("methods-note").textContent =
-    "Hypervolume is the area between a front and the corner of chance accuracy and float32 size, " +
-    "in points of accuracy × halvings of the size: 100 points above chance at half the float32 size are worth 100. " +
-    `All methods together: ${hypervolume.toFixed(1)}. "Within" counts points below float32; "at" takes the best point of at most this size.`;
+    `${area}"Within" counts ${difference} ${worse} float32; "at" takes the best point of at most this size.`;
 }
 
 // ---- points ---------------------------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ function drawPoints() {
           settings || "–",
         ),
     },
-    { name: "Accuracy", number: true, cell: accuracyOf, value: ({ accuracy }) => accuracy },
+    { name: capital(problem().headline.label), number: true, cell: scoreOf, value: ({ score }) => score },
     { name: "MB", number: true, cell: ({ size }) => significant(size), value: ({ size }) => size },
     {
       name: "Bits",
@@ -146,7 +151,7 @@ function drawTables() {
   drawPoints();
 }
 
-// ---- what did not finish, and the head ------------------------------------------------------------------------------
+// ---- runs that did not finish, the head ------------------------------------------------------------------------------
 
 function drawUnfinished() {
   const place = ({ epoch, step }) =>
@@ -185,7 +190,7 @@ function start() {
   if (!DATA.problems.length) return;
   $("problem-choice").hidden = DATA.problems.length < 2;
   $("problem-select").replaceChildren(
-    ...DATA.problems.map(({ dataset, model }, index) => h("option", { value: index }, `${dataset}, ${model}`)),
+    ...DATA.problems.map(({ title }, index) => h("option", { value: index }, title)),
   );
   $("problem-select").addEventListener("change", (event) => selectProblem(Number(event.target.value)));
   $("range").addEventListener("click", toggleRange);
