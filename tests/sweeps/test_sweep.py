@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from helpers.run_configs import listening
 
-from diffq_exp import report
 from diffq_exp.command.check import check
 from diffq_exp.common.files import write_json
+from diffq_exp.results import publish
 from diffq_exp.sweeps.sweep import Sweep, carry_out
 
-REPORT = report.report_sweep
+REPORT = publish.report_sweep
 SEEDS = ("finished", "diverged", "failed", "interrupted", "running", "missing")  # the status of each seed's run
 
 
@@ -145,7 +145,7 @@ def test_a_report_that_breaks_does_not_change_the_exit_code(monkeypatch):
         raise RuntimeError("no ink")
 
     monkeypatch.setattr("diffq_exp.sweeps.sweep.report_sweep", REPORT)
-    monkeypatch.setattr(report, "make_report", broken)
+    monkeypatch.setattr(publish, "make_report", broken)
     sweep = sweep_of("seed=0")
     code, lines = carried_out(sweep, Launcher(sweep))
     assert code == 0 and "no report: RuntimeError: no ink" in lines
