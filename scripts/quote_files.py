@@ -1,6 +1,6 @@
 """Fill the blocks of docs/ that quote files: python scripts/quote_files.py
 
-A block is a quotation when the line before it is the comment `quotes: PATH` in HTML. A test checks that it is whole.
+A block is a quotation if the line before it is an HTML comment `quotes: PATH`. A test checks that it is whole.
 """
 
 import re

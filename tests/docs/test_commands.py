@@ -91,11 +91,6 @@ def test_quoted_files_are_quoted_whole(page):
             assert block.text == (ROOT / block.note).read_text(), block.note
 
 
-def test_the_readme_is_short():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) <= 120 and max(map(len, lines)) <= 120
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
