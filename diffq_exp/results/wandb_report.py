@@ -80,7 +80,7 @@ def _media(report: Report) -> dict[str, Any]:
 
     columns, rows = run_rows(report)
     table = wandb.Table(columns=[*columns], data=rows, allow_mixed_types=True)
-    figures = {_key(problem): Figure(_chart(problem, report.size)) for problem in report.problems[:PANELS]}
+    figures = {_key(problem): Figure(front_chart(problem, report.size)) for problem in report.problems[:PANELS]}
     return {"runs": table, **{f"front/{name}": wandb.Plotly(figure) for name, figure in figures.items()}}
 
 
@@ -89,7 +89,7 @@ def _key(problem: Problem) -> str:
     return re.sub(r"[^\w.-]", "_", problem.title.replace(", ", "-"))
 
 
-def _chart(problem: Problem, kind: str) -> dict[str, Any]:
+def front_chart(problem: Problem, kind: str) -> dict[str, Any]:
     """A figure of plotly: a line and its markers for each front, markers alone for the points behind it."""
     looks = styles(problem.methods)
     traces = [_trace(method.front, looks[name], "lines+markers") for name, method in problem.methods.items()]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from filelock import FileLock
-from helpers.made_runs import COMMIT, made_run
+from helpers.made_runs import COMMIT, TEXT, made_run
 
 from diffq_exp.results.commit import git_state
 from diffq_exp.results.discovery import find_runs
@@ -146,6 +146,16 @@ def test_the_list_has_a_line_for_each(outputs):
     assert rows["dirty"][6] == f"{COMMIT[:7]}*"
     assert rows["running"][0] == "killed" and rows["failed"][0] == "unreadable"
     assert rows["failed"][1:4] == ["-", "-", "-"]
+
+
+def test_the_list_of_several_headlines_has_their_units(outputs, tmp_path):
+    made_run(tmp_path / "text", TEXT, bits_per_byte=2.5)
+    table = list_table(find_runs([tmp_path / "text"]))
+    assert table.header[2] == "bits per byte" and table.rows[0][2] == "2.5000"
+    both = list_table(find_runs([outputs, tmp_path / "text"]))
+    scores = {row[2] for row in both.rows}
+    assert both.header[2] == "score" and "2.5000 bits per byte" in scores and "-" in scores
+    assert any(score.endswith(" %") for score in scores)
 
 
 def test_head_is_that_of_the_checkout():

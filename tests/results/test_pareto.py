@@ -14,14 +14,14 @@ few = st.integers(1, 6)  # so that ties and duplicates are common
 pairs = st.lists(st.tuples(few.map(lambda size: size / 4), few.map(lambda accuracy: accuracy / 7)), max_size=25)
 
 
-def dominates(one, other):
-    return one[0] <= other[0] and one[1] >= other[1] and one != other
+def dominates(pair, other):
+    return pair[0] <= other[0] and pair[1] >= other[1] and pair != other
 
 
 @given(pairs)
 def test_front_is_what_nothing_dominates(points):
     front = non_dominated(points)
-    wanted = [at for at, one in enumerate(points) if not any(dominates(other, one) for other in points)]
+    wanted = [at for at, pair in enumerate(points) if not any(dominates(other, pair) for other in points)]
     assert sorted(front) == wanted
     assert all(points[left][0] <= points[right][0] for left, right in pairwise(front))
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.made_runs import made_sweep
+from helpers.made_runs import TEXT, made_run, made_sweep
 from helpers.wandb_fakes import Server, mute_server, read_segment
 from helpers.wandb_runs import alone, segments, stored_in, warnings_in  # noqa: F401
 
 from diffq_exp.report import main
 from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
 from diffq_exp.results.summary import make_report
-from diffq_exp.results.wandb_report import log_report
+from diffq_exp.results.wandb_report import front_chart, log_report
 from diffq_exp.tracking.wandb_tracker import WandbTracker
 
 WANDB = {"_target_": "diffq_exp.tracking.wandb_tracker.WandbTracker", "project": "p", "entity": None, "mode": None}
@@ -52,7 +52,7 @@ def test_the_segment_holds_table_chart_page_and_marks(tmp_path, caplog):
     assert set(lines) == {"DiffQ", "QAT", "LSQ", "PTQ", "float32"}
     front = report.problems[0].methods["qat"].front
     assert lines["QAT"]["x"] == [point.size for point in front] and "bits=2" in lines["QAT"]["text"][0]
-    (artifact,) = [one for one in stored.artifacts if one.type == "report"]
+    (artifact,) = [item for item in stored.artifacts if item.type == "report"]
     assert [Path(content.local_path) for content in artifact.manifest.contents] == [out / "index.html"]
     for other in stored.artifacts:  # of the table: what `wandb sync` sends lies here too
         assert all(Path(content.local_path).is_relative_to(out) for content in other.manifest.contents)
@@ -60,6 +60,17 @@ def test_the_segment_holds_table_chart_page_and_marks(tmp_path, caplog):
     volumes = stored.summary["hypervolume/digits-digits_cnn/qat"]
     assert volumes == pytest.approx(report.problems[0].methods["qat"].hypervolume)
     assert warnings_in(caplog) == []
+
+
+def test_a_chart_in_bits_per_byte(tmp_path):
+    made_run(tmp_path, [*TEXT, "quantizer=none"], bits_per_byte=2.3)
+    made_run(tmp_path, [*TEXT, "quantizer=qat"], bits_per_byte=2.5)
+    (problem,) = make_report(find_runs([tmp_path])).problems
+    chart = front_chart(problem, "file")
+    assert chart["layout"]["yaxis"]["title"]["text"] == "test bits per byte (lower is better)"
+    assert [(shape["y0"], shape["y1"]) for shape in chart["layout"]["shapes"]] == [(2.3, 2.3)]
+    traces = {trace["name"]: trace for trace in chart["data"] if "lines" in trace["mode"]}
+    assert traces["QAT"]["y"] == [2.5] and "(2.5000 bits per byte, 1 runs)" in traces["QAT"]["text"][0]
 
 
 def test_a_second_report_takes_the_place_of_the_first(tmp_path):
