@@ -1,12 +1,15 @@
-"""Networks: every entry is a function of (num_classes, in_channels, image_size) that returns an `nn.Module`.
+"""Networks: every entry is a function that returns an `nn.Module` and takes what the data offer to tell it.
 
-All take normalised float images (B, in_channels, H, W) and give logits (B, num_classes). A new one takes a
-file here and a YAML in conf/model. torchvision and timm are imported only when a network of theirs is made.
+For images it takes (num_classes, in_channels, image_size); the network turns normalised (B, in_channels, H, W) into
+logits (B, num_classes). For texts it takes (vocabulary, length), and the network turns tokens (B, T) into
+logits (B, T, vocabulary). A new one takes a file here and a YAML in conf/model. torchvision, timm and transformers
+are imported only when a network of theirs is made.
 """
 
 from .digits_cnn import digits_cnn
 from .from_timm import timm
 from .from_torchvision import torchvision
+from .from_transformers import transformers
 from .gpt import gpt
 from .mobilenet import mobilenet_v2
 from .resnet18 import resnet18
@@ -22,6 +25,7 @@ __all__ = [
     "resnet20",
     "timm",
     "torchvision",
+    "transformers",
     "vit_small",
     "wide_resnet28_10",
 ]
