@@ -102,17 +102,18 @@ def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str,
 
 def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
     from .onnx.graph import onnx_graph
+    from .onnx.inputs import Input
     from .runs.loading import build_stored_model
 
     model = build_stored_model(stored, config, args.allow)
     try:
         described = dict(config["input"])
-        shape = [int(size) for size in described["shape"]]
+        inputs = Input.described(described)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("its config lacks the shape of its input") from error
     # for whoever runs the file: images are (x / 255 - mean) / std, outputs are in the order of the classes
     notes = {f"input.{key}": json.dumps(value) for key, value in described.items()}
-    graph = onnx_graph(model, stored, shape, args.opset, notes)
+    graph = onnx_graph(model, stored, inputs, args.opset, notes)
     return graph.data, _onnx_lines(graph, stored)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .names import nearest
+from ..common.names import hint
 from .stem import tried
 
 
@@ -85,7 +85,7 @@ def _network(family: str, name: str, pretrained: bool, sizes: dict[str, int], ch
         settings = _configuration(library, name, pretrained, sizes, changes)
         if type(settings) not in family_class._model_mapping:
             known = [kind.model_type for kind in family_class._model_mapping]
-            raise ValueError(f"{family} of transformers has no '{settings.model_type}'{nearest(name, known)}")
+            raise ValueError(f"{family} of transformers has no '{settings.model_type}'{hint(name, known)}")
         with _as_one_line(name):
             if not pretrained:
                 network: nn.Module = family_class.from_config(settings)
@@ -105,7 +105,7 @@ def _configuration(
     elif pretrained or "/" in name or Path(name).is_dir():
         make = library.AutoConfig.from_pretrained
     else:
-        raise ValueError(f"transformers has no kind of network '{name}'{nearest(name, kinds)}")
+        raise ValueError(f"transformers has no kind of network '{name}'{hint(name, kinds)}")
     with _as_one_line(name):
         usual = make(name)
     entries = _entries(usual, sizes, changes)
@@ -118,7 +118,7 @@ def _entries(usual: Any, sizes: dict[str, int], changes: dict[str, Any]) -> dict
     known = [*usual.to_dict(), *usual.attribute_map, "num_labels"]
     for key in changes:
         if key not in known:
-            raise ValueError(f"model.config.{key}: the configuration has no such entry{nearest(key, known)}")
+            raise ValueError(f"model.config.{key}: the configuration has no such entry{hint(key, known)}")
     entries: dict[str, Any] = {}
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         number = getattr(usual, key, None)

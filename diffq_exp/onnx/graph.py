@@ -20,8 +20,9 @@ from torch import nn
 
 from ..stored.grids import Stored
 from ..stored.network import StoredModel
+from .inputs import Input
 from .integers import KINDS, Kind, choose_opset, kinds_at, session
-from .trace import INPUT, first_line, traced
+from .trace import first_line, traced
 from .weights import Part, wanted_kinds, weight_part
 
 LARGEST_FILE = 2**31 - 2**20  # bytes; a protobuf ends at 2 GiB
@@ -47,11 +48,11 @@ class Graph:
 def onnx_graph(
     model: nn.Module,
     stored: StoredModel,
-    shape: Sequence[int],
+    inputs: Input,
     opset: int | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Graph:
-    """The graph of a network in eval mode that holds the values of `stored`; input (batch, *shape) in float32.
+    """The graph of a network in eval mode that holds the values of `stored`; in any size of batch.
 
     notes: text that the file carries. Raises: ValueError of one line when the network cannot be exported, or when
     onnxruntime computes something else with the graph than torch does.
@@ -62,16 +63,16 @@ def onnx_graph(
     )
     wanted = [kind for tensor in stored.tensors.values() for kind in wanted_kinds(tensor, KINDS)]
     opset = choose_opset(wanted, opset)
-    _check_outputs(model, shape)
-    proto, exporter = traced(model, torch.rand(2, *shape), opset)
-    parts, unused = _set_weights(proto, model, stored, shape, kinds_at(opset))
+    _check_outputs(model, inputs)
+    proto, exporter = traced(model, inputs.batch(2), inputs.name, opset)
+    parts, unused = _set_weights(proto, model, stored, inputs, kinds_at(opset))
     _halve(proto, stored)
     proto.metadata_props.extend(
         onnx.StringStringEntryProto(key=key, value=text) for key, text in (notes or {}).items()
     )
     _check_size(proto.ByteSize())
     data = proto.SerializeToString(deterministic=True)
-    return Graph(data, opset, exporter, parts, unused, _checked_difference(data, model, shape))
+    return Graph(data, opset, exporter, parts, unused, _checked_difference(data, model, inputs))
 
 
 def _on_cpu(stored: StoredModel) -> StoredModel:
@@ -86,12 +87,14 @@ def _check_size(nbytes: int) -> None:
         )
 
 
-def _check_outputs(model: nn.Module, shape: Sequence[int]) -> None:
+def _check_outputs(model: nn.Module, inputs: Input) -> None:
     try:
         with torch.no_grad():
-            outputs = model(torch.zeros(2, *shape))
+            outputs = model(inputs.batch(2))
     except Exception as error:  # a user's network can raise any exception
-        raise ValueError(f"its network does not take images of {tuple(shape)}: {first_line(error)}") from error
+        raise ValueError(
+            f"its network does not take {inputs.name} of {inputs.shape}: {first_line(error)}"
+        ) from error
     if not isinstance(outputs, torch.Tensor):
         raise ValueError(f"its network gives a {type(outputs).__name__}, and only one tensor can be exported")
 
@@ -100,7 +103,7 @@ def _check_outputs(model: nn.Module, shape: Sequence[int]) -> None:
 
 
 def _set_weights(
-    proto: ModelProto, model: nn.Module, stored: StoredModel, shape: Sequence[int], kinds: Sequence[Kind]
+    proto: ModelProto, model: nn.Module, stored: StoredModel, inputs: Input, kinds: Sequence[Kind]
 ) -> tuple[list[Part], list[str]]:
     """Replace initializers by the parts that compute them; -> the parts, and the names of unused weights."""
     initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
@@ -113,7 +116,7 @@ def _set_weights(
             owners.setdefault(match, (name, tensor))
         if not matching:
             absent.append(name)
-    used = _used(model, absent, shape) if absent else []
+    used = _used(model, absent, inputs) if absent else []
     if used:
         raise ValueError(
             f"the exported graph does not hold {used[0]!r} as it is stored, so it cannot be kept in integers"
@@ -151,10 +154,10 @@ def _holds(initializer: TensorProto, values: np.ndarray) -> bool:
     return np.array_equal(numpy_helper.to_array(initializer).astype(np.float32), values)
 
 
-def _used(model: nn.Module, names: Sequence[str], shape: Sequence[int]) -> list[str]:
+def _used(model: nn.Module, names: Sequence[str], inputs: Input) -> list[str]:
     """Of these parameters, those that the outputs depend on."""
     parameters = [model.get_parameter(name) for name in names]
-    outputs = model(torch.rand(2, *shape))
+    outputs = model(inputs.batch(2))
     if not outputs.requires_grad:
         return list(names)
     gradients = torch.autograd.grad(outputs.sum(), parameters, allow_unused=True)
@@ -189,17 +192,17 @@ def _replace(proto: ModelProto, gone: set[str], nodes: Sequence[Any], constants:
 # ---- the check ------------------------------------------------------------------------------------------------
 
 
-def _checked_difference(data: bytes, model: nn.Module, shape: Sequence[int]) -> float:
+def _checked_difference(data: bytes, model: nn.Module, inputs: Input) -> float:
     """The largest difference of onnxruntime from torch on seeded batches. Raises: ValueError over TOLERANCE."""
-    batches = [torch.randn(size, *shape, generator=torch.Generator().manual_seed(size)) for size in BATCHES]
+    batches = [inputs.batch(size) for size in BATCHES]
     with torch.no_grad():
-        expected = [model(images).double().numpy() for images in batches]
+        expected = [model(batch).double().numpy() for batch in batches]
     if not all(np.isfinite(outputs).all() for outputs in expected):
         raise ValueError("its network gives outputs that are not finite")
     try:
         onnx.checker.check_model(data, full_check=True)
         running = session(data, torch.get_num_threads())
-        outputs = [running.run(None, {INPUT: images.numpy()})[0] for images in batches]
+        outputs = [running.run(None, {inputs.name: batch.numpy()})[0] for batch in batches]
     except Exception as error:  # onnxruntime and the checker have exceptions of their own, with no common class
         raise ValueError(f"the ONNX graph does not run: {first_line(error)}") from error
     largest = max(map(_difference, outputs, expected))

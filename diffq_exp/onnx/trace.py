@@ -22,53 +22,53 @@ from torch import Tensor, nn
 
 from .integers import ir_version
 
-INPUT, OUTPUT = "images", "outputs"
+OUTPUT = "outputs"
 
 
-def _by_export(model: nn.Module, example: Tensor, opset: int) -> ModelProto:
+def _by_export(model: nn.Module, example: Tensor, name: str, opset: int) -> ModelProto:
     """The exporter on torch.export."""
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
         model, (example,), dynamo=True, optimize=False, verbose=False, opset_version=opset,
-        input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: batch},),
+        input_names=[name], output_names=[OUTPUT], dynamic_shapes=({0: batch},),
     )  # fmt: skip
     assert program is not None
     return program.model_proto
 
 
-def _by_script(model: nn.Module, example: Tensor, opset: int) -> ModelProto:
+def _by_script(model: nn.Module, example: Tensor, name: str, opset: int) -> ModelProto:
     """The exporter on TorchScript, which knows no newer opset than 20."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             model, (example,), path, dynamo=False, verbose=False, opset_version=min(opset, 20),
             training=torch.onnx.TrainingMode.PRESERVE,  # EVAL would fold BatchNorm into the weights
-            do_constant_folding=False, input_names=[INPUT], output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            do_constant_folding=False, input_names=[name], output_names=[OUTPUT],
+            dynamic_axes={name: {0: "batch"}, OUTPUT: {0: "batch"}},
         )  # fmt: skip
         return onnx.load(path)
 
 
-EXPORTERS: dict[str, Callable[[nn.Module, Tensor, int], ModelProto]] = {
+EXPORTERS: dict[str, Callable[[nn.Module, Tensor, str, int], ModelProto]] = {
     "torch.export": _by_export,
     "TorchScript": _by_script,
 }
 
 
-def traced(model: nn.Module, example: Tensor, opset: int) -> tuple[ModelProto, str]:
+def traced(model: nn.Module, example: Tensor, name: str, opset: int) -> tuple[ModelProto, str]:
     """-> the graph in float at `opset`, and the exporter that made it. Raises: ValueError with both reasons."""
     reasons = []
-    for name, export in EXPORTERS.items():
+    for exporter, export in EXPORTERS.items():
         try:
             with _quiet():
-                proto = export(model, example, opset)
+                proto = export(model, example, name, opset)
                 if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
                     raise ValueError(f"its graph takes batches of {len(example)} only")
                 if _opset(proto) != opset:
                     proto = onnx.version_converter.convert_version(proto, opset)
-            return _stripped(proto), name
+            return _stripped(proto), exporter
         except Exception as error:  # a network that cannot be traced fails in any way
-            reasons.append(f"{name}: {first_line(error)}")
+            reasons.append(f"{exporter}: {first_line(error)}")
     raise ValueError(f"its network cannot be exported to ONNX ({'; '.join(reasons)})")
 
 

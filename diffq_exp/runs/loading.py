@@ -30,10 +30,11 @@ from .build import accepted
 GROUPS = ("model", "dataset", "task")
 
 
-def stored_config(cfg: DictConfig, choices: dict[str, str], data: Data) -> dict[str, Any]:
+def stored_config(cfg: DictConfig, choices: dict[str, str], data: Data, model: nn.Module) -> dict[str, Any]:
     """What a stored model says of itself: how to build it, what it was trained for, how its input is made."""
     config: dict[str, Any] = {group: _described(cfg, group, choices) for group in (*GROUPS, "quantizer")}
     config["model"]["keys"] = accepted(hydra.utils.get_method(cfg.model._target_), data.model_arguments)
+    config["model"]["keys"] |= getattr(model, "rebuilt_by", {})  # in place of a folder or hub that it came from
     config["input"] = dict(data.input)
     config["batch_size"] = cfg.batch_size
     return config

@@ -135,7 +135,8 @@ class Session:
         path = self.folder.path / MODEL
         options = self.cfg.storage
         stored = storage.stored_model_of(quantizer if quantizer is not None else model, options.float)
-        size = storage.save(stored, path, stored_config(self.cfg, self.choices, data), coding=options.coding)
+        config = stored_config(self.cfg, self.choices, data, model)
+        size = storage.save(stored, path, config, coding=options.coding)
         learned = set(quantizer.learned()) if quantizer is not None else set()
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)

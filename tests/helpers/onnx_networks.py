@@ -7,6 +7,7 @@ from helpers.storage_models import Tied
 from torch import nn
 
 from diffq_exp.onnx.graph import onnx_graph
+from diffq_exp.onnx.inputs import Input
 from diffq_exp.onnx.integers import session
 from diffq_exp.storage import stored_model_of
 from diffq_exp.stored.network import write_into
@@ -68,7 +69,8 @@ def exported(source, build, shape=IMAGES, **keywords):
     stored = stored_model_of(source)
     fresh = build().eval()
     write_into(fresh, stored)
-    return onnx_graph(fresh, stored, shape, **keywords), fresh, stored
+    inputs = shape if isinstance(shape, Input) else Input(tuple(shape))
+    return onnx_graph(fresh, stored, inputs, **keywords), fresh, stored
 
 
 def agree(graph, model, shape=IMAGES, batch=7):

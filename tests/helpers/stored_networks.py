@@ -16,7 +16,7 @@ from diffq_exp.command.schema import conf_dir, register
 from diffq_exp.command.signature import register_resolver
 from diffq_exp.data import Data
 from diffq_exp.quant import UniformQuantizer
-from diffq_exp.runs.build import build_data
+from diffq_exp.runs.build import build_data, build_model
 from diffq_exp.runs.loading import stored_config
 
 WORDS = [
@@ -34,7 +34,7 @@ def _data_and_config() -> tuple[Data, dict[str, Any]]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", WORDS)
     data = build_data(cfg, torch.device("cpu"))
-    return data, stored_config(cfg, CHOICES, data)
+    return data, stored_config(cfg, CHOICES, data, build_model(cfg, data, torch.device("cpu")))
 
 
 def made_data() -> Data:

@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 from diffq_exp import models
 from diffq_exp.onnx import trace as onnx_trace
 from diffq_exp.onnx.graph import onnx_graph
+from diffq_exp.onnx.inputs import Input
 from diffq_exp.quant import DiffQuantizer, UniformQuantizer
 from diffq_exp.storage import stored_model_of
 from diffq_exp.stored.network import write_into
@@ -64,7 +65,7 @@ def test_groups_without_bits():
     model = Net().eval()
     write_into(model, stored)
     assert (model.conv.weight == 0).sum() > 30 and all(tensor.bits.any() for tensor in stored.tensors.values())
-    graph = onnx_graph(model, stored, IMAGES)
+    graph = onnx_graph(model, stored, Input(tuple(IMAGES)))
     agree(graph, model)
 
 

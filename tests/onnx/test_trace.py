@@ -13,8 +13,8 @@ from diffq_exp.quant import LSQ
 
 
 def test_a_weight_that_is_not_in_the_graph_as_stored_is_refused(monkeypatch):
-    def scaled(model, example, opset):
-        proto = onnx_trace._by_export(model, example, opset)
+    def scaled(model, example, name, opset):
+        proto = onnx_trace._by_export(model, example, name, opset)
         one = next(one for one in proto.graph.initializer if one.name == "head.weight")
         one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one) * np.float32(2), one.name))
         return proto
@@ -25,11 +25,11 @@ def test_a_weight_that_is_not_in_the_graph_as_stored_is_refused(monkeypatch):
 
 
 def test_names_with_a_prefix_are_found_by_value(monkeypatch):
-    def renamed(model, example, opset):
-        proto = onnx_trace._by_script(model, example, opset)
+    def renamed(model, example, name, opset):
+        proto = onnx_trace._by_script(model, example, name, opset)
         for one in proto.graph.initializer:
             for node in proto.graph.node:
-                node.input[:] = [f"model.{name}" if name == one.name else name for name in node.input]
+                node.input[:] = [f"model.{key}" if key == one.name else key for key in node.input]
             one.name = f"model.{one.name}"
         return proto
 
@@ -78,8 +78,8 @@ def test_more_than_two_gib_are_refused(monkeypatch):
 def test_a_graph_for_one_size_of_batch_is_not_taken(monkeypatch):
     """As torch 2.6 gives of an LSTM, without a word."""
 
-    def fixed(model, example, opset):
-        proto = onnx_trace._by_script(model, example, opset)
+    def fixed(model, example, name, opset):
+        proto = onnx_trace._by_script(model, example, name, opset)
         proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
         return proto
 
