@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from ..quant.quantizer import Quantizer
-from .eager import eager
 from .schedule import Schedule
 
 
@@ -56,25 +55,18 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:
-            with eager(optimizer):
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
         for optimizer in self.optimizers:
-            with eager(optimizer):
-                optimizer.step()
+            optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        states = []
-        for optimizer in self.optimizers:
-            with eager(optimizer):
-                states.append(optimizer.state_dict())
-        return states
+        return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            with eager(optimizer):
-                optimizer.load_state_dict(state)
+            optimizer.load_state_dict(state)
 
 
 def make_optimizers(
@@ -89,8 +81,7 @@ def make_optimizers(
     adds) and returns it, or None. options: arguments of its `setup_optimizer`. SGD does not suit bits and other
     tensors with rates of their own, whose gradients are of another scale: beside it they get an Adam.
     """
-    with eager(make):
-        weights = make(model.parameters())
+    weights = make(model.parameters())
     quantizer = attach()
     if quantizer is None:
         return Optimizers([weights]), None
@@ -98,13 +89,10 @@ def make_optimizers(
     groups = quantizer.optimizer_groups(**options)
     own_rate = [param for group in groups if "lr" in group for param in group["params"]]
     if isinstance(weights, SGD) and own_rate:
-        with eager(Adam):
-            bits: Optimizer = Adam(
-                [{"params": []}], fused=True
-            )  # with a width per weight, most of the cost of bits
+        # with a width per weight, its step is most of the cost of bits
+        bits: Optimizer = Adam([{"params": []}], fused=True)
         optimizers.append(bits)
-    with eager(optimizers[-1]):
-        quantizer.setup_optimizer(optimizers[-1], **options)
+    quantizer.setup_optimizer(optimizers[-1], **options)
     if len(optimizers) == 2:
         _drop_empty(optimizers[1])
     return Optimizers(optimizers, quantizer.learned().values(), own_rate), quantizer

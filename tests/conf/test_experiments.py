@@ -12,7 +12,15 @@ from torch.optim import SGD, Adam, AdamW
 
 from diffq_exp.command.check import check
 from diffq_exp.command.schema import conf_dir
-from diffq_exp.runs.build import build, build_data, build_model, build_optimizers, build_penalty, build_size
+from diffq_exp.runs.build import (
+    build,
+    build_data,
+    build_model,
+    build_optimizers,
+    build_penalty,
+    build_size,
+    build_task,
+)
 from diffq_exp.training.trainer import Settings, Trainer
 
 # what its data look like: classes, channels, side in pixels
@@ -24,6 +32,7 @@ SHAPES = {
     "cifar100_wide_resnet": (100, 3, 32),
     "imagenet_deit": (1000, 3, 224),
 }
+TEXTS = ("text_gpt", "wikitext103_transformer")
 SWEEPS = {"pareto_digits": 51, "pareto_cifar10": 51, "noise_ablation": 36}  # jobs
 # entries of the network, where the paper or the issue says how many
 ENTRIES = {
@@ -60,7 +69,7 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def test_every_experiment_of_conf_is_tested_here():
-    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == {*SHAPES, *SWEEPS}
+    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == {*SHAPES, *TEXTS, *SWEEPS}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -143,9 +152,49 @@ def test_one_step(name, tmp_path):
     _check_changed(before, model, quantizer)
 
 
+@pytest.fixture
+def texts(tmp_path):
+    """Overrides that say where the texts are, {experiment: words}."""
+    (tmp_path / "text").write_bytes(bytes(range(256)) * 12)
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{part}.tokens").write_text("a b c <unk> d e f \n" * 200)
+    return {
+        "text_gpt": [f"dataset.path={tmp_path / 'text'}"],
+        "wikitext103_transformer": [f"dataset.root={tmp_path}", "model.width=128", "model.layers=1"],
+    }
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_one_step_on_a_text(name, texts, tmp_path):
+    """All weights are quantized but an embedding of few words; all of them move."""
+    cfg = ask(f"experiment={name}", *texts[name], "device=cpu").cfg
+    torch.manual_seed(0)
+    data = build_data(cfg, torch.device("cpu"))
+    model = build_model(cfg, data, torch.device("cpu"))
+    optimizers, quantizer = build_optimizers(cfg, model)
+    weights = {key: value for key, value in model.named_parameters() if key not in quantizer.learned()}
+    wide = {key for key, value in weights.items() if 4 * value.numel() / 2**20 > cfg.min_size}
+    assert wide == set(quantizer.quantized_names) and len(wide) > 4
+    trainer = _trainer(cfg, model, quantizer, optimizers, data, tmp_path)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    trainer._step(1, list(data.train.epoch(0))[:1], 1)
+    assert all(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_sizes_of_the_text_experiments(texts):
+    cfg = ask("experiment=text_gpt", *texts["text_gpt"]).cfg
+    data = build_data(cfg, torch.device("cpu"))
+    entries = sum(value.numel() for value in build_model(cfg, data, torch.device("cpu")).parameters())
+    assert 750_000 < entries < 900_000
+    cfg = ask("experiment=wikitext103_transformer", texts["wikitext103_transformer"][0]).cfg
+    assert (cfg.model.layers, cfg.model.width, cfg.model.heads) == (16, 1024, 8)
+    assert (cfg.group_size, cfg.bits_lr, cfg.penalty) == (16, 1e-3, 3e-4)
+
+
 def _trainer(cfg, model, quantizer, optimizers, data, folder: Path) -> Trainer:
     settings = Settings(cfg.epochs, cfg.accumulate, cfg.clip, precision=cfg.precision)
-    schedule, task = build(cfg.scheduler), build(cfg.task)
+    schedule, task = build(cfg.scheduler), build_task(cfg, data)
     return Trainer(
         model, quantizer, optimizers, schedule, task, data, settings,
         device=torch.device("cpu"), folder=folder, run_id="x", listeners=[],

@@ -1,0 +1,68 @@
+"""A task and data of one's own, from a folder outside the package, by the real commands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent / "task"
+PATH = os.pathsep.join([str(HERE), str(Path(__file__).parents[2])])
+WORDS = (
+    "--config-dir",
+    str(HERE / "conf"),
+    "dataset=angles",
+    "task=angle",
+    "epochs=3",
+    "penalty=0.01",
+    "device=cpu",
+)
+
+
+def command(module, *words, cwd):
+    done = subprocess.run(
+        [sys.executable, "-m", f"diffq_exp.{module}", *words], cwd=cwd, env={**os.environ, "PYTHONPATH": PATH},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run, and what it said."""
+    root = tmp_path_factory.mktemp("angles")
+    said = command("train", *WORDS, "tracking=none", cwd=root)
+    (folder,) = (root / "outputs").glob("angles-digits_cnn-diffq-*")
+    return folder, said
+
+
+def test_the_record_has_its_headline_and_scores(run):
+    folder, _ = run
+    record = json.loads((folder / "result.json").read_text())
+    assert record["status"] == "finished" and record["choices"]["task"] == "angle"
+    headline = record["headline"]
+    assert (headline["name"], headline["unit"], headline["higher_is_better"]) == ("rmse", "degrees", False)
+    assert record["data"] == {
+        "name": "angles", "noise": 0.1, "unit": "pictures", "train": 1000, "val": 250, "test": 250,
+    }  # fmt: skip
+    assert set(record["test"]) == {"loss", "within_5", "rmse", "float32_rmse"}
+    assert record["test"]["rmse"] == pytest.approx(90 * record["test"]["loss"] ** 0.5, rel=1e-4)
+    assert record["test"]["rmse"] < headline["chance"] / 2
+
+
+def test_the_lines_of_a_run_show_it(run):
+    _, said = run
+    assert "1,000 train / 250 val / 250 test pictures" in said and "pictures/s" in said
+    assert "accuracy" not in said and "error" in said
+
+
+def test_its_file_is_measured_again(run):
+    folder, _ = run
+    allowed = [word for name in ("Angle", "angles") for word in ("--allow", f"angles.{name}")]
+    said = command("evaluate", str(folder), *allowed, "--device", "cpu", cwd=folder)
+    numbers = dict(line.split()[:2] for line in said.splitlines() if line.startswith("test."))
+    record = json.loads((folder / "result.json").read_text())
+    assert float(numbers["test.rmse"]) == pytest.approx(record["test"]["rmse"], rel=1e-3)
