@@ -15,7 +15,7 @@ from ..quant.size import Size
 def float32_mb(model: nn.Module, learned: set[str] | frozenset[str] = frozenset()) -> float:
     """Parameters and buffers of the network at 4 bytes an entry, each tensor once, without `learned` ones."""
     tensors: dict[int, Tensor] = {}
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+    for name, value in model.state_dict(keep_vars=True).items():  # without buffers that are computed again
         if name not in learned:
             tensors[id(value)] = value
     return 4 * sum(value.numel() for value in tensors.values()) / MB

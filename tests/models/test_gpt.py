@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from diffq_exp import models
-from diffq_exp.models.gpt import gpt
+from diffq_exp.models.gpt import Rotation, gpt
 from diffq_exp.quant import DiffQuantizer
 
 
-def test_parameters_are_those_of_the_blocks_and_two_embeddings():
+def test_parameters_are_those_of_the_blocks_and_the_embedding():
     model = gpt(256, 128)
     norms = (2 * 4 + 1) * 2 * 128
-    assert sum(param.numel() for param in model.parameters()) == 4 * 12 * 128**2 + (256 + 128) * 128 + norms
+    assert sum(param.numel() for param in model.parameters()) == 4 * 12 * 128**2 + 256 * 128 + norms
     assert models.gpt is gpt
 
 
@@ -42,6 +42,16 @@ def test_every_weight_is_quantized_and_learned():
     assert all(param.grad is not None and param.grad.abs().sum() > 0 for param in model.parameters())
 
 
+def test_attention_knows_how_far_apart_tokens_are_and_not_where():
+    rotation = Rotation(20, 6)
+    query, key = torch.randn(2, 1, 1, 1, 6)
+    at = {place: rotation(torch.cat([torch.zeros(1, 1, place, 6), query], 2))[0, 0, -1] for place in (3, 8)}
+    other = {place: rotation(torch.cat([torch.zeros(1, 1, place, 6), key], 2))[0, 0, -1] for place in (5, 10, 12)}
+    assert torch.allclose(at[3] @ other[5], at[8] @ other[10], atol=1e-5)
+    assert not torch.allclose(at[3] @ other[5], at[8] @ other[12], atol=1e-3)
+    assert not rotation.state_dict()
+
+
 def test_dropout_acts_in_training_alone():
     model = gpt(11, 8, layers=1, width=16, heads=2, dropout=0.5)
     tokens = torch.randint(11, (2, 8))
@@ -52,7 +62,7 @@ def test_dropout_acts_in_training_alone():
 @pytest.mark.parametrize(
     ("sizes", "reason"),
     [
-        ({"width": 10, "heads": 4}, r"model\.width=10 is no multiple of model\.heads=4"),
+        ({"width": 10, "heads": 4}, r"model\.width=10 is no multiple of 8, twice model\.heads=4"),
         ({"layers": 0}, r"model\.layers=0 is not at least 1"),
         ({"dropout": 1.0}, r"model\.dropout=1\.0 is not in \[0, 1\)"),
     ],
