@@ -21,7 +21,7 @@ from .summary import Report
 MAX_BYTES = 10 * 10**6
 EPOCHS_KEPT = (None, 60, 30, 20, 10, 5, 0)  # of each run's curves: the first that leaves the page small enough
 PARTS = Path(__file__).parent / "page"
-SCRIPTS = ("page.js", "front.js", "run.js", "tables.js")
+SCRIPTS = ("page.js", "axes.js", "front.js", "run.js", "tables.js")
 
 
 def write_page(report: Report, target: Path) -> None:

@@ -40,7 +40,7 @@ class Style:
     label: str
 
 
-STYLES = {  # colours of Okabe and Ito (2008), told apart by the colour-blind, and a marker each
+STYLES = {  # colours of Okabe and Ito (2008), which the colour-blind can tell apart, and a marker each
     "diffq": Style("#D55E00", "o", "circle", "DiffQ"),
     "qat": Style("#0072B2", "s", "square", "QAT"),
     "lsq": Style("#009E73", "^", "triangle-up", "LSQ"),

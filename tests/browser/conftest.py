@@ -1,5 +1,5 @@
-"""Tests in a browser run when they are asked for (`make test-browser`), not with all others."""
+"""Tests in a browser run with `make test-browser` only."""
 
 
 def pytest_ignore_collect(collection_path, config):
-    return None if any("browser" in asked for asked in config.args) else True
+    return None if any("browser" in argument for argument in config.args) else True

@@ -39,7 +39,7 @@ def chromium():
 
 @pytest.fixture
 def show(chromium):
-    """Opens a page from its file; at the end it must have asked for nothing and complained of nothing.
+    """Opens a page from its file; at the end it must have made no request and no complaint.
 
     The page's policy forbids eval, and so playwright's wait_for_function: wait with expect().
     """
@@ -54,7 +54,9 @@ def show(chromium):
         page = context.new_page()
         page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda asked: asked.url == path.as_uri() or wrong.append(f"request: {asked.url[:80]}"))
+        page.on(
+            "request", lambda request: request.url == path.as_uri() or wrong.append(f"request: {request.url[:80]}")
+        )
         page.goto(path.as_uri())
         page.wait_for_selector("#unfinished-title", state="attached")
         return page
@@ -139,7 +141,9 @@ def test_click_selects_the_point_and_shows_its_run(show, sweep_page):
 
 def test_a_method_can_be_hidden_and_comes_back(show, sweep_page):
     page = show(sweep_page)
-    visible = "document.getElementById('front').data.filter(one => one.name === 'qat').map(one => one.visible)"
+    visible = (
+        "document.getElementById('front').data.filter(trace => trace.name === 'qat').map(trace => trace.visible)"
+    )
     for expected in (False, True):
         page.click("#legend [data-method=qat]")
         assert page.get_attribute("#legend [data-method=qat]", "aria-pressed") == str(expected).lower()
@@ -310,7 +314,7 @@ def test_hostile_strings_are_shown_and_do_nothing(show, tmp_path):
     made_run(outputs, ["noise=uniform"])
     made_run(outputs, ["lr=1e30"], "failed", reason=HOSTILE)
     page = show(page_of(tmp_path))
-    settings = page.evaluate("problem().points.find((one) => one.settings.includes('onerror')).settings")
+    settings = page.evaluate("problem().points.find((point) => point.settings.includes('onerror')).settings")
     page.locator("#points tr.pick", has_text="onerror").click()
     page.mouse.move(*point(page, "diffq", settings))
     sync_api.expect(page.locator("#front .hoverlayer")).to_contain_text(f"noise={HOSTILE}")

@@ -1,4 +1,4 @@
-"""Nothing is deleted but what was asked for, is a run's, and is held by nobody."""
+"""A folder is deleted only after a yes, only if it is a run's, and only if no process works in it."""
 
 import json
 import os
@@ -16,15 +16,15 @@ HEAD = "f" * 40
 
 
 def pruned(outputs, answer=lambda question: True, head=HEAD):
-    """What `prune` said and asked, and which folders are left."""
-    said, asked = [], []
+    """The lines and the questions of `prune`, and the bytes that it freed."""
+    said, questions = [], []
 
     def ask(question):
-        asked.append(question)
+        questions.append(question)
         return answer(question)
 
     freed = prune([*find_runs([outputs]), *leftovers(outputs)], head, ask, said.append)
-    return freed, said, asked
+    return freed, said, questions
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ ALL = {"interrupted", "running", "failed", "diverged", "finished", "current"}
 )
 def test_a_yes_deletes_its_kind_only(outputs, kind, gone):
     sizes = sum(bytes_below(outputs / name) for name in gone)
-    freed, said, asked = pruned(outputs, lambda question: kind in question)
+    freed, said, questions = pruned(outputs, lambda question: kind in question)
     assert left(outputs) == ALL - gone
     assert freed == sizes and said[-1] == f"{sizes / 2**20:.1f} MB freed"
-    assert [question.split(",")[0] for question in asked] == [
+    assert [question.split(",")[0] for question in questions] == [
         "delete 2 unfinished runs", "delete 2 failed runs", "delete 1 superseded runs",
     ]  # fmt: skip
     assert all(str(outputs / name) in " ".join(said) for name in ALL - {"current"})  # listed before
