@@ -54,9 +54,7 @@ def show(chromium):
         page = context.new_page()
         page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request", lambda request: request.url == path.as_uri() or wrong.append(f"request: {request.url[:80]}")
-        )
+        page.on("request", lambda request: request.url == path.as_uri() or wrong.append(request.url[:80]))
         page.goto(path.as_uri())
         page.wait_for_selector("#unfinished-title", state="attached")
         return page
@@ -141,9 +139,7 @@ def test_click_selects_the_point_and_shows_its_run(show, sweep_page):
 
 def test_a_method_can_be_hidden_and_comes_back(show, sweep_page):
     page = show(sweep_page)
-    visible = (
-        "document.getElementById('front').data.filter(trace => trace.name === 'qat').map(trace => trace.visible)"
-    )
+    visible = "document.getElementById('front').data.filter(({name}) => name === 'qat').map(({visible}) => visible)"
     for expected in (False, True):
         page.click("#legend [data-method=qat]")
         assert page.get_attribute("#legend [data-method=qat]", "aria-pressed") == str(expected).lower()
