@@ -144,7 +144,7 @@ class Config:
     # the training
     seed: int = key(0, "seed of weights, noise, data order and the validation split", int, low=0, below=2**63)
     epochs: int = key(30, "passes over the training part", int, low=1)
-    batch_size: int = key(128, "images per forward", int, low=1)
+    batch_size: int = key(128, "examples (images, windows of a text) per forward", int, low=1)
     accumulate: int = key(1, "forwards per optimizer step", int, low=1)
     lr: float = key(0.1, "learning rate of the weights", float, above=0)
     bits_lr: float = key(1e-3, "learning rate of the bits", float, above=0)
@@ -178,6 +178,13 @@ NODE_RANGES: dict[str, Range] = {
     "penalty_schedule.start": Range(float, low=0, below=1),
     "penalty_schedule.end": Range(float, above=0, high=1),
     "dataset.train_images": Range(int, low=1),
+    "dataset.length": Range(int, low=1),
+    "dataset.val_share": Range(float, low=0, below=1),
+    "dataset.test_share": Range(float, above=0, below=1),
+    "model.layers": Range(int, low=1),
+    "model.width": Range(int, low=1),
+    "model.heads": Range(int, low=1),
+    "model.dropout": Range(float, low=0, below=1),
     "dataset.test_images": Range(int, low=1),
     "task.label_smoothing": Range(float, low=0, below=1),
     "dataset.crop": Range(int, low=0),

@@ -1,9 +1,9 @@
-"""What a data set is to the rest of the project: a `Data` of up to three `Loader`s.
+"""The contract of a data set: a `Data` with up to three `Loader`s.
 
 A loader gives one epoch by its number and may be entered at any batch. Nothing is carried from one epoch to the
 next, so that a resumed run needs two integers, not the state of a generator or of a worker.
 
-An example is what a batch is a number of: an image, a window of a text, a row of a table.
+A batch is a number of examples. An example is an image, a window of a text, a row of a table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Loader(Protocol):
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, ...) and targets (B, ...), both on the device.
 
-        `epoch(e, first_batch=k)` yields, bit for bit, what `epoch(e)` yields after its first k batches.
+        `epoch(e, first_batch=k)` yields, bit for bit, the batches of `epoch(e)` after the first k.
         """
         ...
 
@@ -35,11 +35,11 @@ class Loader(Protocol):
 class Data:
     """A data set, ready for training: `train` shuffles and augments, `val` and `test` go in order.
 
-    model_arguments: what a model may be told of the data, as far as it takes it ({"num_classes": 10, ...}).
-    task_arguments: likewise for the task.
-    input: how an input is made, in JSON's types; stored with the network for whoever uses it ({"shape": [8], ...}).
-    facts: what the record of a run says of the data, in JSON's types ({"classes": 10}).
-    unit: what an example is, in the plural.
+    model_arguments: passed to the model, as far as it accepts them ({"num_classes": 10, ...}).
+    task_arguments: passed to the task likewise.
+    input: how an input is made, in JSON's types; stored with the network for its users ({"shape": [8], ...}).
+    facts: about the data, for the record of a run, in JSON's types ({"classes": 10}).
+    unit: the name of the examples, in the plural ("images").
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Data:
 class ImageData(Data):
     """Images (B, C, H, W) float32, normalised, and classes (B,) int64.
 
-    classes: target k is classes[k].  shape: (C, H, W) of what the model sees.
+    classes: target k is classes[k].  shape: (C, H, W) of the model's input.
     mean, std: per channel, of pixels scaled to 0..1; an input is (pixel / 255 - mean) / std.
     """
 

@@ -1,7 +1,7 @@
-"""A folder of class folders on disk: its parts, their classes, and one way to read an image.
+"""A folder of class folders on disk: its parts, their classes, and how an image is read.
 
-torchvision's ImageFolder walks the folders; here stands what it leaves open: that the parts agree on their
-classes, and that whatever is wrong is said in one line that names the folder or the file.
+torchvision's ImageFolder walks the folders. This module checks that the parts agree on their classes, and makes
+one line that names the folder or the file of every error.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def open_parts(root: str | Path, names: list[str], channels: int) -> dict[str, I
         raise ValueError(f"dataset.root={root}: no such folder")
     for name in names:
         if not (home / name).is_dir():
-            found = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
+            present = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
             raise ValueError(
-                f"dataset.root={root} has no folder '{name}'; it needs {names}, and holds {found[:10]}"
+                f"dataset.root={root} has no folder '{name}'; it needs {names}, and holds {present[:10]}"
             )
     parts = {name: _open(home / name, channels) for name in names}
     _check_same_classes(root, parts)
@@ -43,7 +43,7 @@ def _open(folder: Path, channels: int) -> ImageFolder:
 
     try:
         return ImageFolder(str(folder), loader=partial(read_image, channels=channels))
-    except FileNotFoundError as error:  # no class folders, or one without images
+    except FileNotFoundError as error:  # no class folders, or a class without images
         raise ValueError(f"{folder}: {error}") from error
 
 

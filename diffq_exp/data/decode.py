@@ -1,6 +1,6 @@
 """Image files -> one uint8 tensor, decoded once and kept on disk.
 
-The cache is keyed by what was decoded: relative paths, the bytes of the files and the size asked for. An
+The key of the cache is made of relative paths, the bytes of the files and the wanted size. An
 edit is seen however the clock stands, and a moved or copied folder is still a hit. Hashing 60,000 small files
 takes a second or two, decoding them ten times that. A cache file is written beside its place and renamed,
 under a lock, and carries a checksum: it is whole, or made again.
@@ -29,7 +29,7 @@ _CHUNK = 256  # images a thread decodes before it takes the next lot
 
 @dataclass(frozen=True)
 class Target:
-    """What images are decoded to: (channels, height, width).
+    """The shape of decoded images: (channels, height, width).
 
     With `resize`, others are brought to this size by resizing and a centre crop; without, they are an error.
     """
@@ -78,7 +78,7 @@ def _decode(files: Sequence[str], target: Target) -> Tensor:
 
     with ThreadPoolExecutor(_cores()) as pool:
         for _ in pool.map(decode_chunk, range(0, len(files), _CHUNK)):
-            pass  # taken one by one, so that the first error is raised
+            pass  # read again in order, so that the first error is raised
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 

@@ -24,7 +24,7 @@ class Fetched(TypedDict):
 def fetch(kind: str, download_root: str) -> Fetched:
     """The parts of `torchvision.datasets.<kind>` as (uint8 (N, C, H, W), targets (N,)), and its classes.
 
-    ValueError that names what could not be fetched or read, and where it belongs.
+    ValueError that names the file that could not be fetched or read, and its folder.
     """
     from filelock import FileLock
 
@@ -32,7 +32,7 @@ def fetch(kind: str, download_root: str) -> Fetched:
     try:
         return _read(kind, root, download=False)
     except (RuntimeError, OSError, ValueError):
-        pass  # not there, or not whole: what follows downloads, or says what is the matter
+        pass  # not there, or not whole: the download below mends it or raises the reason
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{kind}.lock"):
@@ -63,4 +63,4 @@ def _by_hand(kind: str, root: Path) -> str:
     source = getattr(datasets, kind)
     folder, files = (root, [source.filename]) if hasattr(source, "filename") else (root / kind / "raw", None)
     files = files or [name for name, _ in source.resources]
-    return f"put {', '.join(files)} into {folder} by hand, in place of what may lie there"
+    return f"put {', '.join(files)} into {folder} by hand; replace files that are there"

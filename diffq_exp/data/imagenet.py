@@ -1,7 +1,7 @@
 """ImageNet-1k (ILSVRC 2012) as it is commonly unpacked: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
 
 Its test labels are not public: published marks are those of the 50,000 validation images, which are the test
-part here. The validation part, if one is wanted, is held out of the training images like everywhere else.
+part here. A validation part, if wanted, is held out of the training images, as everywhere else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which example comes when: seeds, shuffles and batches as pure functions of numbers.
 
-Each random draw has a generator of its own, seeded by a hash of what it is for and of (seed, epoch, batch or
-example). A stream drawn from one generator would have to be replayed to resume; this one is entered anywhere,
-by any number of workers, and the global generators of torch, numpy and Python are left alone.
+Each random draw has a generator of its own, seeded by a hash of its purpose and of (seed, epoch, batch or example).
+A stream from a single generator would have to be replayed to resume. These draws start at any place, in any number
+of workers, and leave the global generators of torch, numpy and Python alone.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
 class Batches:
     """The cut of `examples` into batches of `batch_size`; the last one may be short.
 
-    With `fold_single`, a last batch of a single example, on which batch norm cannot train, is joined to the one
-    before it: every example is still seen once.
+    With `fold_single`, a last batch of a single example, on which batch norm cannot train, is joined to the
+    batch before it: every example is still seen once.
     """
 
     examples: int

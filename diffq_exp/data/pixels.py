@@ -1,6 +1,6 @@
 """Pixels in, pixels out: random crop and flip of a whole batch, normalisation, and channel statistics.
 
-Crop and flip only move bytes, so both are one gather over uint8 on the device of the images. The draws match
+Crop and flip only move bytes, so both are a single gather over uint8 on the device of the images. The draws match
 torchvision's RandomCrop(padding) followed by RandomHorizontalFlip, one per image; the padding is black, that
 is, zero before normalisation.
 """
@@ -79,10 +79,10 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 def checked_statistics(
     mean: Sequence[float], std: Sequence[float], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std as tuples; ValueError unless each has one number a channel and std is above zero."""
+    """Mean and std as tuples; ValueError unless each has a number per channel and std is above zero."""
     mean, std = tuple(float(m) for m in mean), tuple(float(s) for s in std)
     if not len(mean) == len(std) == channels:
-        raise ValueError(f"mean={mean} and std={std} need one number for each of {channels} channels")
+        raise ValueError(f"mean={mean} and std={std} need a number for each of {channels} channels")
     if min(std) <= 0:
         raise ValueError(f"std={std} has to be above zero in every channel")
     return mean, std

@@ -3,8 +3,8 @@
 Stratified, since a plain draw of a few hundred images moves the balance of classes, and with it the accuracy
 that models are chosen by, from seed to seed.
 
-The parts are those of scikit-learn's train_test_split(stratify=...), draw for draw, so that a seed means what it
-meant to earlier runs. It is not called, as importing it takes as long as half of torch (0.7 s).
+The parts are those of scikit-learn's train_test_split(stratify=...), draw for draw, so that a seed gives
+the split that it gave earlier runs. It is not called, as importing it takes as long as half of torch (0.7 s).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Larger sets: images are read, decoded and augmented by DataLoader workers and normalised on the device.
 
 A sampler hands the workers (epoch, index) pairs. With these a worker seeds the transforms of each image anew,
-so that the pixels depend neither on the number of workers nor on what was read before, and workers can stay
+so that the pixels depend neither on the number of workers nor on earlier reads, and workers can stay
 alive from epoch to epoch. Batches travel as uint8, a quarter of the bytes of float32.
 """
 
@@ -26,8 +26,8 @@ Images: TypeAlias = Dataset[tuple[Any, int]]  # map-style: (PIL image or uint8 (
 class StreamLoader:
     """Batches of a map-style dataset; see `Loader` for the protocol.
 
-    `transform` turns an image into uint8 (C, H, W). With `train`, the order is drawn from (seed, epoch), what
-    the transform draws from (seed, epoch, index), and a last batch of one image is joined to the one before.
+    `transform` turns an image into uint8 (C, H, W). With `train`, the order is drawn from (seed, epoch), the
+    transform draws from (seed, epoch, index), and a last batch of a single image is joined to the batch before.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StreamLoader:
             worker_init_fn=_leave_interrupts_to_parent,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
-            generator=generator("workers", seed),  # else it draws from the global one
+            generator=generator("workers", seed),  # else it draws from the global generator
         )
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class _Plan:
 class _Samples(Dataset[Any]):
     """(epoch, index) -> (uint8 (C, H, W), target), or a ValueError met, which `_read` raises.
 
-    Handed over rather than raised: a DataLoader would wrap it in the traceback of a worker, and the one line
+    Handed over rather than raised: a DataLoader would wrap it in the traceback of a worker, and the line
     that names the file would be lost in it. Other exceptions are bugs and keep their tracebacks.
     """
 
@@ -121,7 +121,7 @@ def _collate(samples: list[tuple[Tensor, int] | ValueError]) -> tuple[Tensor, Te
 
 
 def _leave_interrupts_to_parent(_worker: int) -> None:
-    """Ctrl-C, and Slurm's SIGUSR2, reach all processes; the trainer decides what becomes of it."""
+    """Ctrl-C, and Slurm's SIGUSR2, reach all processes; the trainer decides how to end."""
     for number in (signal.SIGINT, getattr(signal, "SIGUSR2", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
 
@@ -167,7 +167,7 @@ def from_datasets(
     """A `Data` from map-style datasets that yield (PIL image or uint8 (C, H, W) tensor, target).
 
     Training sees RandomResizedCrop (of at least `min_scale` of the area) and flip, evaluation a resize and a
-    centre crop, both to `image_size` pixels squared. The split reads `train.targets` where there is one, else
+    centre crop, both to `image_size` pixels squared. The split reads `train.targets` if it exists, else
     each target once. Without `mean` and `std`, ImageNet's are used (their average for one channel).
     """
     _check(channels, image_size, min_scale)

@@ -23,7 +23,7 @@ class TensorLoader:
     """Batches of a uint8 tensor of images; see `Loader` for the protocol.
 
     With `train`, the order is drawn from (seed, epoch), crop and flip from (seed, epoch, batch), and a last
-    batch of one image is joined to the one before. Without it, all images come in order, as they are.
+    batch of a single image is joined to the batch before. Without it, all images come in order, as they are.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def _check(where: str, images: Tensor, targets: Tensor, classes: int, shape: tor
         raise ValueError(f"{where}: images are {tuple(images.shape[1:])}, those of train {tuple(shape)}")
     if targets.shape != (len(images),) or targets.is_floating_point():
         given = f"{targets.dtype} {tuple(targets.shape)}"
-        raise ValueError(f"{where}: targets have to be integers ({len(images)},), one an image, not {given}")
+        raise ValueError(f"{where}: targets have to be integers ({len(images)},), one per image, not {given}")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
         given = f"{int(targets.min())}..{int(targets.max())}"
         raise ValueError(f"{where}: targets are {given}, allowed are 0..{classes - 1} for {classes} classes")

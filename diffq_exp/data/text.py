@@ -25,7 +25,7 @@ class WindowLoader:
     """Batches of windows of a sequence: inputs (B, length) int64, targets likewise, one token later.
 
     With `train`, the phase and the order are functions of (seed, epoch), and tokens at either end may be left out.
-    Without it, windows come in order, and a last one that is shorter is a batch of its own.
+    Without it, windows come in order, and a shorter last window is a batch of its own.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class TextData(Data):
         test: Tensor,
         token_bytes: Sequence[int] | None = None,
     ) -> None:
-        """The parts are sequences of tokens, (N,). Raises: ValueError when one is too short."""
+        """The parts are sequences of tokens, (N,). Raises: ValueError for a part that is too short."""
         self.vocabulary, self.length = vocabulary, windows.length
         parts = {
             part: tokens for part, tokens in (("train", train), ("val", val), ("test", test)) if tokens is not None

@@ -2,8 +2,8 @@
 
 The archive has words split by blanks and rare words replaced by <unk> already. As is customary, each line ends
 with <eos>, and the vocabulary is that of the training file, the most frequent word first. A word of another part
-that it lacks becomes <unk>. What bytes a token stands for is not known, since <unk> stands for any word: scores are
-per token.
+that it lacks becomes <unk>. How many bytes a token stands for is not known, since <unk> stands for any
+word: scores are per token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def wikitext103(*, root: str, length: int, seed: int, device: torch.device | str
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
-    """{word: its number}, the most frequent first; equally frequent ones by their letters."""
+    """{word: its number}, the most frequent first; equal counts in alphabetical order."""
     counts = Counter(_words(path))
     counts.setdefault(UNKNOWN, 0)
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
@@ -50,7 +50,7 @@ def _tokens(path: Path, vocabulary: dict[str, int]) -> Tensor:
 
 
 def _words(path: Path) -> Iterator[str]:
-    """One after the other: all 103 million at once would take gigabytes."""
+    """The words in their order, by an iterator: a list of all 103 million would take gigabytes."""
     try:
         with open(path, encoding="utf-8") as lines:
             for line in lines:

@@ -1,4 +1,4 @@
-"""Networks: every entry is a function that returns an `nn.Module` and takes what the data offer to tell it.
+"""Networks: every entry is a function that returns an `nn.Module` and takes arguments from the data.
 
 For images it takes (num_classes, in_channels, image_size); the network turns normalised (B, in_channels, H, W) into
 logits (B, num_classes). For texts it takes (vocabulary, length), and the network turns tokens (B, T) into

@@ -17,7 +17,7 @@ def timm(
 
     timm itself fits weights to `num_classes` (a fresh head), `in_channels` and `image_size`. A name may carry
     a tag of weights (`vit_tiny_patch16_224.augreg_in21k`) or point to a hub or folder (`hf-hub:...`,
-    `local-dir:...`); the latter is followed only with `pretrained`, since it reads what lies there.
+    `local-dir:...`); the latter is followed only with `pretrained`, since it reads files from there.
     ValueError for an unknown name, a size that the network cannot take, or where timm is not installed.
     """
     library = _library()

@@ -38,7 +38,7 @@ def torchvision(
 
 
 def _options(name: str, num_classes: int, image_size: int) -> dict[str, Any]:
-    """What torchvision's builder of a network without weights needs to be told."""
+    """Arguments of torchvision's builder for a network without weights."""
     options: dict[str, Any] = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):  # one output in training too; left open, init_weights warns
         options |= {"aux_logits": False, "init_weights": True}

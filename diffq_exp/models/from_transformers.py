@@ -1,8 +1,8 @@
 """Causal language models and image classifiers of Hugging Face's transformers. The package is an optional extra.
 
 A network is made from a configuration: of a kind of network by its name (gpt2, vit), or of a folder or of the hub.
-With `pretrained` its weights are read too. Where vocabulary or classes are others than the data have, what depends
-on them is drawn anew. Code that a hub may offer is never run.
+With `pretrained` its weights are read too. Layers whose shape depends on vocabulary or classes are drawn anew
+where the data have others. Code that a hub may offer is never run.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _network(family: str, name: str, pretrained: bool, sizes: dict[str, int], ch
 def _configuration(
     library: Any, name: str, pretrained: bool, sizes: dict[str, int], changes: dict[str, Any]
 ) -> Any:
-    """The configuration of a name, with the sizes of the data and what the user wants otherwise."""
+    """The configuration of a name, with the sizes of the data and the user's changes."""
     kinds = library.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if name in kinds and not pretrained:
         make = library.AutoConfig.for_model
@@ -139,13 +139,13 @@ def _try_tokens(model: nn.Module, name: str, vocabulary: int, length: int) -> No
 
 
 @contextmanager
-def _as_one_line(what: str) -> Iterator[None]:
-    """Whatever the library raises, as a ValueError of one line."""
+def _as_one_line(subject: str) -> Iterator[None]:
+    """Any exception of the library as a ValueError of one line."""
     try:
         yield
     except Exception as error:  # of a stranger's network, or of the hub
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"transformers' {what}: {reason}") from error
+        raise ValueError(f"transformers' {subject}: {reason}") from error
 
 
 @contextmanager

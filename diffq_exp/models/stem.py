@@ -15,7 +15,7 @@ def fit_channels(model: nn.Module, in_channels: int, keep_weights: bool = False)
     """Give the first convolution `in_channels` inputs, if it has others, with weights drawn anew.
 
     The draw keeps the scale of the output. With `keep_weights`, for trained ones, each input gets their mean
-    instead, scaled so that a grey image gives what it gave as colour.
+    instead, scaled so that a grey image gives the same output as in colour.
     """
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels == in_channels:
@@ -34,8 +34,8 @@ def tried(model: nn.Module, name: str, num_classes: int, in_channels: int, image
     In evaluation mode and without gradients: neither buffers nor random state change.
     """
     image = torch.zeros(1, in_channels, image_size, image_size)
-    what = f"{name} does not take images of {in_channels} x {image_size} x {image_size}"
-    with _failing_as(what), _evaluating(model):
+    subject = f"{name} does not take images of {in_channels} x {image_size} x {image_size}"
+    with _failing_as(subject), _evaluating(model):
         logits = model(image)
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
         given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -44,12 +44,12 @@ def tried(model: nn.Module, name: str, num_classes: int, in_channels: int, image
 
 
 @contextmanager
-def _failing_as(what: str) -> Iterator[None]:
+def _failing_as(subject: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever a stranger's network raises
+    except Exception as error:  # a network of a library can raise any exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{what} ({reason}); choose another dataset.image_size or model") from error
+        raise ValueError(f"{subject} ({reason}); choose another dataset.image_size or model") from error
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""What a task is to the rest of the project: a loss to train, scores to report, and which score is the headline.
+"""The contract of a task: a loss to train, scores to report, and the score that is the headline.
 
 A batch gives sums over its predictions (images, tokens). An epoch adds them up and divides by the number of its
-predictions; `finish` then computes what is no mean of batches, such as a perplexity, from those means.
+predictions; `finish` then computes from those means the scores that are no means, such as a perplexity.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..results.headline import Headline
 
 
 class Task(ABC):
-    """Outputs are what the model gives for a batch, targets what the data set gives beside its inputs."""
+    """Outputs are those of the model for a batch, targets those of the data set beside its inputs."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -24,14 +24,14 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Sums over the predictions of a batch, {name: scalar}, of what is reported as a mean."""
+        """Sums over the predictions of a batch, {name: scalar}; reports give their means."""
 
     def count(self, targets: Tensor) -> int:
         """The predictions of a batch: images, tokens."""
         return len(targets)
 
     def finish(self, means: dict[str, float]) -> dict[str, float]:
-        """What is reported, from the means of loss and scores over all predictions; the headline among it."""
+        """The reported scores, headline included, from the means of loss and scores over all predictions."""
         return means
 
     def headline(self, data: Data) -> Headline:
@@ -56,7 +56,7 @@ class AdaptedTask(Task):
 
 
 def as_task(value: Any) -> Task:
-    """A `Task`, or one around an object that has its two methods. Raises: ValueError for anything else."""
+    """A `Task` itself, or an object with its two methods as a `Task`. Raises: ValueError for anything else."""
     if isinstance(value, Task):
         return value
     if all(callable(getattr(value, method, None)) for method in ("loss", "scores")):

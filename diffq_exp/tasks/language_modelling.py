@@ -1,4 +1,4 @@
-"""Language modelling: the cross entropy of the next token, and what follows from its mean over all tokens.
+"""Language modelling: the cross entropy of the next token, and the scores that follow from its mean.
 
 Bits per byte, not the loss, is the headline where the data say how many bytes each token stands for: it compares
 models of different vocabularies. Perplexity is the exponential of the mean loss, which no mean of batches gives.

@@ -1,6 +1,6 @@
-"""Checkpoints: everything that has state, so that a resumed run ends with the same bits as one never stopped.
+"""Checkpoints: everything that has state, so that a resumed run ends with the bits of a run that never stopped.
 
-Order of data, augmentation and schedules are functions of (seed, epoch, batch), so what is left is: weights and
+Order of data, augmentation and schedules are functions of (seed, epoch, batch), so the state is: weights and
 buffers, optimizers, scaler, random generators, and the place in the run. Tensors and plain values only; nothing is
 unpickled on the way back.
 """
@@ -50,8 +50,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         with replacing(path) as file:
             torch.save(state, file)
-    except (RuntimeError, OSError) as fault:  # torch has an error of its own for a full disk
-        raise OSError(f"{path}: cannot be written; is the disk full? ({str(fault).splitlines()[0]})") from fault
+    except (RuntimeError, OSError) as error:  # torch has an error of its own for a full disk
+        raise OSError(f"{path}: cannot be written; is the disk full? ({str(error).splitlines()[0]})") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -60,9 +60,9 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as fault:  # torch.load raises many kinds for a damaged file
-        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from fault
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not a checkpoint of this package")
     if missing := set(PARTS) - set(state):

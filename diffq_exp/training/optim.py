@@ -14,7 +14,7 @@ from .schedule import Schedule
 
 
 class Optimizers:
-    """One or two optimizers that step together.
+    """One or two optimizers that step at the same time.
 
     It shows `param_groups` and `step()`, all that a gradient scaler needs of an optimizer. So gradients of
     weights and bits are unscaled at the same time, and both skip the step if a gradient is not finite.
@@ -77,9 +77,12 @@ def make_optimizers(
 ) -> tuple[Optimizers, Quantizer | None]:
     """Make the weights' optimizer, attach the quantizer, then put its learned tensors into an optimizer.
 
-    make: parameters -> optimizer. attach: attaches the quantizer (after the optimizer, which must not hold what it
-    adds) and returns it, or None. options: arguments of its `setup_optimizer`. SGD does not suit bits and other
-    tensors with rates of their own, whose gradients are of another scale: beside it they get an Adam.
+    make: parameters -> optimizer.
+    attach: attaches the quantizer and returns it, or None. It comes after the optimizer, which must not hold the
+    tensors that the quantizer adds.
+    options: arguments of its `setup_optimizer`.
+    SGD does not suit bits and other tensors with rates of their own, whose gradients are of another scale: beside
+    it they get an Adam.
     """
     weights = make(model.parameters())
     quantizer = attach()

@@ -1,4 +1,4 @@
-"""What the rows and results of a run say of size and bits, with a quantizer or without."""
+"""Size and bits in the rows and results of a run, with a quantizer or without."""
 
 from __future__ import annotations
 

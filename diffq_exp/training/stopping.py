@@ -19,7 +19,7 @@ PREEMPTED = getattr(signal, "SIGUSR2", None)  # not on every system
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
+    """The run had to stop, and has saved."""
 
 
 class Diverged(Exception):
@@ -33,7 +33,7 @@ class Diverged(Exception):
 class StopFlag:
     """Inside its `with`, SIGINT, SIGTERM and SIGUSR2 set `signal` instead of breaking in; a second Ctrl-C does.
 
-    SIGTERM is left alone where somebody else handles it, and so is a signal that is ignored: SIGINT in the jobs of
+    SIGTERM is left alone where other code handles it, and so is a signal that is ignored: SIGINT in the jobs of
     a sweep, say, whose launcher passes it on.
     """
 
@@ -46,7 +46,7 @@ class StopFlag:
             for number in (signal.SIGINT, signal.SIGTERM, PREEMPTED):
                 if number is not None and not _is_left_alone(number):
                     self._before[number] = signal.signal(number, self._set)
-        except ValueError:  # not in the main thread: whoever owns the signals decides
+        except ValueError:  # not in the main thread, which owns the signals
             pass
         return self
 
@@ -61,7 +61,7 @@ class StopFlag:
 
 
 def hand_on(code: int) -> None:
-    """For after a run: give SIGUSR2, if the exit code says that it ended the run, to whoever handled it before.
+    """For after a run: give SIGUSR2, if the exit code says that it ended the run, to its earlier handler.
 
     That may queue the run again and exit, so nothing may be held any more. Without such a handler nothing happens.
     """
@@ -76,13 +76,13 @@ def _is_left_alone(number: int) -> bool:
 
 
 def _is_foreign(number: int) -> bool:
-    """Whether a signal's handler is a function, and not that of a StopFlag around this one."""
+    """Whether a signal's handler is a function, and not a StopFlag's."""
     handler = signal.getsignal(number)
     return callable(handler) and not isinstance(getattr(handler, "__self__", None), StopFlag)
 
 
 class FiniteWatch:
-    """Remembers, on the device, the first step whose loss was not finite; reading it is what waits."""
+    """Remembers, on the device, the first step whose loss was not finite. Only reading it waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._first = torch.full((), NEVER, dtype=torch.int32, device=device)

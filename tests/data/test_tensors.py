@@ -145,7 +145,7 @@ def test_a_given_validation_part_takes_the_place_of_the_split():
         ({"test": made(width=9)}, r"made, test: images are \(2, 6, 9\), those of train \(2, 6, 5\)"),
         ({"test": (made()[0], made()[1][:-1])}, r"made, test: targets have to be integers \(50,\)"),
         ({"classes": ["a", "b"]}, r"made, train: targets are 0\.\.4, allowed are 0\.\.1 for 2 classes"),
-        ({"mean": (0.5,), "std": (0.2,)}, "need one number for each of 2 channels"),
+        ({"mean": (0.5,), "std": (0.2,)}, "need a number for each of 2 channels"),
         ({"mean": (0.5, 0.5), "std": (0.2, 0.0)}, "has to be above zero"),
         ({"crop": -1}, "crop=-1 is not a padding"),
         ({"batch_size": 0}, "batch_size=0"),
