@@ -1,31 +1,24 @@
-"""A task and data of one's own, from a folder outside the package, by the real commands."""
+"""The task and data of angles.py, copied to a folder of their own, by the real commands."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent / "task"
-PATH = os.pathsep.join([str(HERE), str(Path(__file__).parents[2])])
-WORDS = (
-    "--config-dir",
-    str(HERE / "conf"),
-    "dataset=angles",
-    "task=angle",
-    "epochs=3",
-    "penalty=0.01",
-    "device=cpu",
-)
+HERE = Path(__file__).parent
+FILES = ("angles.py", "task/angle.yaml", "dataset/angles.yaml")
+WORDS = ("--config-dir", ".", "dataset=angles", "task=angle", "penalty=0.01", "epochs=3", "device=cpu")
 
 
-def command(module, *words, cwd):
-    done = subprocess.run(
-        [sys.executable, "-m", f"diffq_exp.{module}", *words], cwd=cwd, env={**os.environ, "PYTHONPATH": PATH},
-        capture_output=True, text=True,
-    )  # fmt: skip
+def command(module, *words, root):
+    """Run a command in a user's folder, outside the package; -> its lines."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(HERE.parents[1])])}
+    line = [sys.executable, "-m", f"diffq_exp.{module}", *words]
+    done = subprocess.run(line, cwd=root, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
@@ -34,7 +27,10 @@ def command(module, *words, cwd):
 def run(tmp_path_factory):
     """The folder of a run, and what it said."""
     root = tmp_path_factory.mktemp("angles")
-    said = command("train", *WORDS, "tracking=none", cwd=root)
+    for name in FILES:
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(HERE / name, root / name)
+    said = command("train", *WORDS, "tracking=none", root=root)
     (folder,) = (root / "outputs").glob("angles-digits_cnn-diffq-*")
     return folder, said
 
@@ -62,7 +58,7 @@ def test_the_lines_of_a_run_show_it(run):
 def test_its_file_is_measured_again(run):
     folder, _ = run
     allowed = [word for name in ("Angle", "angles") for word in ("--allow", f"angles.{name}")]
-    said = command("evaluate", str(folder), *allowed, "--device", "cpu", cwd=folder)
+    said = command("evaluate", str(folder), *allowed, "--device", "cpu", root=folder.parents[1])
     numbers = dict(line.split()[:2] for line in said.splitlines() if line.startswith("test."))
     record = json.loads((folder / "result.json").read_text())
     assert float(numbers["test.rmse"]) == pytest.approx(record["test"]["rmse"], rel=1e-3)
