@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from ..stored.grids import Stored
@@ -179,7 +178,9 @@ def _halve(proto: ModelProto, stored: StoredModel) -> None:
     _replace(proto, {node.output[0] for node in nodes}, nodes, constants)
 
 
-def _replace(proto: ModelProto, gone: set[str], nodes: Sequence[Any], constants: Sequence[TensorProto]) -> None:
+def _replace(
+    proto: ModelProto, gone: set[str], nodes: Sequence[NodeProto], constants: Sequence[TensorProto]
+) -> None:
     """Take initializers out; put in nodes that compute the same names, before all that use them."""
     graph = proto.graph
     kept = [initializer for initializer in graph.initializer if initializer.name not in gone]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from ..stored.packing import CHUNK, Bytes, Levels, counts_of
 from .spline import fit
 
-Knots = NDArray[Any]  # uint8
-Counts = NDArray[Any]  # int64
+Knots = NDArray[np.uint8]
+Counts = NDArray[np.int64]
 PER_OCTAVE = 16  # steps of a knot in a factor of two
 FINE = 256  # parts of an octave between knots
 KNOTS = (0, 2, 3, 5, 9, 17, 33, 65)  # how many a curve may have; 0: all symbols are equally probable
@@ -79,7 +79,7 @@ def model_of(counts: Counts) -> Knots:
     return best
 
 
-def _in_steps(log2: NDArray[Any]) -> Knots:
+def _in_steps(log2: NDArray[np.float64]) -> Knots:
     """Logarithms as bytes: sixteenths of an octave below the highest."""
     return np.rint(np.minimum((log2.max() - log2) * PER_OCTAVE, 255)).astype(np.uint8)
 

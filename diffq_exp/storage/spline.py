@@ -7,12 +7,10 @@ A symbol meets two hats only; all sums below run over the symbols once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[Any]  # float64
+Floats = NDArray[np.float64]
 STEPS = 25  # of Newton's method, at most
 LARGEST_STEP = 2.0  # the largest step in the logarithm
 PRIOR = 0.5  # counts that are spread evenly over the alphabet, so that symbols that never occur stay finite
@@ -43,10 +41,11 @@ class _Hats:
         return theta[self.cell] * self.left + theta[self.cell + 1] * self.right
 
     def _at(self, offset: int, weights: Floats) -> Floats:
-        return np.bincount(self.cell + offset, weights, self.knots)
+        sums: Floats = np.bincount(self.cell + offset, weights, self.knots).astype(np.float64, copy=False)
+        return sums
 
 
-def fit(counts: Floats, knots: int) -> Floats:
+def fit(counts: Floats | NDArray[np.int64], knots: int) -> Floats:
     """The most likely curve at its knots, (K,), as logarithms to base 2; counts (S,), 2 <= K < S."""
     hats = _Hats(len(counts), knots)
     share = counts + PRIOR / len(counts)

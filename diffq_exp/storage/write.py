@@ -90,7 +90,7 @@ def serialize(
     return b"".join(_parts(source, config, coding, float))
 
 
-def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float: str) -> list[Any]:
+def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float: str) -> list[bytes | memoryview]:
     """The file as parts, in their order."""
     if coding not in CODINGS:
         raise ValueError(f"coding={coding!r}: allowed are {', '.join(CODINGS)}")

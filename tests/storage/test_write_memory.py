@@ -1,6 +1,6 @@
 """What saving and loading take besides the network: little more than its largest tensor.
 
-By hand, to see the numbers: PYTHONPATH=tests python tests/storage/test_memory.py FOLDER
+By hand, to see the numbers: PYTHONPATH=tests python tests/storage/test_write_memory.py FOLDER
 """
 
 import json
