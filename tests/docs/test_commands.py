@@ -47,7 +47,7 @@ def planned(words: list[str]) -> list[str]:
 def steps_of(block: Block, folder: Path) -> list[list]:
     """What the driver has to do for a block."""
     if block.mark in ("written to", "quotes"):
-        path = folder / block.note.removeprefix("tests/extending/").removeprefix("task/")
+        path = folder / block.note.removeprefix("tests/extending/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text)
         return []
