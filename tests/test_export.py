@@ -164,7 +164,7 @@ def test_wrong_files(form, tmp_path, capsys):
     assert "itself" in refusal(capsys, path, "--to", form, "--out", path)
     assert "absent" in refusal(capsys, path, "--to", form, "--out", tmp_path / "absent" / "file")
     (tmp_path / "result.json").write_text("{}")
-    assert "there already" in refusal(capsys, path, "--to", form, "--out", tmp_path / "result.json")
+    assert "exists" in refusal(capsys, path, "--to", form, "--out", tmp_path / "result.json")
     assert (tmp_path / "result.json").read_text() == "{}" and path.read_bytes() == whole
     path.write_bytes(whole[: len(whole) // 2])
     assert str(path) in refusal(capsys, path, "--to", form)

@@ -59,7 +59,7 @@ def claim(entries: int, coding: str, group_size: int):
 
 @pytest.mark.parametrize("how", ["read", "load", "load_model"])
 def test_a_tensor_without_end(tmp_path, how):
-    """Up to a million entries may be believed, where no network says otherwise; more are not."""
+    """Up to a million entries may be plausible, where no network says otherwise; more are not."""
     tiny = storage.serialize(stored_networks.network(), stored_networks.config())
     good, paths = good_file("auto") if how == "load" else tiny, []
     for coding in ("ans", "ans, bits too", "packed", "packed, no bits"):
