@@ -13,6 +13,7 @@ from .lookup import quantizer_of, restore_quantized_state
 from .lsq import LSQ
 from .noise import Noise
 from .quantizer import Quantizer
+from .rate import RateQuantizer
 from .size import Size
 from .uniform import UniformQuantizer
 
@@ -22,6 +23,7 @@ __all__ = [
     "Learned",
     "Noise",
     "Quantizer",
+    "RateQuantizer",
     "Size",
     "Stored",
     "StoredModel",

@@ -38,6 +38,7 @@ class Quantizer(StoresModel):
     """
 
     method = ""  # the name of the method in states and files
+    least_dims = 0  # parameters of fewer dimensions stay float
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Quantizer(StoresModel):
         if any(owner_of(module) is not None for module in model.modules()):
             raise RuntimeError("the model has a quantizer already; detach() it before attaching another")
         self.model, self.float16, self.progress = model, float16, 0.0
-        self.selection = select(model, min_size, exclude, detect_bound)
+        self.selection = select(model, min_size, exclude, detect_bound, self.least_dims)
         self._learned, self._ready = LearnedTensors(), False
         self._learned.register((item, self.learned_tensors(item)) for item in self.selection.quantized)
         self.attachment = Attachment(self)

@@ -42,6 +42,7 @@ class Style:
 
 STYLES = {  # colours of Okabe and Ito (2008), which the colour-blind can tell apart, and a marker each
     "diffq": Style("#D55E00", "o", "circle", "DiffQ"),
+    "rate": Style("#56B4E9", "P", "cross", "rate"),
     "qat": Style("#0072B2", "s", "square", "QAT"),
     "lsq": Style("#009E73", "^", "triangle-up", "LSQ"),
     "ptq": Style("#CC79A7", "D", "diamond", "PTQ"),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -24,14 +24,14 @@ import torch
 
 from ..stored.packing import Bytes
 
-VERSION = 2
-FORMAT = f"diffq_exp.model/{VERSION}"
+OLDEST, NEWEST = 2, 3  # versions of the format that are read; 3 knows levels coded in context
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )}  # fmt: skip
 KINDS = {"scales": "F32", "levels": "U8", "bits": "U8", "models": "U8", "floats": "U8", "index": "U8"}
 CODINGS = ("auto", "packed")
+PACKED, ANS, CONTEXT = "packed", "ans", "context"  # of the levels of a tensor
 FLOATS = ("float32", "float16")
 
 # A file may claim that its tensors have this many entries, so that memory stays in proportion to the size of the
@@ -59,14 +59,19 @@ def values_in(text: bytes) -> int:
     return sum(text.count(sign) for sign in (b",", b"[", b"{"))
 
 
+def format_of(codings: Collection[str]) -> str:
+    """The oldest version that a reader needs for tensors coded so."""
+    return f"diffq_exp.model/{NEWEST if CONTEXT in codings else OLDEST}"
+
+
 def check_format(given: object) -> None:
     """Raises: ValueError for a file of another format or version."""
     match = re.fullmatch(r"diffq_exp\.model/(\d{1,9})", str(given))
     if match is None:
-        raise ValueError(f"not a stored model of this package (format {given!r}, not {FORMAT!r})")
-    if int(match[1]) != VERSION:
-        remedy = "a newer diffq_exp reads it" if int(match[1]) > VERSION else "store the network again"
-        raise ValueError(f"format {given!r}, this release reads {FORMAT!r}: {remedy}")
+        raise ValueError(f"not a stored model of this package (format {given!r}, not 'diffq_exp.model/{NEWEST}')")
+    if not OLDEST <= int(match[1]) <= NEWEST:
+        remedy = "a newer diffq_exp reads it" if int(match[1]) > NEWEST else "store the network again"
+        raise ValueError(f"format {given!r}, this release reads versions {OLDEST} to {NEWEST}: {remedy}")
 
 
 def checksum(payloads: Mapping[str, Sequence[Bytes]], plain: Mapping[str, str]) -> str:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..stored.grids import GRIDS, SCALES, Stored, check_stored
 from ..stored.packing import Bytes
-from .coding import ANS, PACKED, Coded, decode_tensor
-from .layout import DTYPES, FREE_TEXT, FREE_VALUES, KINDS, TEXT_PER_BYTE, values_in
+from .coding import Coded, decode_tensor
+from .layout import ANS, CONTEXT, DTYPES, FREE_TEXT, FREE_VALUES, KINDS, PACKED, TEXT_PER_BYTE, values_in
 
 LARGEST_TENSOR = 2**40  # entries
 
@@ -39,8 +39,7 @@ class CodedTensor:
     def decode(self) -> Stored:
         """Raises: ValueError naming the tensor and the problem."""
         try:
-            entries = torch.Size(self.shape).numel()
-            levels, bits = decode_tensor(self.coded, entries, self.group_size, self.top)
+            levels, bits = decode_tensor(self.coded, self.shape, self.group_size, self.top)
         except ValueError as error:
             raise ValueError(f"tensor {self.name!r}: {error}") from error
         scales = torch.from_numpy(self.scales.view(np.float32))
@@ -165,7 +164,7 @@ def _tensor(row: Sequence[Any], payloads: Mapping[str, _Payload]) -> CodedTensor
     title = f"tensor {name!r}"
     if grid not in GRIDS or kind not in DTYPES:
         raise ValueError(f"{title}: unknown grid {grid!r} or type {kind!r}")
-    if not {levels_coding, bits_coding} <= {PACKED, ANS}:
+    if levels_coding not in (PACKED, ANS, CONTEXT) or bits_coding not in (PACKED, ANS):
         raise ValueError(f"{title}: unknown coding {levels_coding!r} or {bits_coding!r}")
     if _entries(name, shape) == 0:
         raise ValueError(f"{title}: quantized, but without entries")

@@ -23,7 +23,7 @@ from ..stored.network import StoredModel, StoresModel, describe, owner_of
 from ..stored.packing import Bytes
 from ..stored.selection import select
 from .coding import Coded, encode_tensor
-from .layout import CODINGS, DTYPES, FLOATS, FORMAT, KINDS, checksum, fewest_bytes, header
+from .layout import CODINGS, DTYPES, FLOATS, KINDS, checksum, fewest_bytes, format_of, header
 
 Source = StoresModel | nn.Module | StoredModel
 
@@ -119,14 +119,15 @@ def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float:
     bytes_now = sum(len(part) for parts in payloads.values() for part in parts)
     payloads["index"].append(np.zeros(fewest_bytes(entries, text, bytes_now) - bytes_now, np.uint8))
     sizes = {name: sum(len(part) for part in parts) for name, parts in payloads.items()}
-    plain = {"format": FORMAT, "method": stored.method}
+    plain = {"format": format_of({row[6] for row in rows}), "method": stored.method}
     head = header(sizes, {**plain, "checksum": checksum(payloads, plain)})
     return [head, *(part.data for parts in payloads.values() for part in parts)]
 
 
 def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
     try:
-        return encode_tensor(tensor.levels.numpy(), tensor.bits.numpy(), tensor.group_size, tensor.top, packed)
+        levels, bits = tensor.levels.numpy(), tensor.bits.numpy()
+        return encode_tensor(levels, bits, tensor.group_size, tensor.top, tensor.shape, packed)
     except ValueError as error:
         raise ValueError(f"tensor {name!r}: {error}") from error
 

@@ -58,13 +58,15 @@ class Selection:
     tied: dict[str, str]  # {other name: the name that is stored}
 
 
-def select(model: nn.Module, min_size: float, exclude: Iterable[str], detect_bound: bool) -> Selection:
+def select(
+    model: nn.Module, min_size: float, exclude: Iterable[str], detect_bound: bool, least_dims: int = 0
+) -> Selection:
     """Sort the floating-point parameters of `model`, in the order of `named_parameters`.
 
-    Quantized are those of more than `min_size` MB (as float32) of which no name matches a shell-style pattern
-    of `exclude`, tried against the full dotted name and its last part. With `detect_bound`, a tensor under
-    several names is one item; without, each use is an item of its own (a place that two paths reach is a single
-    use).
+    Quantized are those of more than `min_size` MB (as float32) and at least `least_dims` dimensions, of which no
+    name matches a shell-style pattern of `exclude`, tried against the full dotted name and its last part. With
+    `detect_bound`, a tensor under several names is one item; without, each use is an item of its own (a place that
+    two paths reach is a single use).
     """
     if isinstance(exclude, str):
         raise ValueError(f"exclude must be a list of patterns, not the string {exclude!r}")
@@ -77,7 +79,9 @@ def select(model: nn.Module, min_size: float, exclude: Iterable[str], detect_bou
     items = [Tensors(tuple(uses)) for uses in places.values()]
     patterns = tuple(exclude)
     chosen = [
-        item.entries > min_size * ENTRIES_PER_MB and not any(_matches(use.name, patterns) for use in item.uses)
+        item.entries > min_size * ENTRIES_PER_MB
+        and item.param.dim() >= least_dims
+        and not any(_matches(use.name, patterns) for use in item.uses)
         for item in items
     ]
     return Selection(

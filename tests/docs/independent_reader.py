@@ -32,7 +32,7 @@ def read_file(data: bytes) -> dict[str, Any]:
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
     payloads = {name: _payload(data, 8 + length, header[name]["data_offsets"]) for name in KINDS}
-    assert metadata["format"] == "diffq_exp.model/2"
+    assert metadata["format"] in ("diffq_exp.model/2", "diffq_exp.model/3")
     assert metadata.pop("checksum") == _checksum(metadata, payloads)
     index = json.loads(zlib.decompressobj().decompress(payloads["index"]))
     front = {name: _Front(payload) for name, payload in payloads.items()}
@@ -83,7 +83,11 @@ def _quantized(row: list[Any], front: dict[str, _Front]) -> np.ndarray:
     models = _Front(front["models"].take(models_bytes))
     bits = _bits(front["bits"].take(bits_bytes), bits_coding, models, -(-entries // size))
     width_of = [bits[entry // size] for entry in range(entries)]
-    levels = _levels(front["levels"].take(levels_bytes), levels_coding, models, width_of, top)
+    data = front["levels"].take(levels_bytes)
+    if levels_coding == "context":
+        levels = _in_context(data, models.take(3), [*shape, 1, 1])
+    else:
+        levels = _levels(data, levels_coding, models, width_of, top)
     assert models.data == b""
     scales = np.frombuffer(front["scales"].take(8 if grid == "minmax" else 4), "<f4")
     values = _minmax if grid == "minmax" else _step
@@ -194,3 +198,133 @@ def _octave(part: int) -> int:
     with localcontext() as context:
         context.prec = 40
         return int(Decimal(2) ** (36 - Decimal(part) / 256) + Decimal("0.5"))
+
+
+# ---- coding in context ----------------------------------------------------------------------------------------
+
+
+def _in_context(data: bytes, model: bytes, shape: list[int]) -> list[int]:
+    """The levels of a tensor of one width, row-major."""
+    rows, columns = shape[:2]
+    places = prod(shape[2:])
+    numbers = _Context(data).levels(*((columns, rows) if model[0] else (rows, columns)), places)
+    cube = np.array(numbers).reshape(*((columns, rows) if model[0] else (rows, columns)), places)
+    if model[0]:
+        cube = cube.transpose(1, 0, 2)
+    return [int(level) + model[1] + 256 * model[2] for level in cube.reshape(-1)]
+
+
+def _rounded(value: Decimal) -> int:
+    return int(value.to_integral_value())
+
+
+@cache
+def _squash(logit: int) -> int:
+    with localcontext() as context:
+        context.prec = 40
+        share = 65536 / (1 + (-Decimal(logit) / 256).exp())
+        return min(max(_rounded(share), 1), 65535)
+
+
+@cache
+def _stretch(part: int) -> int:
+    with localcontext() as context:
+        context.prec = 40
+        share = (Decimal(part) + Decimal("0.5")) / 4096
+        return min(max(_rounded(256 * (share / (1 - share)).ln()), -3071), 3071)
+
+
+class _Context:
+    """The arithmetic decoder, and what it has learned."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.low, self.high, self.code = iter(data), 0, 2**32 - 1, 0
+        for _ in range(4):
+            self.code = self.code * 256 + next(self.data, 0)
+        self.share = [[[32768, 16384, 16384, 16384] for _ in range(1024)] for _ in range(8)]
+        self.count = [[[0, 0, 0, 0] for _ in range(1024)] for _ in range(8)]
+        self.weight = [[20000] * 8 for _ in range(16)]
+
+    def bit(self, share: int) -> int:
+        span = self.high - self.low
+        middle = self.low + (span >> 16) * share + (((span & 65535) * share) >> 16)
+        bit = int(self.code <= middle)
+        if bit:
+            self.high = middle
+        else:
+            self.low = middle + 1
+        while self.low >> 24 == self.high >> 24:
+            self.low = (self.low << 8) & 0xFFFFFFFF
+            self.high = ((self.high << 8) & 0xFFFFFFFF) | 255
+            self.code = ((self.code << 8) & 0xFFFFFFFF) | next(self.data, 0)
+        return bit
+
+    def decision(self, contexts: list[int], slot: int, mixture: int) -> int:
+        weight, logits = self.weight[mixture], []
+        for table, cell in enumerate(contexts):
+            seen = self.count[table][cell][slot]
+            trust = round(256 * (seen + 0.5) / (seen + 2))
+            logits.append((_stretch(self.share[table][cell][slot] >> 4) * trust) >> 8)
+        total = sum(one * logit for one, logit in zip(weight, logits, strict=True)) >> 16
+        share = _squash(min(max(total, -3071), 3071))
+        bit = self.bit(share)
+        for table, cell in enumerate(contexts):
+            weight[table] += (((bit << 16) - share) * logits[table] * 8) >> 18
+            seen = self.count[table][cell][slot]
+            gap = bit * 65535 - self.share[table][cell][slot]
+            self.share[table][cell][slot] += (gap * round(65536 / (seen + 1.6))) >> 16
+            self.count[table][cell][slot] = min(seen + 1, 400)
+        return bit
+
+    def levels(self, rows: int, columns: int, places: int) -> list[int]:
+        done: list[int] = []
+        of_column, of_all = [0] * columns, 0
+        for row in range(rows):
+            of_row = 0
+            for column in range(columns):
+                of_kernel = 0
+                for place in range(places):
+                    seen = column * places + place
+                    in_row = _rarity(4 * of_row + 1, 4 * seen + 9)
+                    in_column = _rarity(8 * of_column[column] + 1, 8 * (row * places + place) + 17)
+                    in_all = _rarity(8 * of_all + 1, 8 * (row * columns * places + seen) + 17)
+                    before = min(abs(done[-1]), 2) if place else 0
+                    over = min(abs(done[-3]), 2) if places == 9 and place >= 3 else 0
+                    above = min(abs(done[-columns * places]), 2) if row else 0
+                    few, kernel = min(of_row, 3), min(of_kernel, 3)
+                    contexts = [
+                        in_all,
+                        in_row,
+                        in_column,
+                        in_row * 32 + in_column,
+                        (((before * 3 + over) * 4 + kernel) * 4 + few) * 4 + min(of_column[column], 3),
+                        min(place, 31) * 32 + in_column,
+                        (above * 4 + few) * 32 + in_column,
+                        (kernel * 4 + few) * 32 + in_all,
+                    ]
+                    size = 0
+                    while size < 20:
+                        slot = min(size, 3)
+                        if not self.decision(contexts, slot, 4 * slot + (kernel if size else few)):
+                            break
+                        size += 1
+                    if size == 20:
+                        length = 0
+                        while self.bit(32768):
+                            length += 1
+                        rest = 1
+                        for _ in range(length):
+                            rest = 2 * rest + self.bit(32768)
+                        size += rest - 1
+                    done.append(-size if size and self.bit(32768) else size)
+                    of_row, of_all, of_kernel = of_row + size, of_all + size, of_kernel + size
+                    of_column[column] += size
+        return done
+
+
+def _rarity(hits: int, trials: int) -> int:
+    ratio, octaves = 16 * trials // hits, 0
+    while ratio >= 32:
+        ratio //= 2
+        octaves += 2
+    return min(octaves + (ratio >= 23), 31)

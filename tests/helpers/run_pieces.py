@@ -16,7 +16,7 @@ from torch.optim import SGD, Adam, Optimizer
 from diffq_exp.data import Data
 from diffq_exp.data.synthetic import synthetic
 from diffq_exp.data.tensors import from_tensors
-from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer
 from diffq_exp.quant.size import FormulaSize
 from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.optim import Optimizers, make_optimizers
@@ -129,6 +129,7 @@ QUANTIZERS: dict[str, Callable[[nn.Module], Any]] = {
     "uniform_noise": lambda model: DiffQuantizer(model, 0.0005, group_size=8, noise="uniform", param="noise"),
     "qat": lambda model: UniformQuantizer(model, bits=4, min_size=0.0005, qat=True),
     "lsq": lambda model: LSQ(model, bits=4, min_size=0.0005),
+    "rate": lambda model: RateQuantizer(model, round_from=0.5),
 }
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adam": lambda params: Adam(params, lr=0.01),
@@ -177,7 +178,7 @@ def tiny_trainer(
     model = net()
     optimizers, made = tiny_optimizers(model, quantizer, optimizer)
     weight = settings.pop("penalty", 5.0)
-    learns_size = quantizer in ("diffq", "uniform_noise")
+    learns_size = quantizer in ("diffq", "uniform_noise", "rate")
     penalty = Penalty(weight, FormulaSize(), ConstantPenalty()) if learns_size else None
     return Trainer(
         model, made, optimizers, schedule or Cosine(), task or Classification(), data or tiny_data(),

@@ -29,7 +29,7 @@ from safetensors.numpy import save as dump_safetensors
 from torch import nn
 
 from diffq_exp import storage
-from diffq_exp.quant import LSQ, DiffQuantizer, StoredModel, UniformQuantizer
+from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, StoredModel, UniformQuantizer
 
 __all__ = [
     "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "as_seen", "assert_same", "attached",
@@ -87,6 +87,7 @@ WAYS: dict[str, Callable[[nn.Module], Any]] = {
     "uniform 15, some floats": lambda model: UniformQuantizer(model, bits=15, min_size=0, exclude=["*.bias"]),
     "lsq 3": lambda model: LSQ(model, bits=3, min_size=0),
     "lsq 15 float16": lambda model: LSQ(model, bits=15, float16=True, min_size=4 * 20 / 2**20),
+    "rate": lambda model: RateQuantizer(model, step=1.5),
     "none": lambda model: None,
 }
 
@@ -143,7 +144,7 @@ def same_stored(one: StoredModel, other: StoredModel) -> None:
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state of a model without what a quantizer added to it."""
     state = snapshot(model)
-    return {name: value for name, value in state.items() if not name.endswith(("_diffq", "_lsq"))}
+    return {name: value for name, value in state.items() if not name.endswith(("_diffq", "_lsq", "_log_step"))}
 
 
 def as_seen(source: Any, model: nn.Module) -> dict[str, torch.Tensor]:

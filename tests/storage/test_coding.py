@@ -32,9 +32,9 @@ def sizes(coded: Coded) -> int:
 
 def assert_round_trip(levels, bits, group_size, top=None) -> Coded:
     """By both codings; -> the smaller. Neither is larger than it says of itself."""
-    auto, packed = (encode_tensor(levels, bits, group_size, top, plain) for plain in (False, True))
+    auto, packed = (encode_tensor(levels, bits, group_size, top, levels.shape, plain) for plain in (False, True))
     for coded in (auto, packed):
-        back, table = decode_tensor(coded, len(levels), group_size, top)
+        back, table = decode_tensor(coded, levels.shape, group_size, top)
         assert np.array_equal(back, levels) and np.array_equal(table, bits)
         assert table.dtype == np.uint8 and back.dtype == (np.uint8 if bits.max() <= 8 else np.int16)
         for part in (coded.levels, coded.bits, coded.models):
@@ -89,7 +89,7 @@ def test_constant_levels(value):
 def test_bytes_in_place_of_int16():
     """Levels may be uint8 where they fit."""
     levels, bits = made(3000, 8, [2, 3, 4], 0, bell=True)
-    one, other = (encode_tensor(given, bits, 8, None) for given in (levels, levels.astype(np.uint8)))
+    one, other = (encode_tensor(given, bits, 8, None, given.shape) for given in (levels, levels.astype(np.uint8)))
     assert [getattr(one, part).tobytes() for part in ("levels", "bits", "models")] == [
         getattr(other, part).tobytes() for part in ("levels", "bits", "models")
     ]
@@ -109,12 +109,12 @@ def test_bells_and_skewed_tables_are_entropy_coded():
 # ---- bytes that are not those of such a tensor ----------------------------------------------------------------
 
 LEVELS, TABLE = made(4000, 8, [0, 2, 3, 3, 3, 3, 3, 3, 3, 3], 0, bell=True)
-CODED = {plain: encode_tensor(LEVELS, TABLE, 8, None, plain) for plain in (False, True)}
+CODED = {plain: encode_tensor(LEVELS, TABLE, 8, None, LEVELS.shape, plain) for plain in (False, True)}
 
 
 def refused(coded: Coded, entries: int = 4000, group_size: int = 8, top: int | None = None) -> None:
     with pytest.raises(ValueError):
-        decode_tensor(coded, entries, group_size, top)
+        decode_tensor(coded, (entries,), group_size, top)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -143,7 +143,7 @@ def test_other_shapes_and_codings(plain):
 
 
 def test_a_highest_level_below_a_level():
-    coded = encode_tensor(np.array([7, 2], np.int16), np.array([3], np.uint8), 0, None, packed=True)
+    coded = encode_tensor(np.array([7, 2], np.int16), np.array([3], np.uint8), 0, None, (2,), packed=True)
     refused(coded, 2, 0, 6)
 
 
@@ -158,9 +158,9 @@ def test_a_coded_table_whose_widest_is_not_wider_than_its_narrowest(first):
 @pytest.mark.parametrize("plain", [False, True])
 def test_groups_larger_than_any_tensor(plain, group_size):
     """One group, whose size no array has: right or refused."""
-    coded = encode_tensor(np.array([1, 2, 3], np.int16), np.array([4], np.uint8), 3, None, plain)
+    coded = encode_tensor(np.array([1, 2, 3], np.int16), np.array([4], np.uint8), 3, None, (3,), plain)
     try:
-        levels, _ = decode_tensor(coded, 3, group_size, None)
+        levels, _ = decode_tensor(coded, (3,), group_size, None)
     except ValueError:
         return
     assert levels.tolist() == [1, 2, 3]

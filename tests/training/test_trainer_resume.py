@@ -55,6 +55,7 @@ WAYS = {
     "onecycle": Way({"optimizer": "sgd", "schedule": OneCycle()}),
     "param noise": Way({"quantizer": "uniform_noise"}),
     "lsq": Way({"quantizer": "lsq", "optimizer": "sgd"}),
+    "rate": Way({"quantizer": "rate", "optimizer": "sgd"}),
     "qat": Way({"quantizer": "qat"}),
     "none": Way({"quantizer": "none"}),
     "accumulate": Way({"accumulate": 2, "optimizer": "sgd"}, batch_size=5, batches=15),  # 5 batches: 2, 2, 1

@@ -1,0 +1,45 @@
+"""A differentiable estimate of the bits that coding in context spends on the levels of a weight.
+
+The coder (storage/contexts.py) learns how full each row and each column of a weight is. Here the levels of a kernel
+(the entries of a row that are in the same column) have the distribution of a discrete Laplace variable
+
+    P(k) = (1 - theta) / (1 + theta) theta^|k|,    E|k| = m,    theta = m / (sqrt(1 + m^2) + 1)
+
+whose mean m follows from the means of its row, its column and the tensor as if these were independent:
+m = m_row m_column / m_tensor. So a level k costs log2((1 + theta) / (1 - theta)) + |k| log2(1 / theta) bits.
+The gradient is that of a weighted L1 norm, with large weights where a row or a column is nearly empty. theta is the
+best for its mean, so that it is a constant for the gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PRIOR = 0.5, 2.0  # the sum of sizes, and the number of levels, that a mean begins with
+SMALLEST_MEAN = 1e-5
+
+
+def estimated_bits(sizes: Tensor) -> Tensor:
+    """Bits of a tensor whose levels have these real-valued sizes |k|, (rows, columns, ...): (rows, columns)."""
+    rows, columns = (*sizes.shape, 1)[:2]
+    kernels = sizes.reshape(rows, columns, -1)
+    places, sums = kernels.shape[2], kernels.sum(2)  # (rows, columns)
+    constant, slope = _bits_of_mean(_means(sums.detach().float(), places))
+    return places * constant + slope * sums
+
+
+def _means(sums: Tensor, places: int) -> Tensor:
+    """The mean size of the levels of each kernel, (rows, columns)."""
+    rows, columns = sums.shape
+    start, count = PRIOR
+    of_row = (sums.sum(1) + start) / (columns * places + count)
+    of_column = (sums.sum(0) + start) / (rows * places + count)
+    of_all = (sums.sum() + start) / (rows * columns * places + count)
+    return (of_row[:, None] * (of_column / of_all)).clamp_(min=SMALLEST_MEAN)
+
+
+def _bits_of_mean(mean: Tensor) -> tuple[Tensor, Tensor]:
+    """What a level costs in bits: a constant, and a slope for each step of its size."""
+    theta = mean / (torch.sqrt(1 + mean * mean) + 1)
+    return torch.log2((1 + theta) / (1 - theta)), -torch.log2(theta)

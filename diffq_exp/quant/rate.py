@@ -1,0 +1,112 @@
+"""A quantizer that is trained on the bytes that the coder of the file will spend.
+
+Levels are multiples of a learned step around zero, one step for each tensor, so that a weight can be pruned by
+becoming zero. In the first part of training a weight carries noise of the size of its step, then it is rounded:
+
+    value = w + step * error,    error = eps, then round(w / step) - w / step
+
+The error is a constant for the gradient (the straight-through estimator). The size, `size_bits`, is a
+differentiable estimate of what coding in context spends (coded_bits.py). The step is learned against it, since an
+entropy coder pays for the logarithm of range / step, not for bits of a range (Oktay et al. 2020, arXiv 1906.06624).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..stored.grids import Stored, store_step
+from ..stored.packing import MAX_STORED_BITS
+from ..stored.selection import Tensors
+from .arguments import check_number, check_suffix
+from .coded_bits import estimated_bits
+from .formula import STEP_BITS
+from .learned import Learned
+from .noise import Noise, draw, noise_of
+from .quantizer import Quantizer
+
+SMALLEST_STEP = 1e-8
+
+
+class RateQuantizer(Quantizer):
+    """Learned steps around zero, trained on an estimate of the coded size.
+
+    step: the first step, in units of the mean size of the tensor's weights. noise: as of DiffQuantizer, in units of
+    the step. round_from: the share of training (see `at`) from which weights are rounded; 0: always. All parameters
+    of two dimensions or more are quantized, unless min_size or exclude leaves them out. The rest: see Quantizer.
+    """
+
+    method = "rate"
+    least_dims = 2
+
+    def __init__(
+        self,
+        model: nn.Module,
+        step: float = 0.3,
+        noise: str | Noise = "uniform",
+        round_from: float = 0.3,
+        min_size: float = 0.0,
+        float16: bool = False,
+        suffix: str = "_log_step",
+        exclude: Iterable[str] = (),
+        detect_bound: bool = True,
+    ) -> None:
+        self.first_step = check_number("step", step, SMALLEST_STEP, math.inf)
+        self.round_from = check_number("round_from", round_from, 0, 1)
+        self.noise = noise_of(noise)
+        check_suffix(suffix)
+        self.suffix = suffix
+        super().__init__(model, min_size, float16, exclude, detect_bound)
+
+    def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
+        """The logarithm of the step, (1,), at the rate 1e-2 and without weight decay."""
+        step = (self.first_step * weight.param.detach().abs().float().mean()).clamp(min=SMALLEST_STEP)
+        return {self.suffix: Learned(step.log().view(1), {"lr": 1e-2, "weight_decay": 0.0})}
+
+    def step(self, item: Tensors) -> Tensor:
+        """The step of a tensor, (1,), differentiable."""
+        return self.learned_tensor(item, self.suffix).exp()
+
+    @property
+    def rounding(self) -> bool:
+        return self.progress >= self.round_from
+
+    def training_value(self, item: Tensors) -> Tensor:
+        weight, step = item.param, self.step(item).to(item.param.dtype)
+        with torch.no_grad():
+            if self.rounding:
+                scaled = weight / step
+                error = scaled.round().sub_(scaled)
+            else:
+                error = draw(self.noise, weight, step.expand_as(weight))
+        return weight + step * error
+
+    def store(self, item: Tensors, weight: Tensor) -> Stored:
+        step = self.step(item).detach().float()
+        largest = (weight.detach().float() / step).round_().abs_().amax()
+        width = min(int(largest.nan_to_num(posinf=0)).bit_length() + 1, MAX_STORED_BITS)
+        return store_step(weight, step, width)
+
+    def size_bits(self, exact: bool) -> Tensor:
+        with torch.set_grad_enabled(not exact and torch.is_grad_enabled()):
+            return torch.stack([self._kernel_bits(item, exact).sum() for item in self.selection.quantized]).sum()
+
+    def _kernel_bits(self, item: Tensors, rounded: bool = False) -> Tensor:
+        """Estimated bits of the kernels of a tensor, (rows, columns), and the step's."""
+        levels = item.param / self.step(item).to(item.param.dtype)
+        if rounded or self.rounding:
+            levels = levels + (levels.round() - levels).detach()
+        bits = estimated_bits(levels.abs())
+        return bits + STEP_BITS / bits.numel()
+
+    @torch.no_grad()
+    def widths(self, item: Tensors) -> Tensor:
+        """The mean bits of the entries of each row (output channel), (rows,)."""
+        return self._kernel_bits(item, rounded=True).sum(1) * len(item.param) / item.entries
+
+    def adopt(self, item: Tensors, stored: Stored) -> None:
+        with torch.no_grad():
+            self.learned_tensor(item, self.suffix).copy_(stored.scales.log())
