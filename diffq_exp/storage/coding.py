@@ -132,7 +132,7 @@ def _decode_context(model: Bytes, data: Bytes, shape: Sequence[int], symbols: in
         cube = contexts.decode(data, (columns, rows, places), symbols).transpose(1, 0, 2)
     else:
         cube = contexts.decode(data, (rows, columns, places), symbols)
-    levels = cube.reshape(-1).astype(np.int32) + int.from_bytes(model[1:].tobytes(), "little")
+    levels: Levels = cube.reshape(-1).astype(np.int32) + int.from_bytes(model[1:].tobytes(), "little")
     if levels.min() < 0 or levels.max() >= symbols:
         raise ValueError(f"levels from {levels.min()} to {levels.max()}, of {symbols}")
     return levels.astype(np.uint8 if symbols <= 256 else np.int16)

@@ -228,7 +228,8 @@ def _code(levels: Any, data: Any, decoding: bool, largest: int, constants: Any) 
                 sums[column, 1] += size
     if not decoding:
         _finish(coder)
-    return coder.state[PLACE]
+    place: int = coder.state[PLACE]
+    return place
 
 
 def encode(levels: NDArray[Any]) -> bytes:
