@@ -228,8 +228,8 @@ def _code(levels: Any, data: Any, decoding: bool, largest: int, constants: Any) 
                 sums[column, 1] += size
     if not decoding:
         _finish(coder)
-    place: int = coder.state[PLACE]
-    return place
+    length: int = coder.state[PLACE]
+    return length
 
 
 def encode(levels: NDArray[Any]) -> bytes:
