@@ -18,7 +18,7 @@ code = main()
 print("imported:", *sys.modules)
 print("ended:", code, gc.isenabled(), gc.get_freeze_count() > 100_000)
 """
-UNNEEDED = {"torch._inductor", "sklearn", "matplotlib", "plotly"}
+UNNEEDED = {"sklearn", "matplotlib", "plotly"}
 UNNEEDED |= {"torchvision"}
 
 
