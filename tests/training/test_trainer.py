@@ -1,57 +1,22 @@
-"""The training loop: what a step computes, what an epoch's row says, and how it ends."""
+"""The training loop: what a step computes, what an epoch's row says, and whole trainings."""
 
 import copy
-import json
-import math
 
 import pytest
 import torch
 from helpers.run_pieces import CPU, RandomNet, TinyNet, tiny_data, tiny_trainer
+from helpers.trainer_views import Collect, batches_of, rows_in, state_of
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffq_exp.tasks.classification import Classification
-from diffq_exp.training.checkpoint import load_checkpoint
 from diffq_exp.training.measure import evaluate
 from diffq_exp.training.optim import Optimizers
 from diffq_exp.training.schedule import Constant, Cosine
-from diffq_exp.training.stopping import Diverged, StopFlag
+from diffq_exp.training.stopping import StopFlag
 from diffq_exp.training.trainer import Settings, Trainer
-
-
-class Collect:
-    """Listens to a trainer."""
-
-    def __init__(self):
-        self.run_id, self.steps, self.rows, self.earlier = None, [], [], None
-
-    def started(self, run_id, rows):
-        self.run_id, self.earlier = run_id, rows
-
-    def step(self, epoch, done, steps, means):
-        self.steps.append((epoch, done, steps, means))
-
-    def epoch(self, row):
-        self.rows.append(row)
-
-
-def rows_in(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def state_of(trainer):
-    return {key: value.clone() for key, value in trainer.model.state_dict().items()}
-
-
-def batches_of(trainer, epoch=0):
-    return list(trainer.data.train.epoch(epoch))
-
-
-def finite(state):
-    return all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
-
 
 # ---- a step -------------------------------------------------------------------------------------------------
 
@@ -206,7 +171,7 @@ def test_fields_of_a_row(tmp_path):
     for row in rows:
         assert set(row["train"]) == set(row["val"]) == {"loss", "accuracy"}
         assert all(0 <= row[part]["accuracy"] <= 1 for part in ("train", "val"))
-        assert set(row["size_mb"]) == {"soft", "true"}
+        assert set(row["size_mb"]) == {"soft", "measure", "true"} and row["size_mb"]["measure"] == "formula"
         assert set(row["bits"]) == {"mean", "min", "max", "layers"}
         assert row["seconds"] > 0 and row["examples_per_second"] > 0 and row["lr"] > 0
     assert rows[-1]["size_mb"]["true"] == trainer.quantizer.true_model_size()
@@ -261,7 +226,7 @@ def test_without_a_quantizer_rows_tell_the_size_of_float32(tmp_path):
     trainer.fit(StopFlag())
     (row,) = rows_in(tmp_path)
     size = 4 * sum(param.numel() for param in trainer.model.parameters()) / 2**20
-    assert row["size_mb"] == {"soft": size, "true": size}
+    assert row["size_mb"] == {"soft": size, "measure": "formula", "true": size}
 
 
 def test_listeners_hear_of_the_start_and_of_the_end_of_each_epoch(tmp_path):
@@ -281,217 +246,6 @@ def test_validation_is_of_the_stored_weights(tmp_path):
     stored = trainer.quantizer.stored_model().values()
     plain.load_state_dict(stored)
     assert row["val"] == pytest.approx(evaluate(plain, trainer.data.val, Classification()), rel=1e-6)
-
-
-# ---- evaluate -----------------------------------------------------------------------------------------------
-
-
-def test_evaluate_is_the_mean_over_all_images_in_eval_mode():
-    torch.manual_seed(0)
-    model = RandomNet().train()
-    data = tiny_data(test_images=11, batch_size=4)  # 4, 4, 3
-    got = evaluate(model, data.test, Classification())
-    assert model.training  # put back
-    model.eval()
-    images = torch.cat([x for x, _ in data.test.epoch(0)])
-    targets = torch.cat([y for _, y in data.test.epoch(0)])
-    outputs = model(images)
-    assert got["loss"] == pytest.approx(functional.cross_entropy(outputs, targets).item(), rel=1e-6)
-    assert got["accuracy"] == pytest.approx(((outputs.argmax(1) == targets).sum() / 11).item())
-
-
-def test_evaluate_puts_the_mode_back_after_an_exception():
-    class Fails(nn.Module):
-        def forward(self, images):
-            raise ZeroDivisionError
-
-    model = Fails().train()
-    with pytest.raises(ZeroDivisionError):
-        evaluate(model, tiny_data().test, Classification())
-    assert model.training
-
-
-def test_evaluate_leaves_generators_and_gradients_alone():
-    model = RandomNet()
-    before = torch.get_rng_state()
-    evaluate(model, tiny_data().test, Classification())
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(param.grad is None for param in model.parameters())
-
-
-# ---- a loss that is not finite ------------------------------------------------------------------------------
-
-
-class NanAt(Classification):
-    """Its loss is NaN at one of its calls in training."""
-
-    def __init__(self, call, value=math.nan):
-        super().__init__()
-        self.left, self.value = call, value
-
-    def loss(self, outputs, targets):
-        loss = super().loss(outputs, targets)
-        if not outputs.requires_grad:
-            return loss
-        self.left -= 1
-        return loss * self.value if self.left == 0 else loss
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(("call", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (5, 2, 2), (9, 3, 3)])
-def test_diverged_names_epoch_and_step_though_it_is_read_later(call, epoch, step, value, tmp_path):
-    trainer = tiny_trainer(tmp_path, task=NanAt(call, value))
-    with pytest.raises(Diverged) as caught:
-        trainer.fit(StopFlag())
-    assert (caught.value.epoch, caught.value.step) == (epoch, step)
-    assert len(rows_in(tmp_path)) == epoch - 1
-    kept = load_checkpoint(tmp_path / "checkpoint.pt")
-    if epoch == 1:
-        assert kept is None
-    else:
-        assert kept["place"][:2] == [epoch - 1, 0]
-        assert finite(kept["model"])
-
-
-def test_diverged_counts_steps_not_batches(tmp_path):
-    trainer = tiny_trainer(tmp_path, task=NanAt(5), accumulate=2, data=tiny_data(batch_size=4))  # 6 batches
-    with pytest.raises(Diverged) as caught:
-        trainer.fit(StopFlag())
-    assert (caught.value.epoch, caught.value.step) == (1, 3)
-
-
-def test_a_rate_too_high_diverges(tmp_path):
-    trainer = tiny_trainer(tmp_path, optimizer="plain", quantizer="none")
-    trainer.optimizers = Optimizers([SGD(trainer.model.parameters(), lr=1e30)])
-    with pytest.raises(Diverged):
-        trainer.fit(StopFlag())
-
-
-def test_a_checkpoint_within_an_epoch_is_of_a_finite_loss(tmp_path):
-    """Saved after every step, but not after one that went wrong."""
-    trainer = tiny_trainer(tmp_path, task=NanAt(5), checkpoint_minutes=1e-9)
-    with pytest.raises(Diverged):
-        trainer.fit(StopFlag())
-    kept = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert kept["place"][:2] == [1, 1] and finite(kept["model"])
-
-
-def test_a_stop_asked_for_after_it_diverged_saves_nothing_bad(tmp_path):
-    trainer = tiny_trainer(tmp_path, task=NanAt(4))
-    stop = StopFlag()
-    first = trainer._step
-
-    def step(number, batches, steps):
-        first(number, batches, steps)
-        if trainer.epoch == 1:
-            stop.signal = 15
-
-    trainer._step = step
-    with pytest.raises(Diverged):
-        trainer.fit(stop)
-    assert finite(load_checkpoint(tmp_path / "checkpoint.pt")["model"])
-
-
-class BadGradient(torch.autograd.Function):
-    """Nothing wrong with the loss; its gradient is NaN."""
-
-    @staticmethod
-    def forward(ctx, value):
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * math.nan
-
-
-def test_a_bad_gradient_of_an_epochs_last_step_does_not_reach_the_checkpoint(tmp_path):
-    """The loss of the step is finite; its weights no longer are. "The last good checkpoint kept"."""
-
-    class Task(NanAt):
-        def loss(self, outputs, targets):
-            self.left -= outputs.requires_grad
-            loss = Classification.loss(self, outputs, targets)
-            return BadGradient.apply(loss) if self.left == 0 and outputs.requires_grad else loss
-
-    trainer = tiny_trainer(tmp_path, task=Task(6))
-    with pytest.raises(Diverged):
-        trainer.fit(StopFlag())
-    assert finite(load_checkpoint(tmp_path / "checkpoint.pt")["model"])
-
-
-# ---- arithmetic ---------------------------------------------------------------------------------------------
-
-
-class SeesTypes(TinyNet):
-    """Notes the type in which its convolution computes, in training and in evaluation."""
-
-    def forward(self, images):
-        seen = self.__dict__.setdefault("seen", {})
-        outputs = super().forward(images)
-        seen[self.training] = (outputs.dtype, self.conv.weight.dtype)
-        return outputs
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
-)
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_precision_is_that_of_the_training_forward(precision, dtype, optimizer, tmp_path):
-    """Weights stay float32, and validation is computed in float32."""
-    trainer = tiny_trainer(tmp_path, net=SeesTypes, precision=precision, optimizer=optimizer, clip=5.0)
-    before = state_of(trainer)
-    trainer.fit(StopFlag())
-    assert trainer.model.seen[True][0] == dtype and trainer.model.seen[False][0] == torch.float32
-    assert all(param.dtype == torch.float32 for param in trainer.model.parameters())
-    after = state_of(trainer)
-    assert finite(after) and all(not torch.equal(value, before[name]) for name, value in after.items())
-    rows = rows_in(tmp_path)
-    assert rows[-1]["train"]["loss"] < rows[0]["train"]["loss"]
-    assert trainer.scaler.is_enabled() is (precision == "fp16")
-
-
-def test_fp16_scales_the_loss_and_not_the_step(tmp_path):
-    """A scale of 2^16 and back is exact: the same weights as without it."""
-    ends = []
-    for scale in (2.0**4, 2.0**8):
-        trainer = tiny_trainer(
-            tmp_path / str(scale), optimizer="plain", quantizer="none", precision="fp16", epochs=1
-        )
-        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        trainer.fit(StopFlag())
-        ends.append(state_of(trainer))
-    for name, value in ends[0].items():
-        assert torch.allclose(value, ends[1][name], atol=1e-4), name
-
-
-def test_fp16_skips_a_step_of_bad_gradients_for_weights_and_bits(tmp_path):
-    trainer = tiny_trainer(tmp_path, precision="fp16", optimizer="sgd", clip=5.0)
-    trainer.model.train()
-    before = state_of(trainer)
-    hook = trainer.model.head.bias.register_hook(lambda grad: grad * math.inf)
-    trainer._step(1, batches_of(trainer)[:1], 3)
-    assert all(torch.equal(value, before[name]) for name, value in state_of(trainer).items())
-    hook.remove()
-    trainer._step(2, batches_of(trainer)[1:2], 3)
-    assert all(not torch.equal(value, before[name]) for name, value in state_of(trainer).items())
-    assert finite(state_of(trainer))
-
-
-@pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
-def test_compile(tmp_path, monkeypatch):
-    """Graphs as for the compiler, run by a backend that compiles nothing: the same numbers, the same state."""
-    compile_with = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend="eager"))
-    ends = []
-    for compiled in (False, True):
-        trainer = tiny_trainer(tmp_path / str(compiled), quantizer="qat", compile=compiled, epochs=2)
-        assert (trainer.forward is trainer.model) is not compiled
-        trainer.fit(StopFlag())
-        ends.append((state_of(trainer), rows_in(trainer.folder)))
-    assert ends[0][0].keys() == ends[1][0].keys()
-    for name, value in ends[0][0].items():
-        assert torch.allclose(value, ends[1][0][name], atol=1e-5), name
-    assert ends[0][1][-1]["val"] == pytest.approx(ends[1][1][-1]["val"], rel=1e-3)
 
 
 # ---- whole trainings ----------------------------------------------------------------------------------------
