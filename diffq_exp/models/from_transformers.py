@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ..common.names import hint
 from .stem import tried
 
+POSITIONS = "max_position_embeddings"
+
 
 class Logits(nn.Module):
     """A network of transformers that gives its logits alone."""
@@ -31,8 +33,11 @@ class Logits(nn.Module):
     def rebuilt_by(self) -> dict[str, Any]:
         """Arguments of `transformers` that make the same network without a folder or the hub."""
         settings: Any = self.network.config
-        values, usual = settings.to_dict(), type(settings)().to_dict()
-        config = {key: value for key, value in values.items() if key in usual and value != usual[key]}
+        usual = type(settings)().to_dict()
+        config = {key: value for key, value in settings.to_dict().items() if key in usual and value != usual[key]}
+        positions = settings.attribute_map.get(POSITIONS, POSITIONS)
+        if positions in usual:  # else it would follow the length of the data
+            config[positions] = getattr(settings, positions)
         return {"name": settings.model_type, "config": config}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ def transformers(
     not installed.
     """
     if vocabulary is not None and length is not None:
-        sizes = {"vocab_size": vocabulary} | ({} if pretrained else {"max_position_embeddings": length})
+        sizes = {"vocab_size": vocabulary, POSITIONS: length}
         network = _network("AutoModelForCausalLM", name, pretrained, sizes, dict(config or {}))
         model = Logits(network, "input_ids", {"use_cache": False})
         _try_tokens(model, name, vocabulary, length)
@@ -104,6 +109,7 @@ def _configuration(
         make = library.AutoConfig.for_model
     elif pretrained or "/" in name or Path(name).is_dir():
         make = library.AutoConfig.from_pretrained
+        sizes = {key: value for key, value in sizes.items() if key != POSITIONS}  # trained for as many as it has
     else:
         raise ValueError(f"transformers has no kind of network '{name}'{hint(name, kinds)}")
     with _as_one_line(name):

@@ -124,7 +124,7 @@ def test_a_language_model_of_transformers_trains_and_is_loaded_again(source, tmp
     config = "{n_layer: 1, n_head: 2, n_embd: 16, resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}"
     model = ["model=transformers", "model.name=gpt2", f"model.config={config}"]
     if source == "folder":
-        small = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=256, n_positions=16)
+        small = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=300, n_positions=32)
         transformers.GPT2LMHeadModel(small).save_pretrained(tmp_path / "hub")
         model = ["model=transformers", f"model.name={tmp_path / 'hub'}", "model.pretrained=true"]
     outcome = do(*words(tmp_path, *model, "epochs=1"), root=tmp_path)
