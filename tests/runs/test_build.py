@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp.quant.noise import Uniform
 from diffq_exp.runs.build import (  # fmt: skip
     UserError,
     attach_quantizer,
@@ -16,8 +17,11 @@ from diffq_exp.runs.build import (  # fmt: skip
     build_data,
     build_model,
     build_optimizers,
+    build_penalty,
+    build_size,
     pick_device,
 )
+from diffq_exp.training.penalty import RampPenalty
 
 CPU = torch.device("cpu")
 HERE = "runs.test_build"
@@ -123,6 +127,12 @@ def test_a_target_that_gives_something_else_is_refused():
     cfg.model = {"_target_": mine("Takes"), "a": 1}
     with pytest.raises(UserError, match=r"Takes, not an nn\.Module"):
         build_model(cfg, tiny_data(), CPU)
+    cfg.quantizer = {"_target_": mine("Takes"), "b": 1}
+    with pytest.raises(UserError, match=r"Takes, not a Quantizer"):
+        attach_quantizer(cfg, TinyNet())
+    cfg.size = {"_target_": mine("Takes"), "a": 1}
+    with pytest.raises(UserError, match=r"Takes, not a Size"):
+        build_size(cfg)
 
 
 def test_devices():
@@ -145,7 +155,7 @@ def test_diffq_takes_the_plain_keys():
         "min_size=0.0005", "exclude=[conv.*]", "float16=true",
     )  # fmt: skip
     assert type(made) is DiffQuantizer
-    assert (made.noise, made.group_size, made.float16) == ("uniform", 16, True)
+    assert (made.noise, made.group_size, made.float16) == (Uniform(), 16, True)
     assert (made.min_bits, made.init_bits, made.max_bits) == (1.5, 6, 9)
     assert made.quantized_names == ["head.weight"]
     (bits,) = made.bits().values()
@@ -188,6 +198,14 @@ def test_weights_follow_lr_and_bits_follow_bits_lr(optimizer):
     assert (weights["lr"], bits["lr"], bits["weight_decay"]) == (0.03, 0.007, 0)
     assert [id(one) for one in bits["params"]] == [id(one) for one in quantizer.learned().values()]
     assert len(optimizers.optimizers) == (2 if optimizer == "sgd" else 1)
+
+
+def test_the_penalty_is_built_from_weight_size_and_schedule():
+    cfg = ask("penalty=7", "penalty_schedule=ramp", "penalty_schedule.end=0.25").cfg
+    penalty = build_penalty(cfg, build_size(cfg))
+    assert (penalty.weight, penalty.size.name, penalty.schedule) == (7, "formula", RampPenalty(0.0, 0.25))
+    cfg = ask("quantizer=lsq", "penalty=7").cfg
+    assert build_penalty(cfg, build_size(cfg)) is None
 
 
 def test_lsq_ignores_bits_lr():
