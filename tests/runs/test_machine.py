@@ -10,7 +10,7 @@ import pytest
 
 COUNT = """
 import resource, sys, torch
-from diffq_exp.machine import keep_freed_memory, prepare_torch
+from diffq_exp.runs.machine import keep_freed_memory, prepare_torch
 kept = keep_freed_memory() if "run" not in sys.argv else prepare_torch(0, None, torch.device("cpu"))
 def errors_of():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
