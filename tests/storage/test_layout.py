@@ -41,7 +41,7 @@ def test_values_are_counted_from_above():
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ("diffq_exp.model/1", "store the network again"), ("diffq_exp.model/3", "a newer diffq_exp"),
+    ("diffq_exp.model/1", "store the network again"), ("diffq_exp.model/4", "a newer diffq_exp"),
     (None, "not a stored model"), ("diffq_exp.model/x", "not a stored model"),
 ])  # fmt: skip
 def test_another_format_is_refused(given, message):
