@@ -87,7 +87,7 @@ def test_resume_leaves_one_segment_with_all_rows(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from diffq_exp.training.tracking import WandbTracker
+from diffq_exp.tracking.wandb_tracker import WandbTracker
 tracker = WandbTracker()
 tracker.start(Path(sys.argv[1]), sys.argv[2], "name", {}, [])
 tracker.log({"epoch": 1, "note": "n" * 20000})
