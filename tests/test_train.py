@@ -65,7 +65,8 @@ def test_a_configuration_is_composed_once_for_a_run(monkeypatch):
     assert len(composed) == 1
 
 
-def test_hydra_says_of_a_run_what_it_always_said():
+def test_hydra_says_of_a_run_what_it_always_said(monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # a sweep of an earlier test leaves its own
     assert command(*TINY, "epochs=1", "dataset.train_images=20", "++lr=0.01", "hydra.job.chdir=false")[0] == 0
     hydra = OmegaConf.load(only_run() / ".hydra" / "hydra.yaml").hydra
     assert hydra.mode == "RUN" and hydra.runtime.choices.dataset == "synthetic"

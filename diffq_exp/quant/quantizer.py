@@ -38,6 +38,7 @@ class Quantizer(StoresModel):
     """
 
     method = ""  # the name of the method in states and files
+    measure = "formula"  # what `model_size` is a size by
     least_dims = 0  # parameters of fewer dimensions stay float
 
     def __init__(

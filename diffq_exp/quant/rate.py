@@ -40,6 +40,7 @@ class RateQuantizer(Quantizer):
     """
 
     method = "rate"
+    measure = "coded"  # the estimate of the coder's bytes
     least_dims = 2
 
     def __init__(

@@ -18,15 +18,22 @@ class Size(ABC):
 
     name: str
 
+    def measure(self, quantizer: Quantizer) -> str:
+        """What `soft` is a size by."""
+        return self.name
+
     @abstractmethod
     def soft(self, quantizer: Quantizer) -> Tensor:
         """The size in MB (2^20 bytes), a scalar, differentiable in the learned tensors of the quantizer."""
 
 
 class FormulaSize(Size):
-    """The formula of the paper (arXiv 2104.09987), `quantizer.model_size()`."""
+    """The quantizer's own `model_size()`: the paper's formula (arXiv 2104.09987), or its method's own."""
 
     name = "formula"
+
+    def measure(self, quantizer: Quantizer) -> str:
+        return quantizer.measure
 
     def soft(self, quantizer: Quantizer) -> Tensor:
         return quantizer.model_size()

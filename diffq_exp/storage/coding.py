@@ -29,7 +29,7 @@ from ..stored.packing import (
     unpack_bits,
     unpack_levels,
 )
-from . import contexts, entropy
+from . import entropy
 from .layout import ANS, CONTEXT, PACKED
 
 WIDE = 3.0  # mean distance from the most frequent level, beyond which coding in context gains little and takes long
@@ -113,6 +113,8 @@ def _encode_context(levels: Levels, shape: Sequence[int]) -> tuple[bytes, bytes]
 
     The model is a byte, 0 for row by row and 1 for column by column, and the most frequent level in two bytes.
     """
+    from . import contexts  # numba takes its time
+
     middle = int(counts_of(levels, int(levels.max()) + 1).argmax())
     cube = (levels.astype(np.int16) - middle).reshape(_cube(shape))
     if np.abs(cube).mean() > WIDE:
@@ -125,6 +127,8 @@ def _encode_context(levels: Levels, shape: Sequence[int]) -> tuple[bytes, bytes]
 
 def _decode_context(model: Bytes, data: Bytes, shape: Sequence[int], symbols: int) -> Levels:
     """Undo `_encode_context`, for an alphabet of so many symbols."""
+    from . import contexts
+
     if len(model) != 3 or model[0] > 1:
         raise ValueError(f"{len(model)} bytes of a model of levels in context")
     rows, columns, places = _cube(shape)

@@ -1,18 +1,16 @@
 """Context coding of a weight's levels: the probability of each follows from its neighbours.
 
-Weights that are trained with a penalty on their bytes are sparse in patterns: whole rows (output channels), whole
-columns (input channels) and places of a kernel are zero, others are full. One distribution for the tensor cannot
-say so, and a table for each row costs more than it saves in a small network. So the coder learns while it codes.
-Nothing that it learns is stored: the decoder sees the same levels in the same order and learns the same.
+Weights trained with a penalty on their bytes are sparse in patterns: whole rows (output channels), columns (input
+channels) and places of a kernel are zero. One distribution cannot say so, and a table for each row costs more than
+it saves in a small network. So the coder learns while it codes, and the decoder learns the same.
 
     level v    ->  decisions |v| > 0? |v| > 1? ... (at most UNARY, then an exponential Golomb code), and v < 0?
     decision   ->  a probability from each of TABLES adaptive tables, which look it up by a context of their own
                ->  mixed in the logistic domain, by weights that are learned too (Mahoney 2005, the PAQ coders)
                ->  a binary arithmetic coder with an interval of 32 bits
 
-All of it is integer arithmetic, so that every machine decodes alike. The tables of logarithms are rounded, none of
-their entries is near a half. A tensor is (rows, columns, places): (out, in, height * width) of a convolution,
-(out, in, 1) of a linear layer. All compiled functions stand in this file, for numba keeps them by its date.
+All of it is integer arithmetic, so that every machine decodes alike. A tensor is (rows, columns, places): (out, in,
+height * width) of a convolution. All compiled functions stand in this file, for numba keeps them by its date.
 """
 
 from __future__ import annotations
@@ -48,18 +46,25 @@ Coder = namedtuple("Coder", "data state decoding")  # state: low, high, code, pl
 LOW, HIGH, CODE, PLACE = range(4)
 
 
+def compiled(function: Any) -> Any:
+    """Compiled at its first call, and kept where numba has a place to write to."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:
+        return njit(function)
+
+
 # ---- the arithmetic coder: every function writes its argument, or reads and returns it ---------------------------
 
 
-@njit(cache=True)
+@compiled
 def _next_byte(coder: Any) -> None:
     place = coder.state[PLACE]
-    byte = coder.data[place] if place < len(coder.data) else 0
-    coder.state[CODE] = ((coder.state[CODE] << 8) & WORD) | byte
+    coder.state[CODE] = ((coder.state[CODE] << 8) & WORD) | (coder.data[place] if place < len(coder.data) else 0)
     coder.state[PLACE] = place + 1
 
 
-@njit(cache=True)
+@compiled
 def _put_byte(coder: Any, byte: int) -> None:
     place = coder.state[PLACE]
     if place < len(coder.data):
@@ -67,7 +72,7 @@ def _put_byte(coder: Any, byte: int) -> None:
     coder.state[PLACE] = place + 1
 
 
-@njit(cache=True)
+@compiled
 def _bit(coder: Any, bit: int, share: int) -> int:
     """One bit. share: the probability of a 1, of 2^16."""
     state = coder.state
@@ -89,7 +94,7 @@ def _bit(coder: Any, bit: int, share: int) -> int:
     return bit
 
 
-@njit(cache=True)
+@compiled
 def _golomb(coder: Any, number: int) -> int:
     """A number >= 0 as an exponential Golomb code; -1: what is read does not end."""
     length = 0
@@ -103,7 +108,7 @@ def _golomb(coder: Any, number: int) -> int:
     return read - 1
 
 
-@njit(cache=True)
+@compiled
 def _finish(coder: Any) -> None:
     """Write the fewest bytes which, followed by zeros, lie inside the interval."""
     for length in range(5):
@@ -118,7 +123,7 @@ def _finish(coder: Any) -> None:
 # ---- the model ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@compiled
 def _rarity(hits: int, trials: int) -> int:
     """About 2 log2(trials / hits), 0 to 31; hits > 0."""
     ratio, octaves = (trials << 4) // hits, 0
@@ -128,7 +133,7 @@ def _rarity(hits: int, trials: int) -> int:
     return min(octaves + (1 if ratio >= 23 else 0), 31)
 
 
-@njit(cache=True)
+@compiled
 def _decision(coder: Any, model: Any, constants: Any, bit: int, slot: int, mixture: int) -> int:
     """One decision: mix what the tables say, code it, and learn from it."""
     total = 0
@@ -150,7 +155,7 @@ def _decision(coder: Any, model: Any, constants: Any, bit: int, slot: int, mixtu
     return bit
 
 
-@njit(cache=True)
+@compiled
 def _level(coder: Any, model: Any, constants: Any, level: int, few: int, kernel: int, largest: int) -> int:
     """One level, in the context that the model has; beyond `largest`: what is read is no such level."""
     size, wanted = 0, abs(level)
@@ -163,12 +168,10 @@ def _level(coder: Any, model: Any, constants: Any, level: int, few: int, kernel:
     if size == UNARY:
         rest = _golomb(coder, wanted - UNARY)
         size = UNARY + rest if rest >= 0 else largest + 1
-    if size and _bit(coder, 1 if level < 0 else 0, HALF):
-        return -size
-    return size
+    return -size if size and _bit(coder, 1 if level < 0 else 0, HALF) else size
 
 
-@njit(cache=True)
+@compiled
 def _look(
     model: Any, levels: Any, row: int, column: int, place: int, row_sum: int, sums: Any, all_sum: int
 ) -> None:
@@ -193,7 +196,7 @@ def _look(
     model.context[7] = (kernel * 4 + few) * 32 + in_all
 
 
-@njit(cache=True)
+@compiled
 def _code(levels: Any, data: Any, decoding: bool, largest: int, constants: Any) -> int:
     """Write `levels`, int16 (rows, columns, places), to `data`, or read them from it.
 
@@ -206,8 +209,8 @@ def _code(levels: Any, data: Any, decoding: bool, largest: int, constants: Any) 
     share = np.full((TABLES, CELLS, SLOTS), HALF)
     share[:, :, 1:] = HALF // 2
     weight = np.full((4 * SLOTS, TABLES), FIRST_WEIGHT)
-    zeros = np.zeros(TABLES, np.int64)
-    model = Model(share, np.zeros((TABLES, CELLS, SLOTS), np.int64), weight, zeros, zeros.copy())
+    context, logit = np.zeros((2, TABLES), np.int64)
+    model = Model(share, np.zeros((TABLES, CELLS, SLOTS), np.int64), weight, context, logit)
     sums, all_sum = np.zeros((columns, 2), np.int64), 0  # of sizes: in this kernel, in this column
     for row in range(rows):
         row_sum = 0

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 _logger = logging.getLogger(__name__)
+_wandb_logger = logging.getLogger("wandb")
 
 _TEARDOWN_SECONDS = 3.0
 
@@ -51,6 +52,7 @@ class Segment:
         self._run: Any = None
         self._id = ""
         self._helper: subprocess.Popen[bytes] | None = None
+        self._log_handlers: list[logging.Handler] = []
         self._reported = False
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="wandb-segment", daemon=True).start()
@@ -86,7 +88,9 @@ class Segment:
                 settings[key] = value
         chosen = self._wandb.Settings(**settings)
         self._helper = _helper_process(self._wandb.setup(chosen))
+        before = list(_wandb_logger.handlers)
         self._run = self._wandb.init(**init, settings=chosen)
+        self._log_handlers = [handler for handler in _wandb_logger.handlers if handler not in before]
         self.folder, self._id = Path(self._run.dir).parent, self._run.id
         self.url = self._run.url if self.mode == "online" else None
 
@@ -139,6 +143,9 @@ class Segment:
                 _end(self._helper)
             with contextlib.suppress(Exception):
                 self._call(self._wandb.teardown).result(_TEARDOWN_SECONDS)  # takes back its hook at exit
+            for handler in self._log_handlers:  # wandb leaves them, and they write into a folder that is deleted
+                _wandb_logger.removeHandler(handler)
+                handler.close()
             self._calls.put(None)
             raise
 

@@ -34,7 +34,8 @@ def size_row(model: nn.Module, quantizer: Quantizer | None, size: Size) -> dict[
             "size_mb": {"soft": mb, "measure": size.name, "true": mb},
             "bits": {"mean": 32.0, "min": 32.0, "max": 32.0, "layers": {}},
         }
-    sizes = {"soft": float(size.soft(quantizer)), "measure": size.name, "true": quantizer.true_model_size()}
+    sizes: dict[str, Any] = {"soft": float(size.soft(quantizer)), "measure": size.measure(quantizer)}
+    sizes["true"] = quantizer.true_model_size()
     row: dict[str, Any] = {"size_mb": sizes}
     if layers := quantizer.mean_bits():
         entries = {name: param.numel() for name, param in model.named_parameters()}

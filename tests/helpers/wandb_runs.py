@@ -50,7 +50,8 @@ def helpers() -> list[psutil.Process]:
 def process_state() -> list[Any]:
     by_tests = {"WANDB_MODE", "WANDB_BASE_URL", "WANDB_API_KEY", "PYTEST_CURRENT_TEST"}
     environment = {key: value for key, value in os.environ.items() if key not in by_tests}
-    return [sys.exit, sys.excepthook, sys.stdin, signal.getsignal(signal.SIGINT), environment]
+    log_files = [handler for handler in logging.getLogger("wandb").handlers if hasattr(handler, "baseFilename")]
+    return [sys.exit, sys.excepthook, sys.stdin, signal.getsignal(signal.SIGINT), environment, log_files]
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -251,4 +251,5 @@ def test_the_command_trains_stores_and_measures_it(tmp_path):
     record = json.loads((outcome.folder / "result.json").read_text())
     assert record["status"] == "finished" and record["choices"]["quantizer"] == "rate"
     sizes = record["size_mb"]
+    assert sizes["measure"] == "coded"
     assert sizes["file"] == pytest.approx(sizes["true"], rel=0.1) and sizes["file"] < sizes["float32"] / 4
