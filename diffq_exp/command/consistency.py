@@ -31,7 +31,8 @@ def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
     missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     errors += [f"{name}: has no default; give {name}=..." for name in missing]
     errors += [
-        f"storage.{key}: unknown; coding and float are allowed" for key in set(cfg.storage) - {"coding", "float"}
+        f"storage.{key}: unknown; coding, float and fold are allowed"
+        for key in sorted(set(cfg.storage) - {"coding", "float", "fold"})
     ]
     errors += _bits_errors(cfg) + _path_errors(cfg) + _target_errors(cfg)
     errors += [error] if (error := device_error(cfg.device)) else []

@@ -134,7 +134,9 @@ class Session:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
         options = self.cfg.storage
-        stored = storage.stored_model_of(quantizer if quantizer is not None else model, options.float)
+        stored = storage.stored_model_of(
+            quantizer if quantizer is not None else model, options.float, bool(options.fold)
+        )
         config = stored_config(self.cfg, self.choices, data, model)
         size = storage.save(stored, path, config, coding=options.coding)
         learned = set(quantizer.learned()) if quantizer is not None else set()

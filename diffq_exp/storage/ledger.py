@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from torch import Tensor
+
+from .parse import is_filled
 from .read import StoredFile, open_stored
 
 
@@ -37,10 +40,9 @@ def ledger(path: Path | str) -> list[Row]:
     """
     file = open_stored(path)
     rows = [_quantized(file, name) for name in file.contents.tensors]
-    rows += [Row(name, floats=tensor.nbytes) for name, tensor in file.contents.floats.items()]
-    rows += [Row(name, buffers=tensor.nbytes) for name, tensor in file.contents.buffers.items()]
-    padding = _spaces(path, file.header) + file.contents.padding
-    rows.append(Row("(header and index)", metadata=file.header + file.index - padding, padding=padding))
+    rows += [Row(name, floats=_bytes(tensor)) for name, tensor in file.contents.floats.items()]
+    rows += [Row(name, buffers=_bytes(tensor)) for name, tensor in file.contents.buffers.items()]
+    rows.append(Row("(header and index)", metadata=file.metadata, padding=file.padding))
     return [*rows, Row("total", *(sum(getattr(row, kind) for row in rows) for kind in COLUMNS))]
 
 
@@ -50,11 +52,9 @@ def _quantized(file: StoredFile, name: str) -> Row:
     return Row(name, len(coded.levels), len(coded.bits), len(tensor.scales), len(coded.models))
 
 
-def _spaces(path: Path | str, header: int) -> int:
-    """Spaces at the end of the header's JSON."""
-    with open(path, "rb") as file:
-        text = file.read(header)[8:]
-    return len(text) - len(text.rstrip(b" "))
+def _bytes(tensor: Tensor) -> int:
+    """What a tensor that is not quantized takes besides its row of the index."""
+    return 0 if is_filled(tensor) else tensor.nbytes
 
 
 def table(rows: list[Row]) -> str:

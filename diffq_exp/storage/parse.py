@@ -18,7 +18,21 @@ from torch import Tensor
 from ..stored.grids import GRIDS, SCALES, Stored, check_stored
 from ..stored.packing import Bytes
 from .coding import Coded, decode_tensor
-from .layout import ANS, CONTEXT, DTYPES, FREE_TEXT, FREE_VALUES, KINDS, PACKED, TEXT_PER_BYTE, values_in
+from .dictionary import DICTIONARY
+from .layout import (
+    ANS,
+    CHECKSUM_BYTES,
+    CONTEXT,
+    DTYPES,
+    FREE_TEXT,
+    FREE_VALUES,
+    PACKED,
+    PAYLOADS,
+    TEXT_PER_BYTE,
+    checksum,
+    read_number,
+    values_in,
+)
 
 LARGEST_TENSOR = 2**40  # entries
 
@@ -49,19 +63,14 @@ class CodedTensor:
         return stored
 
 
-def payloads_of(file: Any) -> dict[str, Bytes]:
-    """The entries of a safetensors file, as bytes. Raises: ValueError when they are not those of a stored model."""
-    for name in sorted(set(file.keys()) ^ KINDS.keys()):
-        raise ValueError(f"it {'lacks the' if name in KINDS else 'has an unknown'} entry {name!r}")
-    payloads = {}
-    for name, kind in KINDS.items():
-        entry = file.get_slice(name)
-        if len(entry.get_shape()) != 1 or entry.get_dtype() != kind:
-            raise ValueError(
-                f"its entry {name!r} is {len(entry.get_shape())}-dimensional {entry.get_dtype()}, not flat {kind}"
-            )
-        payloads[name] = file.get_tensor(name).view(np.uint8)
-    return payloads
+def entry_of(file: Any, name: str, kind: str) -> Bytes:
+    """The bytes of a flat entry. Raises: ValueError when it is of another type or shape."""
+    entry = file.get_slice(name)
+    if len(entry.get_shape()) != 1 or entry.get_dtype() != kind:
+        given = f"{len(entry.get_shape())}-dimensional {entry.get_dtype()}"
+        raise ValueError(f"its entry {name!r} is {given}, not flat {kind}")
+    data: Bytes = file.get_tensor(name).view(np.uint8)
+    return data
 
 
 class _Payload:
@@ -83,15 +92,31 @@ class _Payload:
 
 
 @dataclass(frozen=True)
+class Sections:
+    """The index of a file, its payloads by name, and the number of zeros after them."""
+
+    index: dict[str, Any]
+    payloads: dict[str, Bytes]
+    padding: int
+
+
+@dataclass(frozen=True)
 class Contents:
     """What the index lists: quantized tensors, other parameters, buffers, ties, and the configuration."""
 
+    method: str
     tensors: dict[str, CodedTensor]
     floats: dict[str, Tensor]
     buffers: dict[str, Tensor]
     tied: dict[str, str]
     config: dict[str, Any]
-    padding: int  # bytes after the index
+
+    def entries(self) -> int:
+        """Entries that take memory beyond that of the file: of quantized tensors, and of constant ones."""
+        constant = [tensor.shape for tensor in (*self.floats.values(), *self.buffers.values()) if is_filled(tensor)]
+        return sum(
+            torch.Size(shape).numel() for shape in (*constant, *(one.shape for one in self.tensors.values()))
+        )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor by every name it has."""
@@ -100,51 +125,78 @@ class Contents:
         return shapes | {other: shapes[name] for other, name in self.tied.items()}
 
 
-def contents_of(data: Mapping[str, Bytes]) -> Contents:
+def sections_of(data: Bytes) -> Sections:
+    """The entry `data` of a file. Raises: ValueError when its checksum or a length in it is wrong."""
+    if data[:CHECKSUM_BYTES].tobytes() != checksum([data[CHECKSUM_BYTES:]]):
+        raise ValueError("its checksum is wrong: the file is damaged")
+    at, lengths = CHECKSUM_BYTES, []
+    for _ in range(1 + len(PAYLOADS)):
+        length, at = read_number(data, at)
+        lengths.append(length)
+    rest = _Payload("data", data[at:])
+    index = rest.take(lengths[0], "the index")
+    payloads = {name: rest.take(length, name) for name, length in zip(PAYLOADS, lengths[1:], strict=True)}
+    padding = rest.data[rest.at :]
+    if padding.any():
+        raise ValueError("its payloads are followed by bytes that are not zero")
+    text = index_text(index, zlib.decompressobj(-zlib.MAX_WBITS, DICTIONARY), len(data))[0]
+    return Sections(index_of(text), payloads, len(padding))
+
+
+def index_text(data: Bytes, expand: Any, file_bytes: int) -> tuple[bytes, bytes]:
+    """The text of an index, and what follows it. Raises: ValueError naming why it cannot be read."""
+    limit, most = FREE_TEXT + TEXT_PER_BYTE * file_bytes, FREE_VALUES + file_bytes
+    try:
+        text = expand.decompress(data.tobytes(), limit)
+    except zlib.error as error:
+        raise ValueError(f"its index cannot be read ({error})") from error
+    if expand.unconsumed_tail:
+        raise ValueError(f"its index cannot be read (it expands to more than {limit:,} bytes)")
+    if values_in(text) > most:  # a value takes far more memory than its text
+        raise ValueError(f"its index cannot be read (more than {most:,} values, too many for the size of the file)")
+    return text, expand.unused_data
+
+
+def index_of(text: bytes) -> dict[str, Any]:
+    """Raises: ValueError for a text that is no JSON object."""
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its index cannot be read ({error})") from error
+    if not isinstance(index, dict):
+        raise ValueError("its index is no JSON object")
+    return index
+
+
+def is_filled(tensor: Tensor) -> bool:
+    """Whether a tensor was read as a shape and one value."""
+    return tensor.numel() > 1 and not any(tensor.stride())
+
+
+def contents_of(sections: Sections) -> Contents:
     """Divide the payloads as the index says. Raises: ValueError naming what is impossible in it."""
     try:
-        return _contents(data)
+        return _contents(sections.index, sections.payloads)
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its index is malformed ({error!r})") from error
 
 
-def _contents(data: Mapping[str, Bytes]) -> Contents:
-    payloads = {name: _Payload(name, part) for name, part in data.items() if name != "index"}
-    index, padding = _index(data["index"].tobytes(), sum(len(part) for part in data.values()))
+def _contents(index: dict[str, Any], data: Mapping[str, Bytes]) -> Contents:
+    payloads = {name: _Payload(name, part) for name, part in data.items()}
     names = [row[0] for part in ("tensors", "floats", "buffers") for row in index[part]] + list(index["tied"])
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError("its index names a tensor twice, or by a value that is no text")
     tensors = {row[0]: _tensor(row, payloads) for row in index["tensors"]}
-    floats = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["floats"]}
-    buffers = {name: _float(name, shape, kind, payloads) for name, shape, kind in index["buffers"]}
+    floats = {row[0]: _plain(payloads["floats"], *row) for row in index["floats"]}
+    buffers = {row[0]: _plain(payloads["floats"], *row) for row in index["buffers"]}
     for payload in payloads.values():
         payload.finish()
     for other, name in index["tied"].items():
         if name not in {*tensors, *floats, *buffers}:
             raise ValueError(f"its index ties {other!r} to {name!r}, which is not stored")
-    if not isinstance(index["config"], dict):
-        raise ValueError("its configuration is no JSON object")
-    return Contents(tensors, floats, buffers, index["tied"], index["config"], padding)
-
-
-def _index(data: bytes, file_bytes: int) -> tuple[dict[str, Any], int]:
-    """The index of a file, and the bytes of zeros that follow it."""
-    expand = zlib.decompressobj()
-    limit, most = FREE_TEXT + TEXT_PER_BYTE * file_bytes, FREE_VALUES + file_bytes
-    try:
-        text = expand.decompress(data, limit)
-        if expand.unconsumed_tail:
-            raise ValueError(f"it expands to more than {limit:,} bytes")
-        if values_in(text) > most:  # a value takes far more memory than its text
-            raise ValueError(f"it has more than {most:,} values, too many for the size of the file")
-        if expand.unused_data.strip(b"\0"):
-            raise ValueError("it is followed by something else")
-        index = json.loads(text)
-    except (zlib.error, ValueError, RecursionError) as error:
-        raise ValueError(f"its index cannot be read ({error})") from error
-    if not isinstance(index, dict):
-        raise ValueError("its index is no JSON object")
-    return index, len(expand.unused_data)
+    if not isinstance(index["config"], dict) or not isinstance(index["method"], str):
+        raise ValueError("its configuration is no JSON object, or its method no text")
+    return Contents(index["method"], tensors, floats, buffers, index["tied"], index["config"])
 
 
 def _entries(name: str, shape: Any) -> int:
@@ -181,11 +233,16 @@ def _tensor(row: Sequence[Any], payloads: Mapping[str, _Payload]) -> CodedTensor
     return CodedTensor(name, tuple(shape), DTYPES[kind], grid, group_size, top, coded, scales)
 
 
-def _float(name: str, shape: Any, kind: str, payloads: Mapping[str, _Payload]) -> Tensor:
+def _plain(payload: _Payload, name: str, shape: Any, kind: str, value: Any = None) -> Tensor:
+    """A tensor that is not quantized; with a value, one whose entries all have it, in the memory of one entry."""
     if kind not in DTYPES:
         raise ValueError(f"tensor {name!r}: unknown type {kind!r}")
     entries = _entries(name, shape)
-    raw = payloads["floats"].take(entries * DTYPES[kind].itemsize, f"tensor {name!r}")
+    if value is not None:
+        if type(value) not in (int, float, bool):
+            raise ValueError(f"tensor {name!r}: a value that is no number")
+        return torch.tensor(value, dtype=DTYPES[kind]).expand(tuple(shape))
+    raw = payload.take(entries * DTYPES[kind].itemsize, f"tensor {name!r}")
     if entries == 0:
         return torch.empty(shape, dtype=DTYPES[kind])
     return torch.from_numpy(raw.copy()).view(DTYPES[kind]).reshape(shape)

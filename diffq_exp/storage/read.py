@@ -12,23 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..stored.network import StoredModel, check_fit, owner_of, write_into
-from .layout import check_format, checksum, most_entries
-from .parse import Contents, contents_of, payloads_of
+from . import version2
+from .layout import NEWEST, most_entries, version_of
+from .parse import Contents, Sections, contents_of, entry_of, sections_of
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file with a valid header, checksum and index. header, index: the bytes that these take in the file."""
+    """A file with a valid header, checksum and index. metadata, padding: bytes of the file beside its payloads."""
 
-    method: str
     contents: Contents
-    header: int
-    index: int
+    metadata: int
+    padding: int
 
     def check_fit(self, model: nn.Module) -> None:
         """Raises: ValueError naming tensors that only the file or only the network has, or whose shapes differ."""
@@ -44,7 +43,9 @@ class StoredFile:
         """
         coded = self.contents.tensors
         tensors = {name: coded.pop(name).decode() for name in list(coded)}
-        return StoredModel(self.method, tensors, self.contents.floats, self.contents.buffers, self.contents.tied)
+        return StoredModel(
+            self.contents.method, tensors, self.contents.floats, self.contents.buffers, self.contents.tied
+        )
 
 
 def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
@@ -92,24 +93,27 @@ def open_stored(path: Path | str, check_claims: bool = True) -> StoredFile:
     if Path(path).is_dir():
         raise ValueError(f"{path}: a folder, not a stored model")
     with _named(path):
-        with open(path, "rb") as opened:
-            size = opened.seek(0, 2)
-            opened.seek(0)
-            length = int.from_bytes(opened.read(8), "little")
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = dict(file.metadata() or {})
-                check_format(metadata.get("format"))
-                payloads = payloads_of(file)
-        except (SafetensorError, OSError, KeyError, TypeError) as error:  # the last two: a type that numpy lacks
-            raise ValueError(f"not a readable safetensors file ({error})") from error
-        if metadata.pop("checksum", None) != checksum({name: [data] for name, data in payloads.items()}, metadata):
-            raise ValueError("its checksum is wrong: the file is damaged")
-        contents = contents_of(payloads)
-        entries, most = (
-            sum(torch.Size(tensor.shape).numel() for tensor in contents.tensors.values()),
-            most_entries(size),
-        )
+        size = Path(path).stat().st_size
+        sections = _sections(path)
+        contents = contents_of(sections)
+        entries, most = contents.entries(), most_entries(size)
         if check_claims and entries > most:
             raise ValueError(f"{entries:,} entries in {size:,} bytes: more than {most:,} are not plausible")
-        return StoredFile(metadata.get("method", ""), contents, 8 + length, len(payloads["index"]))
+        payloads = sum(map(len, sections.payloads.values()))
+        return StoredFile(contents, size - payloads - sections.padding, sections.padding)
+
+
+def _sections(path: Path | str) -> Sections:
+    """Raises: FileNotFoundError; ValueError for a file of another kind, version or checksum."""
+    with open(path, "rb"):
+        pass  # FileNotFoundError and the like, as they are
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            if version_of(metadata.get("format")) < NEWEST:
+                return version2.sections_of(file, metadata)
+            if file.keys() != ["data"]:
+                raise ValueError(f"its entries are {', '.join(file.keys())}, not data")
+            return sections_of(entry_of(file, "data", "U8"))
+    except (SafetensorError, OSError, KeyError, TypeError) as error:  # the last two: a type that numpy lacks
+        raise ValueError(f"not a readable safetensors file ({error})") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +17,45 @@ import torch
 from torch import Tensor, nn
 
 from ..common.files import replacing
+from ..stored.floats import folded, is_constant, narrowed
 from ..stored.grids import Stored, check_stored
 from ..stored.network import StoredModel, StoresModel, describe, owner_of
 from ..stored.packing import Bytes
 from ..stored.selection import select
 from .coding import Coded, encode_tensor
-from .layout import CODINGS, DTYPES, FLOATS, KINDS, checksum, fewest_bytes, format_of, header
+from .dictionary import DICTIONARY
+from .layout import CODINGS, DTYPES, PAYLOADS, checksum, fewest_bytes, header, number_bytes
 
 Source = StoresModel | nn.Module | StoredModel
 
 
-def stored_model_of(source: Source, float: str = "float32", at_once: bool = True) -> StoredModel:
+def stored_model_of(
+    source: Source, float: str = "float32", fold: bool = False, at_once: bool = True
+) -> StoredModel:
     """The stored network of a quantizer, of the model it is attached to, or of a model without one.
 
-    float: "float16" rounds parameters and buffers that are not quantized to float16 where they stay finite;
-    "float32" leaves them as they are. at_once: see StoresModel.stored_model.
-    Raises: ValueError for another `float`.
+    float: the precision of what is not quantized, see `narrowed`. fold: batch norm as scale and shift, see `folded`.
+    at_once: see StoresModel.stored_model.
+    Raises: ValueError for another `float`; TypeError for another source, or a StoredModel with `fold`.
     """
-    if float not in FLOATS:
-        raise ValueError(f"float={float!r}: allowed are {', '.join(FLOATS)}")
+    model: nn.Module | None = None
     if isinstance(source, nn.Module):
-        owner = owner_of(source)
+        model, owner = source, owner_of(source)
         if owner is None:
             stored = describe(source, select(source, 0, ["*"], detect_bound=True), {}, "none")
         else:
             stored = owner.stored_model(at_once)
     elif isinstance(source, StoresModel):
-        stored = source.stored_model(at_once)
+        model, stored = source.model, source.stored_model(at_once)
     elif isinstance(source, StoredModel):
         stored = source
     else:
         raise TypeError(f"a quantizer, an nn.Module or a StoredModel can be stored, not a {type(source).__name__}")
-    if float == "float32":
-        return stored
-    return replace(stored, floats=_halved(stored.floats), buffers=_halved(stored.buffers))
-
-
-def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return {
-        name: half if torch.equal(half.isfinite(), tensors[name].isfinite()) else tensors[name]
-        for name, half in halves.items()
-    }
+    if fold and model is None:
+        raise TypeError(
+            "fold=True needs a network: a StoredModel does not say which of its tensors are a batch norm"
+        )
+    return narrowed(folded(stored, model) if fold and model is not None else stored, float)
 
 
 def save(
@@ -69,14 +65,15 @@ def save(
     *,
     coding: str = "auto",
     float: str = "float32",
+    fold: bool = False,
 ) -> int:
     """Write a stored network; -> bytes of the file. A failure leaves an older file whole.
 
     config: kept in the file as JSON. coding: "auto" codes each tensor by its entropy where that is smaller than
-    bit-packing, "packed" never. float: see `stored_model_of`.
+    bit-packing, "packed" never. float, fold: see `stored_model_of`.
     Raises: ValueError when quantized weights are not finite or an option is unknown, OSError from the disk.
     """
-    parts = _parts(source, config, coding, float)
+    parts = _parts(stored_model_of(source, float, fold, at_once=False), config, coding)
     with replacing(Path(path)) as file:
         for part in parts:
             file.write(part)
@@ -84,18 +81,22 @@ def save(
 
 
 def serialize(
-    source: Source, config: Mapping[str, Any] | None = None, *, coding: str = "auto", float: str = "float32"
+    source: Source,
+    config: Mapping[str, Any] | None = None,
+    *,
+    coding: str = "auto",
+    float: str = "float32",
+    fold: bool = False,
 ) -> bytes:
     """The bytes that `save` writes."""
-    return b"".join(_parts(source, config, coding, float))
+    return b"".join(_parts(stored_model_of(source, float, fold, at_once=False), config, coding))
 
 
-def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float: str) -> list[bytes | memoryview]:
+def _parts(stored: StoredModel, config: Mapping[str, Any] | None, coding: str) -> list[bytes | memoryview]:
     """The file as parts, in their order."""
     if coding not in CODINGS:
         raise ValueError(f"coding={coding!r}: allowed are {', '.join(CODINGS)}")
-    stored = stored_model_of(source, float, at_once=False)
-    rows, payloads, entries = [], {name: list[Bytes]() for name in KINDS}, 0
+    rows, payloads, entries = [], {name: list[Bytes]() for name in PAYLOADS}, 0
     for name, tensor in stored.tensors.items():
         cpu = tensor.to("cpu")
         check_stored(name, cpu)
@@ -105,23 +106,32 @@ def _parts(source: Source, config: Mapping[str, Any] | None, coding: str, float:
             payloads[kind].append(getattr(coded, kind))
         rows.append(_row(name, cpu, coded))
         entries += len(cpu.levels)
-    others = [*stored.floats.values(), *stored.buffers.values()]
-    payloads["floats"] = [_raw(tensor) for tensor in others]
-    index = {
-        "tensors": rows,
-        "floats": [[name, *_kind(tensor)] for name, tensor in stored.floats.items()],
-        "buffers": [[name, *_kind(tensor)] for name, tensor in stored.buffers.items()],
-        "tied": stored.tied,
-        "config": _plain_dict(config),
-    }
-    text = _json(index)
-    payloads["index"] = [np.frombuffer(zlib.compress(text, 9), np.uint8)]
-    bytes_now = sum(len(part) for parts in payloads.values() for part in parts)
-    payloads["index"].append(np.zeros(fewest_bytes(entries, text, bytes_now) - bytes_now, np.uint8))
-    sizes = {name: sum(len(part) for part in parts) for name, parts in payloads.items()}
-    plain = {"format": format_of({row[6] for row in rows}), "method": stored.method}
-    head = header(sizes, {**plain, "checksum": checksum(payloads, plain)})
-    return [head, *(part.data for parts in payloads.values() for part in parts)]
+    plain = {"floats": stored.floats, "buffers": stored.buffers}
+    plain_rows = {kind: [_plain_row(*item) for item in tensors.items()] for kind, tensors in plain.items()}
+    for (name, tensor), row in zip(
+        stored.plain().items(), plain_rows["floats"] + plain_rows["buffers"], strict=True
+    ):
+        if len(row) == 3:
+            payloads["floats"].append(_raw(tensor))
+        else:
+            entries += tensor.numel()
+    text = _json(
+        {"method": stored.method, "tensors": rows, **plain_rows, "tied": stored.tied, "config": _plain_dict(config)}
+    )
+    return _container(text, payloads, entries)
+
+
+def _container(index: bytes, payloads: Mapping[str, list[Bytes]], entries: int) -> list[bytes | memoryview]:
+    """The parts of a file with this index and these payloads; see layout.py."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
+    packed = deflate.compress(index) + deflate.flush()
+    lengths = [len(packed), *(sum(map(len, payloads[name])) for name in PAYLOADS)]
+    padding = fewest_bytes(entries, index, sum(lengths)) - sum(lengths)
+    front = b"".join(map(number_bytes, lengths)) + packed
+    parts = [np.frombuffer(front, np.uint8), *(part for name in PAYLOADS for part in payloads[name])]
+    parts.append(np.zeros(padding, np.uint8))
+    digest = checksum(parts)
+    return [header(len(digest) + sum(map(len, parts))), digest, *(part.data for part in parts)]
 
 
 def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
@@ -153,19 +163,23 @@ def _row(name: str, tensor: Stored, coded: Coded) -> list[Any]:
 def check_storable(source: Source) -> None:
     """Check that a network can be stored, whatever its weights become. Raises: ValueError naming the type."""
     stored = stored_model_of(source, at_once=False)
-    for tensor in (*stored.floats.values(), *stored.buffers.values()):
-        _kind(tensor)
+    for name, tensor in stored.plain().items():
+        _plain_row(name, tensor)
 
 
 def _shape(tensor: Stored | Tensor) -> tuple[list[int], str]:
     return list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
-def _kind(tensor: Tensor) -> tuple[list[int], str]:
+def _plain_row(name: str, tensor: Tensor) -> list[Any]:
+    """The row of a tensor that is not quantized; a constant tensor has its value there, and no bytes."""
     shape, dtype = _shape(tensor)
     if dtype not in DTYPES:
         raise ValueError(f"tensors of type {dtype} cannot be stored; possible are {', '.join(DTYPES)}")
-    return shape, dtype
+    row: list[Any] = [name, shape, dtype]
+    if is_constant(tensor) and bool(tensor.isfinite().all()):
+        row.append(tensor.reshape(-1)[0].item())
+    return row
 
 
 def _raw(tensor: Tensor) -> Bytes:

@@ -71,6 +71,8 @@ def _packed_bytes(stored: Stored) -> int:
 class StoresModel(ABC):
     """An object that gives the stored form of its model and takes it back: a quantizer."""
 
+    model: nn.Module
+
     @abstractmethod
     def stored_model(self, at_once: bool = True) -> StoredModel:
         """The network as it would be stored now; its tensors may share memory with the model.
