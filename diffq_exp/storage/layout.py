@@ -51,7 +51,7 @@ def most_entries(file_bytes: int) -> int:
 
 
 def fewest_bytes(entries: int, index: bytes, at_least: int) -> int:
-    """Bytes of index and payloads with which readers accept this many entries and this index; at least `at_least`."""
+    """Bytes with which readers accept this many entries and this index; at least `at_least`."""
     for_entries = -(-(entries - FREE_ENTRIES) // ENTRIES_PER_BYTE)
     for_text = -(-(len(index) - FREE_TEXT) // TEXT_PER_BYTE)
     return max(at_least, for_entries, for_text, values_in(index) - FREE_VALUES)
@@ -63,7 +63,7 @@ def values_in(text: bytes) -> int:
 
 
 def version_of(given: object) -> int:
-    """The version of a format. Raises: ValueError for a file of another format, or of a version that is not read."""
+    """The version of a format. Raises: ValueError for another format, or a version that is not read."""
     match = re.fullmatch(r"diffq_exp\.model/(\d{1,9})", str(given))
     if match is None:
         raise ValueError(f"not a stored model of this package (format {given!r}, not {FORMAT!r})")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from torch import Tensor
-
-from .parse import is_filled
 from .read import StoredFile, open_stored
 
 
@@ -40,8 +37,9 @@ def ledger(path: Path | str) -> list[Row]:
     """
     file = open_stored(path)
     rows = [_quantized(file, name) for name in file.contents.tensors]
-    rows += [Row(name, floats=_bytes(tensor)) for name, tensor in file.contents.floats.items()]
-    rows += [Row(name, buffers=_bytes(tensor)) for name, tensor in file.contents.buffers.items()]
+    for kind, tensors in (("floats", file.contents.floats), ("buffers", file.contents.buffers)):
+        stored = {name: 0 if name in file.contents.constant else tensor.nbytes for name, tensor in tensors.items()}
+        rows += [Row(name, **{kind: count}) for name, count in stored.items()]
     rows.append(Row("(header and index)", metadata=file.metadata, padding=file.padding))
     return [*rows, Row("total", *(sum(getattr(row, kind) for row in rows) for kind in COLUMNS))]
 
@@ -50,11 +48,6 @@ def _quantized(file: StoredFile, name: str) -> Row:
     tensor = file.contents.tensors[name]
     coded = tensor.coded
     return Row(name, len(coded.levels), len(coded.bits), len(tensor.scales), len(coded.models))
-
-
-def _bytes(tensor: Tensor) -> int:
-    """What a tensor that is not quantized takes besides its row of the index."""
-    return 0 if is_filled(tensor) else tensor.nbytes
 
 
 def table(rows: list[Row]) -> str:

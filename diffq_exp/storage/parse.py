@@ -110,13 +110,13 @@ class Contents:
     buffers: dict[str, Tensor]
     tied: dict[str, str]
     config: dict[str, Any]
+    constant: frozenset[str]  # names of floats and buffers that the file has as one value
 
     def entries(self) -> int:
-        """Entries that take memory beyond that of the file: of quantized tensors, and of constant ones."""
-        constant = [tensor.shape for tensor in (*self.floats.values(), *self.buffers.values()) if is_filled(tensor)]
-        return sum(
-            torch.Size(shape).numel() for shape in (*constant, *(one.shape for one in self.tensors.values()))
-        )
+        """Entries that may take more memory than the file: of quantized tensors, and of constant ones."""
+        plain = self.floats | self.buffers
+        constant = sum(plain[name].numel() for name in self.constant)
+        return constant + sum(torch.Size(tensor.shape).numel() for tensor in self.tensors.values())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor by every name it has."""
@@ -168,11 +168,6 @@ def index_of(text: bytes) -> dict[str, Any]:
     return index
 
 
-def is_filled(tensor: Tensor) -> bool:
-    """Whether a tensor was read as a shape and one value."""
-    return tensor.numel() > 1 and not any(tensor.stride())
-
-
 def contents_of(sections: Sections) -> Contents:
     """Divide the payloads as the index says. Raises: ValueError naming what is impossible in it."""
     try:
@@ -196,7 +191,8 @@ def _contents(index: dict[str, Any], data: Mapping[str, Bytes]) -> Contents:
             raise ValueError(f"its index ties {other!r} to {name!r}, which is not stored")
     if not isinstance(index["config"], dict) or not isinstance(index["method"], str):
         raise ValueError("its configuration is no JSON object, or its method no text")
-    return Contents(index["method"], tensors, floats, buffers, index["tied"], index["config"])
+    constant = frozenset(row[0] for row in (*index["floats"], *index["buffers"]) if len(row) == 4)
+    return Contents(index["method"], tensors, floats, buffers, index["tied"], index["config"], constant)
 
 
 def _entries(name: str, shape: Any) -> int:

@@ -34,8 +34,8 @@ def stored_model_of(
 ) -> StoredModel:
     """The stored network of a quantizer, of the model it is attached to, or of a model without one.
 
-    float: the precision of what is not quantized, see `narrowed`. fold: batch norm as scale and shift, see `folded`.
-    at_once: see StoresModel.stored_model.
+    float: the precision of what is not quantized, see `narrowed`. fold: batch norm as scale and shift, see
+    `folded`. at_once: see StoresModel.stored_model.
     Raises: ValueError for another `float`; TypeError for another source, or a StoredModel with `fold`.
     """
     model: nn.Module | None = None
@@ -106,15 +106,14 @@ def _parts(stored: StoredModel, config: Mapping[str, Any] | None, coding: str) -
             payloads[kind].append(getattr(coded, kind))
         rows.append(_row(name, cpu, coded))
         entries += len(cpu.levels)
-    plain = {"floats": stored.floats, "buffers": stored.buffers}
-    plain_rows = {kind: [_plain_row(*item) for item in tensors.items()] for kind, tensors in plain.items()}
-    for (name, tensor), row in zip(
-        stored.plain().items(), plain_rows["floats"] + plain_rows["buffers"], strict=True
-    ):
-        if len(row) == 3:
-            payloads["floats"].append(_raw(tensor))
-        else:
-            entries += tensor.numel()
+    plain_rows = {
+        kind: [_plain_row(name, tensor) for name, tensor in tensors.items()]
+        for kind, tensors in (("floats", stored.floats), ("buffers", stored.buffers))
+    }
+    constant = {row[0] for part in plain_rows.values() for row in part if len(row) == 4}
+    plain = stored.plain()
+    payloads["floats"] = [_raw(value) for name, value in plain.items() if name not in constant]
+    entries += sum(plain[name].numel() for name in constant)
     text = _json(
         {"method": stored.method, "tensors": rows, **plain_rows, "tied": stored.tied, "config": _plain_dict(config)}
     )

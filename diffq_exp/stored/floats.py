@@ -1,7 +1,7 @@
 """Tensors that a method does not quantize, made small for storage.
 
-`folded` joins the four tensors of a batch norm into a scale and a shift. `narrowed` rounds what is float to float16,
-or to a uniform grid over its range, as a quantized tensor of one group.
+`folded` joins the four tensors of a batch norm into a scale and a shift. `narrowed` rounds what is float to
+float16, or to a uniform grid over its range, as a quantized tensor of one group.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ GRID_BYTES = 16  # about what a tensor of its own grid takes besides its levels:
 def narrowed(stored: StoredModel, float: str) -> StoredModel:
     """The network with its floats in the precision `float`, one of FLOATS.
 
-    float16: parameters and buffers, where they stay finite. int8 to int15: parameters on a grid of so many bits over
-    their range, where that takes fewer bytes than float16; all else as float16.
+    float16: parameters and buffers, where they stay finite. int8 to int15: parameters on a grid of so many bits
+    over their range, where that takes fewer bytes than float16; all else as float16.
     Raises: ValueError for another `float`.
     """
     if float not in FLOATS:
@@ -69,9 +69,9 @@ def is_constant(tensor: Tensor) -> bool:
 def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
     """The network with each batch norm as a scale and a shift: its mean is 0, its variance 1 (less its eps).
 
-    In evaluation the network computes the same, up to rounding. A channel that never varied in training (variance 0)
-    gets the scale 0. Left as they are: batch norms without statistics or without parameters of their own, those with
-    tensors that are quantized or shared, and subclasses of torch's.
+    In evaluation the network computes the same, up to rounding. A channel that never varied in training (variance
+    0) gets the scale 0. Left as they are: batch norms without statistics or without parameters of their own, those
+    with tensors that are quantized or shared, and subclasses of torch's.
     """
     floats, buffers = dict(stored.floats), dict(stored.buffers)
     shared = {*stored.tied, *stored.tied.values()}
