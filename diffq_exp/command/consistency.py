@@ -15,7 +15,7 @@ from ..results.records import status_of
 from .devices import device_error
 from .overrides import text_of
 from .schema import NODES, PLAIN, shown
-from .signature import only_afterwards, unused_keys, unused_nodes
+from .signature import FLOAT32, SOURCE_KEYS, only_afterwards, unused_keys, unused_nodes
 from .values import range_error
 
 
@@ -67,13 +67,19 @@ def _path_errors(cfg: DictConfig) -> list[str]:
     path = cfg.dataset.get("path") if not OmegaConf.is_missing(cfg.dataset, "path") else None
     if path is not None and not Path(path).expanduser().exists():
         errors.append(f"dataset.path={path}: no such file or folder")
-    if cfg.init_from is not None:
-        source = Path(cfg.init_from).expanduser()
-        if not source.exists():
-            errors.append(f"init_from={cfg.init_from}: no such run folder or file")
-        elif source.is_dir() and (status := _status(source)) != "finished":
-            errors.append(f"init_from={cfg.init_from}: needs a finished run; the status of this one is: {status}")
-    return errors
+    return errors + [error for key in SOURCE_KEYS if (error := _source_error(key, cfg[key]))]
+
+
+def _source_error(key: str, given: str | None) -> str | None:
+    """Why a network cannot be taken from where it is said to be."""
+    if given is None or given == FLOAT32:
+        return None
+    source = Path(given).expanduser()
+    if not source.exists():
+        return f"{key}={given}: no such run folder or file; {FLOAT32} means the float32 run of this one"
+    if source.is_dir() and (status := _status(source)) != "finished":
+        return f"{key}={given}: needs a finished run; the status of this one is: {status}"
+    return None
 
 
 def _status(run: Path) -> str:
@@ -122,7 +128,7 @@ def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str
     """Typed overrides that have no effect under the chosen nodes -> the warning for each."""
     unused = unused_keys(cfg) | unused_nodes(cfg)
     if cfg.init_from is not None and only_afterwards(cfg):
-        unused |= {"epochs", "lr", "accumulate", "clip", "compile"}
+        unused |= {"epochs", "lr", "accumulate", "clip", "compile", "average_decay"}
     quantizer = cfg.hydra.runtime.choices["quantizer"]
     texts = [text_of(override) for override in typed if override.key_or_group.partition(".")[0] in unused]
     return {text: f"{text}: has no effect with quantizer={quantizer}" for text in texts}

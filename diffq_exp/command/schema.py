@@ -150,7 +150,20 @@ class Config:
     bits_lr: float = key(1e-3, "learning rate of the bits", float, above=0)
     clip: float | None = key(None, "largest gradient norm, of weights and of bits apart", float, above=0)
     val_fraction: float = key(0.1, "share of the training part held out for validation", float, low=0, high=0.9)
-    init_from: str | None = key(None, "run folder or stored model whose weights to start from", str)
+    init_from: str | None = key(
+        None, "weights to start from: run folder, stored model, or float32 for the float32 run of this one", str
+    )
+    teacher: str | None = key(
+        None, "network whose predictions to follow as well: run folder, stored model, or float32", str
+    )
+    teacher_weight: float = key(0.5, "share of the teacher in the loss", float, above=0, high=1)
+    teacher_temperature: float = key(2.0, "temperature of teacher and network", float, above=0)
+    average_decay: float | None = key(
+        None, "train to the end, measure and store exponential averages of the weights", float, above=0, below=1
+    )
+    batch_norm_batches: int | None = key(
+        None, "after training, batches to measure the statistics of batch norms on", int, low=1
+    )
 
     # the machine
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
@@ -188,7 +201,7 @@ NODE_RANGES: dict[str, Range] = {
     "dataset.image_size": Range(int, low=1, optional=True),
     "dataset.num_classes": Range(int, low=2),
     "storage.coding": Range(str, choices=("auto", "packed")),
-    "storage.float": Range(str, choices=("float32", "float16", *(f"int{bits}" for bits in range(8, 16)))),
+    "storage.float": Range(str, choices=("float32", "float16", *(f"int{bits}" for bits in range(4, 16)))),
     "storage.fold": Range(bool, optional=True),
     "tracking.mode": Range(str, choices=("offline", "online", "disabled"), optional=True),
 }

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..results.records import RunRecord, read_record
 from ..results.renamed import OLD_NAMES, with_targets
@@ -26,8 +26,12 @@ from .schema import NODES, PLAIN, conf_dir
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}  # added after runs had signatures; their defaults
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
-MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_from")
-TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile")
+FINISH_KEYS = ("average_decay", "batch_norm_batches")  # what the trainer does besides steps
+TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
+SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
+FLOAT32 = "float32"  # the run of the same configuration with quantizer=none
+MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
+TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
 
@@ -37,15 +41,14 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
 
     Raises: omegaconf errors for values that are missing or do not resolve.
     """
-    names = (*consumed_nodes(cfg), *TRAINER_KEYS)
+    names = (*consumed_nodes(cfg), *TRAINER_KEYS, *FINISH_KEYS)
     if cfg.init_from is not None and only_afterwards(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
     values = {name: _plain(cfg[name]) for name in names}
     place = PLACE_OF.get(values["dataset"].get("_target_"), "root")
     if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
         values["dataset"][place] = str(Path(values["dataset"][place]).expanduser().resolve())
-    if cfg.init_from is not None:
-        values["init_from"] = identity(Path(cfg.init_from).expanduser())
+    values |= _sources(cfg)
     kept: dict[str, Any] = _without_nulls(values)
     return kept
 
@@ -105,11 +108,31 @@ def _target_of(path: Path) -> Any:
     return OmegaConf.select(OmegaConf.load(path), "_target_")
 
 
-def identity(source: Path) -> str:
-    """What stands for `init_from` in a signature: the source run's own, or the hash of a file's content."""
+def _sources(cfg: DictConfig) -> dict[str, Any]:
+    """What stands for other networks in a signature, and how a teacher is used."""
+    values: dict[str, Any] = {key: identity(cfg, cfg[key]) for key in SOURCE_KEYS if cfg[key] is not None}
+    return values | ({key: cfg[key] for key in TEACHER_KEYS} if cfg.teacher is not None else {})
+
+
+def identity(cfg: DictConfig, given: str) -> str:
+    """What stands for a network that is given so: the signature of its run, or the hash of a file's content."""
+    if given == FLOAT32:
+        return signature(float32_config(cfg))
+    source = Path(given).expanduser()
     if source.is_dir():
         return read_record(source).signature
     return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+
+def float32_config(cfg: DictConfig) -> DictConfig:
+    """The configuration of the float32 run of a run: all the same, without quantizer and other networks."""
+    plain = cfg.copy()
+    with open_dict(plain):
+        plain.quantizer = OmegaConf.load(conf_dir() / "quantizer" / "none.yaml")
+        plain.restart = False
+        for key in SOURCE_KEYS:
+            plain[key] = None
+    return plain
 
 
 def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> RunRecord:
@@ -118,11 +141,10 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
     In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
     differ in one key, the seed say, differ in that one entry only. Nulls are left out.
     """
-    keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *unused_keys(cfg))]
+    keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
     values = {key: _plain(cfg[key]) for key in keys}
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
-    if cfg.init_from is not None:
-        values["init_from"] = identity(Path(cfg.init_from).expanduser())
+    values |= _sources(cfg)
     sources = hydra.runtime.config_sources if hydra is not None else []
     searched = [os.path.relpath(source.path) for source in sources if source.provider == "command-line"]
     return RunRecord(
@@ -149,7 +171,8 @@ def unused_keys(cfg: DictConfig) -> set[str]:
     """Plain keys that no node takes up and the trainer does not read, under the chosen nodes."""
     text = json.dumps([OmegaConf.to_container(cfg[name], resolve=False) for name in NODES])
     used = set(re.findall(r"\$\{(\w+)\}", text))
-    return set(PLAIN) - used - set(TRAINER_KEYS) - set(MACHINE_KEYS)
+    used |= set(TEACHER_KEYS) if cfg.teacher is not None else set()
+    return set(PLAIN) - used - {*TRAINER_KEYS, *FINISH_KEYS} - set(MACHINE_KEYS)
 
 
 def register_resolver() -> None:

@@ -15,11 +15,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from ..command.request import Request
-from ..command.schema import conf_dir
-from ..command.signature import only_afterwards, record_of, run_name, unused_keys, without
+from ..command.signature import (
+    FLOAT32,
+    SOURCE_KEYS,
+    float32_config,
+    only_afterwards,
+    record_of,
+    run_name,
+    unused_keys,
+    without,
+)
 from ..common.terminal import FileLog
 from ..results.records import RunRecord, read_record
 from ..results.run_files import CHECKPOINT, LOG, MODEL
@@ -43,14 +51,14 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
         error = None
-        if only_afterwards(cfg) and cfg.init_from is None:
+        if wanted := _wants_float_run(cfg):
             code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait")
             if code >= SIGNAL:
                 return code
             if code != FINISHED:
                 error = f"its float32 network, {source}, did not finish"
             with open_dict(cfg):
-                cfg.init_from = str(source)
+                cfg.update({key: str(source) for key in wanted})
         with RunFolder(folder, record.signature, wait=if_busy == "wait") as held:
             if cfg.restart and "SLURM_RESTART_COUNT" not in os.environ:  # a job queued again began anew already
                 held.set_aside()
@@ -74,19 +82,22 @@ def _fail(reason: str, folder: RunFolder, record: RunRecord) -> int:
     return FAILED
 
 
+def _wants_float_run(cfg: DictConfig) -> list[str]:
+    """The keys whose network is the float32 run of this one."""
+    wanted = [key for key in SOURCE_KEYS if cfg[key] == FLOAT32]
+    return wanted + (["init_from"] if only_afterwards(cfg) and cfg.init_from is None else [])
+
+
 def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> tuple[int, Path]:
-    """Train the float32 network of a post-training quantization, or take the finished run of it."""
-    plain = cfg.copy()
-    with open_dict(plain):
-        plain.quantizer = OmegaConf.load(conf_dir() / "quantizer" / "none.yaml")
-        plain.restart = False
+    """Train the float32 network that a run begins from or follows, or take the finished run of it."""
+    plain = float32_config(cfg)
     choices = {**request.choices, "quantizer": "none"}
     source = folder.parent / run_name(plain, choices)
     if read_record(source).status == "finished":
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
-    overrides = [*without(request.overrides, {"quantizer", *unused_keys(plain)}), "quantizer=none"]
+    overrides = [*without(request.overrides, {"quantizer", *SOURCE_KEYS, *unused_keys(plain)}), "quantizer=none"]
     return run(plain, source, Request(choices, overrides), if_busy), source
 
 

@@ -24,13 +24,15 @@ from ..results.records import RunRecord
 from ..results.run_files import METRICS, MODEL
 from ..stored.network import StoredModel, write_into
 from ..tasks import Task
+from ..training.averaging import Averages
+from ..training.distillation import Teacher
 from ..training.measure import evaluate
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Settings, Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
 from .display import Display
-from .loading import load_weights, stored_config
+from .loading import load_model, load_weights, stored_config
 from .run_folder import RunFolder
 
 log = logging.getLogger("diffq_exp")
@@ -98,6 +100,8 @@ class Session:
             listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
             penalty=build_penalty(cfg, size),
             size=size,
+            teacher=self._teacher(),
+            averages=None if cfg.average_decay is None else Averages(model, cfg.average_decay),
         )
         trainer.fit(self.stop)
         self.display.close()
@@ -112,7 +116,15 @@ class Session:
             precision=cfg.precision,
             compile=cfg.compile,
             checkpoint_minutes=cfg.checkpoint_minutes,
+            batch_norm_batches=cfg.batch_norm_batches,
         )
+
+    def _teacher(self) -> Teacher | None:
+        cfg = self.cfg
+        if cfg.teacher is None:
+            return None
+        model = load_model(Path(cfg.teacher).expanduser(), allow=[cfg.model._target_])
+        return Teacher(model.to(self.device), cfg.teacher_weight, cfg.teacher_temperature)
 
     def _config(self) -> dict[str, Any]:
         config = OmegaConf.to_container(self.cfg, resolve=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .grids import Stored, store_minmax
 from .network import StoredModel
 
-FLOATS = ("float32", "float16", *(f"int{bits}" for bits in range(8, 16)))
+FLOATS = ("float32", "float16", *(f"int{bits}" for bits in range(4, 16)))
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 GRID_BYTES = 16  # about what a tensor of its own grid takes besides its levels: the range and a row of the index
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +27,10 @@ from ..quant.size import FormulaSize, Size
 from ..results.metrics import append_row, read_rows, write_rows
 from ..results.run_files import CHECKPOINT, METRICS
 from ..tasks import Task, as_task
+from .averaging import Averages
+from .batch_norm import measure_batch_norms
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from .distillation import Teacher
 from .measure import Sums, evaluate
 from .optim import Optimizers
 from .penalty import Penalty
@@ -56,6 +60,7 @@ class Settings:
     precision: str = "float32"
     compile: bool = False
     checkpoint_minutes: float = 10.0
+    batch_norm_batches: int | None = None  # measured again on so many, after training
 
 
 class Trainer:
@@ -81,6 +86,8 @@ class Trainer:
         listeners: list[Listener],
         penalty: Penalty | None = None,
         size: Size | None = None,
+        teacher: Teacher | None = None,
+        averages: Averages | None = None,
     ) -> None:
         self.model, self.quantizer, self.optimizers, self.penalty = model, quantizer, optimizers, penalty
         self.schedule, self.task, self.data, self.settings = schedule, as_task(task), data, settings
@@ -92,6 +99,7 @@ class Trainer:
         self.sums = Sums()
         self.size = size or FormulaSize()  # that the rows of metrics have
         self.progress = 0.0  # the share of training that is done
+        self.teacher, self.averages = teacher, averages
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
@@ -110,7 +118,15 @@ class Trainer:
             self._save()
             if stop.signal is not None and self.epoch < self.settings.epochs:
                 raise Interrupted
+        self._finish()
+
+    def _finish(self) -> None:
+        """Leave the network as it is to be stored; a resumed run does it again."""
         self._set_progress(self.settings.epochs)
+        if self.averages is not None:
+            self.averages.exchange()
+        if self.settings.batch_norm_batches is not None:
+            measure_batch_norms(self.model, self.data.train, self.settings.batch_norm_batches)
 
     # ---- one epoch ------------------------------------------------------------------------------------------
 
@@ -165,6 +181,8 @@ class Trainer:
             self.optimizers.clip(self.settings.clip)
         self.scaler.step(self.optimizers)  # type: ignore[arg-type]
         self.scaler.update()
+        if self.averages is not None:
+            self.averages.update()
         self.batch += len(batches)
 
     def _set_progress(self, epoch: float) -> None:
@@ -180,6 +198,8 @@ class Trainer:
             outputs = self.forward(inputs)
         loss = self.task.loss(outputs, targets)
         self.sums.add_batch(self.task, loss, outputs, targets)
+        if self.teacher is not None:
+            loss = self.teacher.loss(loss, inputs, outputs)
         if self.penalty is not None and self.quantizer is not None:
             loss = loss + self.penalty(self.quantizer, self.progress)
         return loss
@@ -187,9 +207,10 @@ class Trainer:
     def _measure(self) -> dict[str, Any]:
         """The epoch's row of metrics."""
         row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
-        if self.data.val is not None:
-            row["val"] = evaluate(self.model, self.data.val, self.task)
-        row |= size_row(self.model, self.quantizer, self.size)
+        with self.averages.in_model() if self.averages is not None else nullcontext():
+            if self.data.val is not None:
+                row["val"] = evaluate(self.model, self.data.val, self.task)
+            row |= size_row(self.model, self.quantizer, self.size)
         row["seconds"] = round(self.seconds, 3)
         row["examples_per_second"] = round(self.data.train.examples / max(self.seconds, 1e-9), 1)
         row["lr"] = self.optimizers.param_groups[0]["lr"]
@@ -215,6 +236,7 @@ class Trainer:
                 "optimizers": self.optimizers.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "rng": rng_state(),
+                "averages": self.averages.state_dict() if self.averages is not None else None,
             },
         )
 
@@ -233,6 +255,8 @@ class Trainer:
             self.optimizers.load_state_dict(state["optimizers"])
             self.scaler.load_state_dict(state["scaler"])
             set_rng_state(state["rng"])
+            if self.averages is not None:
+                self.averages.load_state_dict(state["averages"])
         rows = read_rows(self.folder / METRICS)[: self.epoch]
         write_rows(self.folder / METRICS, rows)
         return rows

@@ -1,0 +1,41 @@
+"""Distillation: a trained network tells what it predicts, and the network in training follows it as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """loss -> (1 - weight) * loss + weight * temperature^2 * KL(teacher, student) of softmax(logits / temperature)
+    (Hinton et al. 2015, arXiv 1503.02531). The last dimension of logits is the classes.
+
+    Raises: ValueError unless 0 < weight <= 1 and temperature > 0.
+    """
+
+    model: nn.Module
+    weight: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1 or not self.temperature > 0:
+            raise ValueError(
+                f"a teacher needs 0 < weight <= 1 and temperature > 0, "
+                f"not weight {self.weight:g} and temperature {self.temperature:g}"
+            )
+        self.model.eval().requires_grad_(False)
+
+    def loss(self, loss: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Raises: ValueError when the logits of the two networks have different shapes."""
+        with torch.no_grad():
+            told = self.model(inputs)
+        if told.shape != outputs.shape:
+            raise ValueError(f"the teacher gives {tuple(told.shape)}, the network {tuple(outputs.shape)}")
+        student = F.log_softmax(outputs.float() / self.temperature, -1).flatten(0, -2)
+        teacher = F.log_softmax(told.float() / self.temperature, -1).flatten(0, -2)
+        distance = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return (1 - self.weight) * loss + self.weight * self.temperature**2 * distance
