@@ -11,6 +11,7 @@ from .from_timm import timm
 from .from_torchvision import torchvision
 from .from_transformers import transformers
 from .gpt import gpt
+from .lenet5 import lenet5
 from .mobilenet import mobilenet_v2
 from .resnet18 import resnet18
 from .resnet20 import resnet20
@@ -20,6 +21,7 @@ from .wide_resnet import wide_resnet28_10
 __all__ = [
     "digits_cnn",
     "gpt",
+    "lenet5",
     "mobilenet_v2",
     "resnet18",
     "resnet20",
