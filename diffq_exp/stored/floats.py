@@ -69,9 +69,8 @@ def is_constant(tensor: Tensor) -> bool:
 def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
     """The network with each batch norm as a scale and a shift: its mean is 0, its variance 1 (less its eps).
 
-    In evaluation the network computes the same, up to rounding. A channel that never varied in training (variance
-    0) gets the scale 0. Left as they are: batch norms without statistics or without parameters of their own, those
-    with tensors that are quantized or shared, and subclasses of torch's.
+    In evaluation the network computes the same, up to rounding. Left as they are: batch norms without statistics or
+    without parameters of their own, those with tensors that are quantized or shared, and subclasses of torch's.
     """
     floats, buffers = dict(stored.floats), dict(stored.buffers)
     shared = {*stored.tied, *stored.tied.values()}
@@ -82,7 +81,7 @@ def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
             continue
         if shared & {weight, bias, mean, var}:
             continue
-        scale = _scale(floats[weight], buffers[var], module.eps)
+        scale = floats[weight].double() / (buffers[var].double() + module.eps).sqrt()
         shift = floats[bias].double() - buffers[mean].double() * scale
         floats[weight], floats[bias] = scale.to(floats[weight].dtype), shift.to(floats[bias].dtype)
         buffers[mean] = torch.zeros_like(buffers[mean])
@@ -90,8 +89,3 @@ def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
         if f"{dot}num_batches_tracked" in buffers:
             buffers[f"{dot}num_batches_tracked"] = torch.zeros_like(buffers[f"{dot}num_batches_tracked"])
     return replace(stored, floats=floats, buffers=buffers)
-
-
-def _scale(weight: Tensor, var: Tensor, eps: float) -> Tensor:
-    scale = weight.double() / (var.double() + eps).sqrt()
-    return torch.where(var == 0, 0.0, scale)
