@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.storage_models import WAYS, Mixed, attached, diffq, network, wide
+from helpers.storage_models import WAYS, Mixed, as_version2, attached, diffq, network, wide
 from torch import nn
 
 from diffq_exp import storage
@@ -36,8 +36,16 @@ def test_each_kind_stands_in_its_column(tmp_path):
         assert row.levels >= tensor.levels.numel() * int(tensor.bits.min()) / 8 and row.bits >= 1
     for name, tensor in stored.floats.items():
         assert rows[name].floats == rows[name].total == tensor.nbytes
-    for name, tensor in stored.buffers.items():
-        assert rows[name].buffers == rows[name].total == tensor.nbytes
+    assert stored.buffers.keys() == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    for name, tensor in stored.buffers.items():  # a counter stands in the index
+        assert rows[name].buffers == rows[name].total == (tensor.nbytes if tensor.dim() else 0)
+
+
+def test_a_file_of_format_2(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(as_version2(storage.serialize(diffq(network()))))
+    rows = {row.name: row for row in ledger(path)}
+    assert rows["total"].total == path.stat().st_size and rows["norm.num_batches_tracked"].buffers == 8
 
 
 def test_models_cost_where_entropy_is_coded(tmp_path):
@@ -46,7 +54,7 @@ def test_models_cost_where_entropy_is_coded(tmp_path):
     assert any(row.models for row in ledger(path)[:-1])
 
 
-def test_zeros_after_the_index_are_padding(tmp_path):
+def test_zeros_at_the_end_are_padding(tmp_path):
     """Of a network next to whose entries all are equal."""
     model = nn.Linear(2048, 2048, bias=False)
     with torch.no_grad():
