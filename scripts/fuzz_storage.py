@@ -4,8 +4,9 @@
 
 Good files of both formats and codings and of every quantizer are damaged as bytes (flips, cuts, insertions, regions
 that change places, other words in the header), or made to lie under a right checksum (payloads, index, lengths).
-Each is loaded into a network: it is loaded, or refused by a ValueError of one line that names the file, with the network as it was, in
-5 seconds and 500 MB. Anything else is a failure: the file is kept, its seed printed, and the exit code is 1.
+Each is loaded into a network: it is loaded, or refused by a ValueError of one line that names the file, with the
+network as it was, in 5 seconds and 500 MB. Anything else is a failure: the file is kept, its seed printed, and the
+exit code is 1.
 """
 
 from __future__ import annotations

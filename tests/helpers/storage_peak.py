@@ -57,6 +57,7 @@ def main(*asked: str) -> None:
     model = stored_networks.network()  # builds what load_model builds
     diffq_exp.runs.loading.build_stored_model(storage.stored_model_of(model), stored_networks.config())
     storage.serialize(model)  # what is imported or allocated once
+    gc.freeze()  # so that collecting takes no time in what is there for good
     models = {"load": storage_models.wide()}
     readers = {
         "read": storage.read, "load": lambda path: storage.load(path, models["load"]),

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
 
@@ -17,6 +18,27 @@ from diffq_exp.storage.dictionary import DICTIONARY
 
 PAYLOADS = ("scales", "levels", "bits", "models", "floats")
 OLD, NEW = "diffq_exp.model/2", "diffq_exp.model/3"
+SAME = {  # tensors that stand in the index as a value
+    "floats": torch.full((2, 3), 0.1),
+    "zeros": torch.zeros(4),
+    "negative zeros": torch.full((2,), -0.0),
+    "smallest": torch.full((2,), 1e-45),
+    "largest": torch.full((2,), torch.finfo(torch.float32).max),
+    "double": torch.full((2,), 1 / 3, dtype=torch.float64),
+    "double, smallest": torch.full((2,), 5e-324, dtype=torch.float64),
+    "half": torch.full((3,), 0.1, dtype=torch.float16),
+    "bfloat16": torch.full((3, 1), -0.1, dtype=torch.bfloat16),
+    "expanded": torch.tensor(0.7).expand(3, 2),
+    "transposed": torch.full((2, 3), 0.3).t(),
+    "counter": torch.tensor(17),
+    "long": torch.full((2,), -(2**63)),
+    "int32": torch.full((1,), 2**31 - 1, dtype=torch.int32),
+    "int16": torch.full((2, 2), -1, dtype=torch.int16),
+    "int8": torch.full((2,), -128, dtype=torch.int8),
+    "bytes": torch.full((2,), 255, dtype=torch.uint8),
+    "true": torch.ones(3, dtype=torch.bool),
+    "false": torch.tensor(False),
+}
 
 
 @dataclass
