@@ -98,7 +98,7 @@ def sizes(name: str, model: nn.Module, folder: Path, config: dict[str, Any]) -> 
     assert quantizer is not None
     true = quantizer.true_model_size()
     rows = [[f"{name}: size_mb.true, the paper's formula", f"{true:.4f} MB", ""]]
-    for options in ({"coding": "packed"}, {}, {"float": "float16"}):
+    for options in ({"coding": "packed"}, {}, {"float": "float16"}, {"float": "int8", "fold": True}):
         size = storage.save(quantizer, folder / "ours.safetensors", config, **options) / MB
         asked = " ".join(f"{key}={value}" for key, value in options.items()) or "as it comes"
         rows.append([f"{name}: file, {asked}", f"{size:.4f} MB", f"{size / true:.3f}"])

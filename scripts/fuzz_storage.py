@@ -2,10 +2,11 @@
 
     python scripts/fuzz_storage.py [--files 20000] [--seed 0] [--keep FOLDER]
 
-Good files of both codings and of every quantizer are damaged as bytes (flips, cuts, insertions, regions that change
-places, other words in the header), or made to lie under a right checksum (payloads, index). Each is loaded into a
-network: it is loaded, or refused by a ValueError of one line that names the file, with the network as it was, in
-5 seconds and 500 MB. Anything else is a failure: the file is kept, its seed printed, and the exit code is 1.
+Good files of both formats and codings and of every quantizer are damaged as bytes (flips, cuts, insertions, regions
+that change places, other words in the header), or made to lie under a right checksum (payloads, index, lengths).
+Each is loaded into a network: it is loaded, or refused by a ValueError of one line that names the file, with the
+network as it was, in 5 seconds and 500 MB. Anything else is a failure: the file is kept, its seed printed, and the
+exit code is 1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from storage_damage import KINDS
+from storage_damage import KINDS, as_version2
 from torch import Tensor, nn
 
 from diffq_exp import storage
@@ -73,6 +74,8 @@ def good_files() -> dict[str, bytes]:
         attach(model)
         for coding in ("auto", "packed"):
             files[f"{way}, {coding}"] = storage.serialize(model, {"model": {"name": "net"}}, coding=coding)
+        small = storage.serialize(model, {"model": {"name": "net"}}, float="int8", fold=True)
+        files |= {f"{way}, small": small, f"{way}, format 2": as_version2(files[f"{way}, auto"])}
     return files
 
 

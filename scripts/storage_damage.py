@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import zlib
-from hashlib import blake2b
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-Parts = tuple[dict[str, Any], dict[str, bytes]]  # the header's JSON, the payloads
+import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from helpers.stored_files import OLD, Parts, as_version2, deflated, parts_of, put_together, varint
+
+__all__ = ["KINDS", "as_version2"]
 
 
 # ---- damage to bytes ------------------------------------------------------------------------------------------
@@ -48,10 +56,11 @@ BYTES = {"flipped": flip, "cut": cut, "inserted": insert, "swapped": swap, "over
 
 
 def header_edit(data: bytes, source: random.Random) -> bytes:
-    header, payloads = apart(data)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
     change_json(header, source)
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + b"".join(payloads.values())
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 # ---- lies under a right checksum ------------------------------------------------------------------------------
@@ -59,30 +68,8 @@ def header_edit(data: bytes, source: random.Random) -> bytes:
 LIES: list[Any] = [
     None, True, -1, 0, 1, 7, 2**20, 2**31, 2**40, 2**63, 10**40, 0.5, 1e308, "x", "", "ans", "packed", "step",
     "minmax", "float16", "int64", "bool", "conv.weight", [], [[]], [2**40], [0], {}, {"a": 1}, "\ud800", "a\nb",
+    float("nan"), 10**400,
 ]  # fmt: skip
-
-
-def apart(data: bytes) -> Parts:
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-    return header, {name: data[8 + length + a : 8 + length + b] for name, (a, b) in spans.items()}
-
-
-def together(plain: dict[str, str], payloads: dict[str, bytes]) -> bytes:
-    """The file of these payloads; that of the scales is cut to whole numbers."""
-    payloads["scales"] = payloads["scales"][: len(payloads["scales"]) // 4 * 4]
-    digest = blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(payloads):
-        digest.update(name.encode() + payloads[name])
-    header: dict[str, Any] = {"__metadata__": {**plain, "checksum": digest.hexdigest()}}
-    at = 0
-    for name, data in payloads.items():
-        kind, size = ("F32", 4) if name == "scales" else ("U8", 1)
-        header[name] = {"dtype": kind, "shape": [len(data) // size], "data_offsets": [at, at + len(data)]}
-        at += len(data)
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + b"".join(payloads.values())
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -112,41 +99,58 @@ def change_json(value: Any, source: random.Random) -> None:
             inner[last] = source.choice(LIES)
 
 
+def damage_payload(parts: Parts, source: random.Random, ways: list[Callable[..., bytes]]) -> None:
+    name = source.choice([name for name, payload in parts.entries.items() if len(payload)])
+    data = source.choice(ways)(parts.entries[name].tobytes(), source)
+    kind = parts.entries[name].dtype if parts.plain["format"] == OLD else np.dtype(np.uint8)
+    parts.entries[name] = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)
+
+
 def payload_lie(data: bytes, source: random.Random) -> bytes:
     """One payload is damaged."""
-    header, payloads = apart(data)
-    name = source.choice([name for name in payloads if payloads[name] and name != "index"])
-    payloads[name] = source.choice([flip, flip, put, cut, insert, swap])(payloads[name], source)
-    return together(plain_of(header), payloads)
+    parts = parts_of(data)
+    damage_payload(parts, source, [flip, flip, put, cut, insert, swap])
+    return put_together(parts)
 
 
 def index_lie(data: bytes, source: random.Random) -> bytes:
-    header, payloads = apart(data)
-    index = json.loads(zlib.decompress(payloads["index"]))
-    change_json(index, source)
+    parts = parts_of(data)
+    change_json(parts.index, source)
     if source.random() < 0.3:
-        name = source.choice([name for name in payloads if payloads[name] and name != "index"])
-        payloads[name] = source.choice([put, cut, insert])(payloads[name], source)
-    payloads["index"] = zlib.compress(json.dumps(index).encode())
-    return together(plain_of(header), payloads)
+        damage_payload(parts, source, [put, cut, insert])
+    return put_together(parts)
 
 
 def index_bytes(data: bytes, source: random.Random) -> bytes:
-    """Damage to the text of the index, or to its compressed bytes."""
-    header, payloads = apart(data)
-    damage = source.choice(list(BYTES.values()))
-    if source.random() < 0.8:
-        payloads["index"] = zlib.compress(damage(zlib.decompress(payloads["index"]), source))
-    else:
-        payloads["index"] = damage(payloads["index"], source)
-    return together(plain_of(header), payloads)
+    """Damage to the text of the index, or to its deflated bytes."""
+    parts = parts_of(data)
+    damage, squeeze = source.choice(list(BYTES.values())), zlib.compress if is_old(parts) else deflated
+    text = json.dumps(parts.index).encode()
+    early = source.random() < 0.8
+    parts.index_bytes = squeeze(damage(text, source)) if early else damage(squeeze(text), source)
+    return put_together(parts)
 
 
-def plain_of(header: dict[str, Any]) -> dict[str, str]:
-    return {key: value for key, value in header["__metadata__"].items() if key != "checksum"}
+def lengths_lie(data: bytes, source: random.Random) -> bytes:
+    """Other lengths before the index, or bytes after the payloads; format 2 has the latter only."""
+    parts = parts_of(data)
+    if source.random() < 0.3 or is_old(parts):
+        parts.after = source.randbytes(source.choice([1, 2, 50]))
+        return put_together(parts)
+    parts.index_bytes = deflated(json.dumps(parts.index).encode())
+    right = [len(parts.index_bytes), *(payload.nbytes for payload in parts.entries.values())]
+    place = source.randrange(6)
+    right[place] = max(right[place] + source.choice([-right[place], -100, -1, 1, 2, 127, 2**20, 2**62]), 0)
+    front = b"".join(map(varint, right))
+    parts.lengths = source.choice([flip, put, cut, insert])(front, source) if source.random() < 0.5 else front
+    return put_together(parts)
+
+
+def is_old(parts: Parts) -> bool:
+    return parts.plain["format"] == OLD
 
 
 KINDS = {
     **BYTES, "header": header_edit, "payload under a checksum": payload_lie, "index under a checksum": index_lie,
-    "bytes of the index": index_bytes,
+    "bytes of the index": index_bytes, "lengths under a checksum": lengths_lie,
 }  # fmt: skip

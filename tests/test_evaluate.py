@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 
+from diffq_exp import load_model, models, storage
 from diffq_exp.common.files import write_json
 from diffq_exp.evaluate import main
+from diffq_exp.quant import RateQuantizer
 from diffq_exp.runs.build import build_data
 from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.measure import evaluate
@@ -44,6 +46,27 @@ def test_it_says_accuracy_size_and_bits(what, tmp_path, capsys):
     assert numbers["size_mb.file"] == pytest.approx(path.stat().st_size / 2**20, rel=1e-5)
     bits = {name: value for name, value in numbers.items() if name.startswith("stored_bits.")}
     assert len(bits) > 5 and set(bits.values()) == {3.0}
+
+
+def test_a_network_that_is_stored_small(tmp_path, capsys):
+    """Its norms are folded, and stand in the ledger and among the bits."""
+    path = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    model = models.digits_cnn(num_classes=4, in_channels=1, image_size=8)
+    with torch.no_grad():
+        model(torch.rand(16, 1, 8, 8))
+    RateQuantizer(model.eval(), step=0.1)
+    storage.save(model, path, config(), float="int8", fold=True)
+    numbers = said(capsys, path, "--device", "cpu")
+    expected = evaluate(load_model(path), made_data().test, Classification())
+    assert numbers["test.loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert numbers["test.loss"] == pytest.approx(
+        evaluate(model, made_data().test, Classification())["loss"], rel=0.02
+    )
+    assert numbers["stored_bits.norm5.weight"] == 8
+    assert main([str(path), "--ledger"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert rows["norm5.weight"][0] != "." and set(rows["norm5.running_mean"]) == {"."}
 
 
 def test_the_models_own_class_has_to_be_allowed(tmp_path, capsys):

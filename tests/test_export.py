@@ -138,11 +138,12 @@ def test_state_dict(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("build", [Tied, Mixed])
-@pytest.mark.parametrize("way", ["diffq 8, tails", "diffq float16", "lsq 3", "none"])
+@pytest.mark.parametrize("way", ["diffq 8, tails", "diffq float16", "lsq 3", "none", "none, small"])
 def test_state_dict_of_tied_weights_and_buffers_of_every_type(build, way, tmp_path, capsys):
     """Also without a configuration, as `storage.save(quantizer, path)` writes it: no network is built."""
-    source = attached(way, scrambled(build))
-    storage.save(source, tmp_path / "m")
+    options = {"float": "int8", "fold": True} if "small" in way else {}
+    source = attached(way.removesuffix(", small"), scrambled(build))
+    storage.save(source, tmp_path / "m", **options)
     said(capsys, tmp_path / "m", "--to", "state_dict", "--out", tmp_path / "weights")
     values = load_file(tmp_path / "weights")
     assert_same(values, storage.read(tmp_path / "m")[0].values())

@@ -130,12 +130,15 @@ class Attachment:
             return self.owner.store(item, self._held.weight(item))
 
     def restore(self, stored: StoredModel) -> None:
-        """See Quantizer.restore: everything is checked before the first weight changes."""
+        """See Quantizer.restore: everything is checked before the first weight changes.
+
+        Tensors that only the state has quantized are written as their values.
+        """
         owner, items = self.owner, self.owner.selection.quantized
         if stored.method != owner.method:
             raise ValueError(f"the state was stored by method {stored.method!r}, not by {owner.method!r}")
-        if odd := sorted(set(stored.tensors) ^ {item.name for item in items}):
-            raise ValueError(f"{odd[0]!r} is quantized in only one of the state and this quantizer")
+        if odd := sorted({item.name for item in items} - set(stored.tensors)):
+            raise ValueError(f"{odd[0]!r} is quantized by this quantizer, but not in the state")
         for item in items:
             owner.check_stored(item, stored.tensors[item.name])
         learned = owner.learned().keys()

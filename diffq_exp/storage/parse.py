@@ -1,13 +1,13 @@
-"""The entries of a file -> the description and the bytes of each tensor, not decoded yet.
+"""The index and the payloads of a file -> the description and the bytes of each tensor, not decoded yet.
 
-Every length is checked against the bytes of the file before memory is allocated for it.
+The index may say anything. Every length is checked against the payloads before memory is allocated for it.
 """
 
 from __future__ import annotations
 
-import json
-import zlib
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +18,8 @@ from torch import Tensor
 from ..stored.grids import GRIDS, SCALES, Stored, check_stored
 from ..stored.packing import Bytes
 from .coding import Coded, decode_tensor
-from .dictionary import DICTIONARY
-from .layout import (
-    ANS,
-    CHECKSUM_BYTES,
-    CONTEXT,
-    DTYPES,
-    FREE_TEXT,
-    FREE_VALUES,
-    PACKED,
-    PAYLOADS,
-    TEXT_PER_BYTE,
-    checksum,
-    read_number,
-    values_in,
-)
+from .layout import ANS, CONTEXT, DTYPES, PACKED
+from .sections import Payload, Sections
 
 LARGEST_TENSOR = 2**40  # entries
 
@@ -63,43 +50,6 @@ class CodedTensor:
         return stored
 
 
-def entry_of(file: Any, name: str, kind: str) -> Bytes:
-    """The bytes of a flat entry. Raises: ValueError when it is of another type or shape."""
-    entry = file.get_slice(name)
-    if len(entry.get_shape()) != 1 or entry.get_dtype() != kind:
-        given = f"{len(entry.get_shape())}-dimensional {entry.get_dtype()}"
-        raise ValueError(f"its entry {name!r} is {given}, not flat {kind}")
-    data: Bytes = file.get_tensor(name).view(np.uint8)
-    return data
-
-
-class _Payload:
-    """Hands out a payload from its beginning, so that no byte is used twice or left over."""
-
-    def __init__(self, name: str, data: Bytes) -> None:
-        self.name, self.data, self.at = name, data, 0
-
-    def take(self, count: int, user: str) -> Bytes:
-        if not 0 <= count <= len(self.data) - self.at:
-            left = len(self.data) - self.at
-            raise ValueError(f"{user}: {count} bytes of {self.name} are wanted, {left} are left")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def finish(self) -> None:
-        if self.at != len(self.data):
-            raise ValueError(f"{len(self.data) - self.at} bytes of {self.name} are left over")
-
-
-@dataclass(frozen=True)
-class Sections:
-    """The index of a file, its payloads by name, and the number of zeros after them."""
-
-    index: dict[str, Any]
-    payloads: dict[str, Bytes]
-    padding: int
-
-
 @dataclass(frozen=True)
 class Contents:
     """What the index lists: quantized tensors, other parameters, buffers, ties, and the configuration."""
@@ -125,49 +75,6 @@ class Contents:
         return shapes | {other: shapes[name] for other, name in self.tied.items()}
 
 
-def sections_of(data: Bytes) -> Sections:
-    """The entry `data` of a file. Raises: ValueError when its checksum or a length in it is wrong."""
-    if data[:CHECKSUM_BYTES].tobytes() != checksum([data[CHECKSUM_BYTES:]]):
-        raise ValueError("its checksum is wrong: the file is damaged")
-    at, lengths = CHECKSUM_BYTES, []
-    for _ in range(1 + len(PAYLOADS)):
-        length, at = read_number(data, at)
-        lengths.append(length)
-    rest = _Payload("data", data[at:])
-    index = rest.take(lengths[0], "the index")
-    payloads = {name: rest.take(length, name) for name, length in zip(PAYLOADS, lengths[1:], strict=True)}
-    padding = rest.data[rest.at :]
-    if padding.any():
-        raise ValueError("its payloads are followed by bytes that are not zero")
-    text = index_text(index, zlib.decompressobj(-zlib.MAX_WBITS, DICTIONARY), len(data))[0]
-    return Sections(index_of(text), payloads, len(padding))
-
-
-def index_text(data: Bytes, expand: Any, file_bytes: int) -> tuple[bytes, bytes]:
-    """The text of an index, and what follows it. Raises: ValueError naming why it cannot be read."""
-    limit, most = FREE_TEXT + TEXT_PER_BYTE * file_bytes, FREE_VALUES + file_bytes
-    try:
-        text = expand.decompress(data.tobytes(), limit)
-    except zlib.error as error:
-        raise ValueError(f"its index cannot be read ({error})") from error
-    if expand.unconsumed_tail:
-        raise ValueError(f"its index cannot be read (it expands to more than {limit:,} bytes)")
-    if values_in(text) > most:  # a value takes far more memory than its text
-        raise ValueError(f"its index cannot be read (more than {most:,} values, too many for the size of the file)")
-    return text, expand.unused_data
-
-
-def index_of(text: bytes) -> dict[str, Any]:
-    """Raises: ValueError for a text that is no JSON object."""
-    try:
-        index = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its index cannot be read ({error})") from error
-    if not isinstance(index, dict):
-        raise ValueError("its index is no JSON object")
-    return index
-
-
 def contents_of(sections: Sections) -> Contents:
     """Divide the payloads as the index says. Raises: ValueError naming what is impossible in it."""
     try:
@@ -177,7 +84,7 @@ def contents_of(sections: Sections) -> Contents:
 
 
 def _contents(index: dict[str, Any], data: Mapping[str, Bytes]) -> Contents:
-    payloads = {name: _Payload(name, part) for name, part in data.items()}
+    payloads = {name: Payload(name, part) for name, part in data.items()}
     names = [row[0] for part in ("tensors", "floats", "buffers") for row in index[part]] + list(index["tied"])
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError("its index names a tensor twice, or by a value that is no text")
@@ -198,6 +105,8 @@ def _contents(index: dict[str, Any], data: Mapping[str, Bytes]) -> Contents:
 def _entries(name: str, shape: Any) -> int:
     """Entries of a shape, which may be anything that JSON can hold."""
     entries = 1
+    if not isinstance(shape, list):
+        raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
     for size in shape:
         if type(size) is not int or not 0 <= size <= LARGEST_TENSOR:
             raise ValueError(f"tensor {name!r}: its shape {shape} is impossible")
@@ -207,7 +116,7 @@ def _entries(name: str, shape: Any) -> int:
     return 0 if 0 in shape else entries
 
 
-def _tensor(row: Sequence[Any], payloads: Mapping[str, _Payload]) -> CodedTensor:
+def _tensor(row: Sequence[Any], payloads: Mapping[str, Payload]) -> CodedTensor:
     name, shape, kind, grid, group_size, top, levels_coding, bits_coding, levels, bits, models = row
     title = f"tensor {name!r}"
     if grid not in GRIDS or kind not in DTYPES:
@@ -229,16 +138,24 @@ def _tensor(row: Sequence[Any], payloads: Mapping[str, _Payload]) -> CodedTensor
     return CodedTensor(name, tuple(shape), DTYPES[kind], grid, group_size, top, coded, scales)
 
 
-def _plain(payload: _Payload, name: str, shape: Any, kind: str, value: Any = None) -> Tensor:
+def _plain(payload: Payload, name: str, shape: Any, kind: str, *value: Any) -> Tensor:
     """A tensor that is not quantized; with a value, one whose entries all have it, in the memory of one entry."""
     if kind not in DTYPES:
         raise ValueError(f"tensor {name!r}: unknown type {kind!r}")
     entries = _entries(name, shape)
-    if value is not None:
-        if type(value) not in (int, float, bool):
-            raise ValueError(f"tensor {name!r}: a value that is no number")
-        return torch.tensor(value, dtype=DTYPES[kind]).expand(tuple(shape))
+    if value:
+        return _constant(name, DTYPES[kind], *value).expand(shape)
     raw = payload.take(entries * DTYPES[kind].itemsize, f"tensor {name!r}")
     if entries == 0:
         return torch.empty(shape, dtype=DTYPES[kind])
     return torch.from_numpy(raw.copy()).view(DTYPES[kind]).reshape(shape)
+
+
+def _constant(name: str, dtype: torch.dtype, value: Any) -> Tensor:
+    """A scalar of exactly this value. Raises: ValueError when the type does not hold it."""
+    if type(value) is (bool if dtype == torch.bool else float if dtype.is_floating_point else int):
+        with suppress(RuntimeError, OverflowError, ValueError):
+            scalar = torch.tensor(value, dtype=dtype)
+            if math.isfinite(value) and scalar.item() == value:
+                return scalar
+    raise ValueError(f"tensor {name!r}: {str(value)[:30]} is no value of {dtype}")

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from ..stored.network import StoredModel, check_fit, owner_of, write_into
 from . import version2
 from .layout import NEWEST, most_entries, version_of
-from .parse import Contents, Sections, contents_of, entry_of, sections_of
+from .parse import Contents, contents_of
+from .sections import Sections, entry_of, sections_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,15 @@ class StoredFile:
         """
         coded = self.contents.tensors
         tensors = {name: coded.pop(name).decode() for name in list(coded)}
-        return StoredModel(
-            self.contents.method, tensors, self.contents.floats, self.contents.buffers, self.contents.tied
+        floats, buffers = (
+            {name: self._spread(name, value) for name, value in part.items()}
+            for part in (self.contents.floats, self.contents.buffers)
         )
+        return StoredModel(self.contents.method, tensors, floats, buffers, self.contents.tied)
+
+    def _spread(self, name: str, value: Tensor) -> Tensor:
+        """A plain tensor in memory of its own, in which a constant one has each entry."""
+        return value.clone(memory_format=torch.contiguous_format) if name in self.contents.constant else value
 
 
 def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
@@ -113,7 +121,7 @@ def _sections(path: Path | str) -> Sections:
             if version_of(metadata.get("format")) < NEWEST:
                 return version2.sections_of(file, metadata)
             if file.keys() != ["data"]:
-                raise ValueError(f"its entries are {', '.join(file.keys())}, not data")
+                raise ValueError(f"it has {len(file.keys())} entries; format {NEWEST} has one, 'data'")
             return sections_of(entry_of(file, "data", "U8"))
     except (SafetensorError, OSError, KeyError, TypeError) as error:  # the last two: a type that numpy lacks
         raise ValueError(f"not a readable safetensors file ({error})") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..stored.packing import Bytes
 from .layout import PAYLOADS
-from .parse import Sections, entry_of, index_of, index_text
+from .sections import Sections, entry_of, index_of, index_text
 
 KINDS = {"scales": "F32", **dict.fromkeys((*PAYLOADS[1:], "index"), "U8")}
 

@@ -7,6 +7,7 @@ the largest tensor and the file.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -176,8 +177,8 @@ def _plain_row(name: str, tensor: Tensor) -> list[Any]:
     if dtype not in DTYPES:
         raise ValueError(f"tensors of type {dtype} cannot be stored; possible are {', '.join(DTYPES)}")
     row: list[Any] = [name, shape, dtype]
-    if is_constant(tensor) and bool(tensor.isfinite().all()):
-        row.append(tensor.reshape(-1)[0].item())
+    if is_constant(tensor) and math.isfinite(value := tensor[(0,) * tensor.dim()].item()):
+        row.append(value)
     return row
 
 

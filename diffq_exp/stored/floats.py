@@ -6,7 +6,7 @@ float16, or to a uniform grid over its range, as a quantized tensor of one group
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,12 +19,13 @@ from .network import StoredModel
 FLOATS = ("float32", "float16", *(f"int{bits}" for bits in range(4, 16)))
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 GRID_BYTES = 16  # about what a tensor of its own grid takes besides its levels: the range and a row of the index
+WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
 
 def narrowed(stored: StoredModel, float: str) -> StoredModel:
     """The network with its floats in the precision `float`, one of FLOATS.
 
-    float16: parameters and buffers, where they stay finite. int8 to int15: parameters on a grid of so many bits
+    float16: parameters and buffers, where they stay finite. int4 to int15: parameters on a grid of so many bits
     over their range, where that takes fewer bytes than float16; all else as float16.
     Raises: ValueError for another `float`.
     """
@@ -51,9 +52,11 @@ def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _grid_is_smaller(tensor: Tensor, bits: int) -> bool:
+    """Whether a tensor fits a grid, whose range is float32, and takes fewer bytes there than as float16."""
     if not tensor.is_floating_point() or (16 - bits) * tensor.numel() <= 8 * GRID_BYTES:
         return False
-    return bool(tensor.isfinite().all()) and not is_constant(tensor)
+    low, high = torch.aminmax(tensor.detach().float())
+    return bool((high - low).isfinite()) and not is_constant(tensor)
 
 
 def _on_grid(tensor: Tensor, bits: int) -> Stored:
@@ -61,31 +64,44 @@ def _on_grid(tensor: Tensor, bits: int) -> Stored:
 
 
 def is_constant(tensor: Tensor) -> bool:
-    """Whether all entries of a tensor are the same: several, or a counter of one."""
+    """Whether all entries of a tensor are the same to the last bit: several, or a counter of one."""
     fewest = 2 if tensor.is_floating_point() else 1
-    return tensor.numel() >= fewest and bool((tensor == tensor.reshape(-1)[0]).all())
+    if tensor.numel() < fewest or tensor.is_complex():
+        return False
+    whole = tensor.detach().view(WHOLE[tensor.element_size()])
+    return bool((whole == whole[(0,) * whole.dim()]).all())
 
 
 def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
     """The network with each batch norm as a scale and a shift: its mean is 0, its variance 1 (less its eps).
 
     In evaluation the network computes the same, up to rounding. Left as they are: batch norms without statistics or
-    without parameters of their own, those with tensors that are quantized or shared, and subclasses of torch's.
+    without parameters of their own, those with tensors that are quantized or shared, those whose scale or shift
+    would not be finite, and subclasses of torch's.
     """
-    floats, buffers = dict(stored.floats), dict(stored.buffers)
-    shared = {*stored.tied, *stored.tied.values()}
+    floats, buffers, shared = dict(stored.floats), dict(stored.buffers), _shared(stored, model)
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
         weight, bias, mean, var = (f"{dot}{part}" for part in ("weight", "bias", "running_mean", "running_var"))
-        if type(module) not in BATCH_NORMS or not {weight, bias} <= floats.keys() or mean not in buffers:
-            continue
-        if shared & {weight, bias, mean, var}:
+        own = {weight, bias} <= floats.keys() and {mean, var} <= buffers.keys()
+        if type(module) not in BATCH_NORMS or not own or shared & {weight, bias, mean, var}:
             continue
         scale = floats[weight].double() / (buffers[var].double() + module.eps).sqrt()
         shift = floats[bias].double() - buffers[mean].double() * scale
-        floats[weight], floats[bias] = scale.to(floats[weight].dtype), shift.to(floats[bias].dtype)
+        parts = {weight: scale.to(floats[weight].dtype), bias: shift.to(floats[bias].dtype)}
+        if not all(part.isfinite().all() for part in parts.values()):
+            continue
+        floats |= parts
         buffers[mean] = torch.zeros_like(buffers[mean])
         buffers[var] = torch.full_like(buffers[var], 1 - module.eps)
-        if f"{dot}num_batches_tracked" in buffers:
-            buffers[f"{dot}num_batches_tracked"] = torch.zeros_like(buffers[f"{dot}num_batches_tracked"])
+        if (counter := f"{dot}num_batches_tracked") in buffers:
+            buffers[counter] = torch.zeros_like(buffers[counter])
     return replace(stored, floats=floats, buffers=buffers)
+
+
+def _shared(stored: StoredModel, model: nn.Module) -> set[str]:
+    """Names of tensors that the network has under several names: tied parameters, and buffers in one memory."""
+    places = {name: value.data_ptr() for name, value in model.state_dict().items() if value.numel()}
+    uses = Counter(places.values())
+    several = {name for name, place in places.items() if place and uses[place] > 1}
+    return several | {*stored.tied, *stored.tied.values()}

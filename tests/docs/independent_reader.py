@@ -1,10 +1,11 @@
 """A reader of stored networks in plain Python, written from docs/stored_file.md alone, without the package.
 
-It is slow, and for small files. Float32 arithmetic is numpy's, since Python has none.
+It reads both formats. It is slow, and for small files. Float32 arithmetic is numpy's, since Python has none.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import struct
 import zlib
@@ -14,11 +15,12 @@ from functools import cache
 from hashlib import blake2b
 from itertools import accumulate
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-KINDS = ["scales", "levels", "bits", "models", "floats", "index"]
+PAYLOADS = ["scales", "levels", "bits", "models", "floats"]
 KNOTS = [0, 2, 3, 5, 9, 17, 33, 65]
 SIZES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -31,18 +33,16 @@ def read_file(data: bytes) -> dict[str, Any]:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
-    payloads = {name: _payload(data, 8 + length, header[name]["data_offsets"]) for name in KINDS}
-    assert metadata["format"] in ("diffq_exp.model/2", "diffq_exp.model/3")
-    assert metadata.pop("checksum") == _checksum(metadata, payloads)
-    index = json.loads(zlib.decompressobj().decompress(payloads["index"]))
+    entries = {name: _entry(data, 8 + length, entry["data_offsets"]) for name, entry in header.items()}
+    index, payloads = {"diffq_exp.model/3": _parts, "diffq_exp.model/2": _old_parts}[metadata["format"]](
+        entries, metadata
+    )
     front = {name: _Front(payload) for name, payload in payloads.items()}
     tensors = {row[0]: _quantized(row, front) for row in index["tensors"]}
-    plain = {}
-    for name, shape, dtype in index["floats"] + index["buffers"]:
-        plain[name] = front["floats"].take(prod(shape) * SIZES[dtype])
-    assert all(front[name].data == b"" for name in KINDS if name != "index")
+    plain = {row[0]: _plain(row, front["floats"]) for row in index["floats"] + index["buffers"]}
+    assert all(front[name].data == b"" for name in PAYLOADS)
     return {
-        "method": metadata["method"],
+        "method": index["method"],
         "config": index["config"],
         "tied": index["tied"],
         "tensors": tensors,
@@ -50,15 +50,66 @@ def read_file(data: bytes) -> dict[str, Any]:
     }
 
 
-def _payload(data: bytes, start: int, offsets: list[int]) -> bytes:
+def _entry(data: bytes, start: int, offsets: list[int]) -> bytes:
     return data[start + offsets[0] : start + offsets[1]]
 
 
-def _checksum(metadata: dict[str, str], payloads: dict[str, bytes]) -> str:
+def _parts(entries: dict[str, bytes], metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The index and the payloads of format 3."""
+    front = _Front(entries["data"])
+    assert front.take(8) == blake2b(front.data, digest_size=8).digest()
+    lengths = [_number(front) for _ in range(6)]
+    index, *payloads = [front.take(length) for length in lengths]
+    assert not any(front.data)
+    expand = zlib.decompressobj(-15, _dictionary())
+    text = expand.decompress(index)
+    assert expand.eof and not expand.unused_data
+    return json.loads(text), dict(zip(PAYLOADS, payloads, strict=True))
+
+
+def _number(front: _Front) -> int:
+    number = place = 0
+    while True:
+        (byte,) = front.take(1)
+        number |= (byte & 127) << place
+        if byte < 128:
+            return number
+        place += 7
+
+
+@cache
+def _dictionary() -> bytes:
+    """The text of the file that the page names."""
+    tree = ast.parse((Path(__file__).parents[2] / "diffq_exp/storage/dictionary.py").read_text())
+    (text,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    found = ast.literal_eval(text)
+    assert blake2b(found, digest_size=16).hexdigest() == "0fb3577255a36f0b04cf31a626ea754a"
+    return found
+
+
+def _old_parts(entries: dict[str, bytes], metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The index and the payloads of format 2."""
+    own = metadata.pop("checksum")
     digest = blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(payloads):
-        digest.update(name.encode() + payloads[name])
-    return digest.hexdigest()
+    for name in sorted(entries):
+        digest.update(name.encode() + entries[name])
+    assert own == digest.hexdigest()
+    expand = zlib.decompressobj()
+    index = json.loads(expand.decompress(entries["index"]))
+    assert not any(expand.unused_data)
+    return {**index, "method": metadata["method"]}, {name: entries[name] for name in PAYLOADS}
+
+
+def _plain(row: list[Any], front: _Front) -> bytes:
+    """The raw bytes of a tensor that is not quantized."""
+    _, shape, dtype, *value = row
+    if not value:
+        return front.take(prod(shape) * SIZES[dtype])
+    if dtype == "bfloat16":  # the upper half of a float32
+        raw = struct.pack("<f", value[0])[2:]
+    else:
+        raw = np.array(value[0], np.dtype(dtype).newbyteorder("<")).tobytes()
+    return raw * prod(shape)
 
 
 class _Front:

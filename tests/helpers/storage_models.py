@@ -1,11 +1,7 @@
-"""Small networks with quantizers to store, and files that say what they should not under a right checksum."""
+"""Small networks with quantizers to store, and what is said to files that cannot be loaded into them."""
 
-import json
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +20,15 @@ from helpers.quant_models import (
     snapshot,
 )
 from helpers.quant_reference import Setting, logits_for, named_logits, stored_bits
-from safetensors.numpy import load as parse_safetensors
-from safetensors.numpy import save as dump_safetensors
+from helpers.stored_files import Parts, as_version2, changed, parts_of, put_together
 from torch import nn
 
 from diffq_exp import storage
 from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, StoredModel, UniformQuantizer
 
 __all__ = [
-    "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "as_seen", "assert_same", "attached",
-    "changed", "checksum", "diffq", "good_file", "images", "named_logits", "network", "parts_of", "put_together",
+    "WAYS", "Bag", "Mixed", "Net", "Parts", "Setting", "Tied", "UserNet", "as_seen", "as_version2", "assert_same",
+    "attached", "changed", "diffq", "good_file", "images", "named_logits", "network", "parts_of", "put_together",
     "refusal", "refused_or_loaded", "same_bits", "same_content", "same_stored", "scramble", "snapshot",
     "stored_bits", "weights_of", "wide",
 ]  # fmt: skip
@@ -161,49 +156,7 @@ def same_content(one: bytes, other: bytes) -> None:
         assert a.entries[name].tobytes() == b.entries[name].tobytes(), name
 
 
-# ---- files that lie -------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Parts:
-    """The content of a stored file, to be changed: payloads by name, the index, the plain metadata."""
-
-    entries: dict[str, np.ndarray]
-    index: Any
-    plain: dict[str, str]
-    index_bytes: bytes | None = None  # in place of the compressed `index`
-
-
-def parts_of(data: bytes) -> Parts:
-    """The content of a file."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    plain = {key: value for key, value in sorted(header["__metadata__"].items()) if key != "checksum"}
-    entries = dict(sorted(parse_safetensors(data).items()))
-    index = json.loads(zlib.decompress(entries.pop("index").tobytes()))
-    return Parts(entries, index, plain)
-
-
-def checksum(entries: dict[str, np.ndarray], plain: dict[str, str]) -> str:
-    """BLAKE2b over the plain metadata and, in the order of their names, the entries."""
-    content = json.dumps(plain, sort_keys=True).encode()
-    content += b"".join(name.encode() + entries[name].tobytes() for name in sorted(entries))
-    return blake2b(content, digest_size=16).hexdigest()
-
-
-def put_together(parts: Parts) -> bytes:
-    """The file with a checksum that is right, so that the checks behind it are reached."""
-    index = parts.index_bytes
-    if index is None:
-        index = zlib.compress(json.dumps(parts.index).encode())
-    entries = {"index": np.frombuffer(index, np.uint8), **parts.entries}
-    return dump_safetensors(entries, {**parts.plain, "checksum": checksum(entries, parts.plain)})
-
-
-def changed(data: bytes, change: Callable[[Parts], object]) -> bytes:
-    """A file with a change in its parts, and a right checksum."""
-    parts = parts_of(data)
-    change(parts)
-    return put_together(parts)
+# ---- files that are refused -------------------------------------------------------------------------------------
 
 
 def refusal(path: Path, data: bytes | None = None, model: nn.Module | None = None) -> str:

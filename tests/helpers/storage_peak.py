@@ -1,4 +1,4 @@
-"""A process of its own that reads stored networks and says what it took: read|load|load_model FILE ...
+"""A process of its own that reads stored networks and says what it took: read|load|load_model=FILE ...
 
 Prints a line of JSON for each: seconds of CPU, megabytes by which the peak of memory grew over what was there,
 megabytes of the network it was read into, and what was said.
@@ -46,7 +46,7 @@ class Growth:
         self.mb = megabytes("VmHWM") - self._before
 
 
-def main(how: str, *paths: str) -> None:
+def main(*asked: str) -> None:
     import torch
     from helpers import storage_models, stored_networks
 
@@ -57,13 +57,15 @@ def main(how: str, *paths: str) -> None:
     model = stored_networks.network()  # builds what load_model builds
     diffq_exp.runs.loading.build_stored_model(storage.stored_model_of(model), stored_networks.config())
     storage.serialize(model)  # what is imported or allocated once
-    if how == "load":
-        model = storage_models.wide()
+    gc.freeze()  # so that collecting takes no time in what is there for good
+    models = {"load": storage_models.wide()}
     readers = {
-        "read": storage.read, "load": lambda path: storage.load(path, model), "load_model": diffq_exp.load_model,
+        "read": storage.read, "load": lambda path: storage.load(path, models["load"]),
+        "load_model": diffq_exp.load_model,
     }  # fmt: skip
-    network = sum(value.nbytes for value in model.state_dict().values()) / 2**20
-    for path in paths:
+    for word in asked:
+        how, _, path = word.partition("=")
+        network = sum(value.nbytes for value in models.get(how, model).state_dict().values()) / 2**20
         said = ""
         with Growth() as growth:
             try:

@@ -5,14 +5,14 @@ import onnx
 import pytest
 import torch
 from helpers.onnx_networks import IMAGES, Attention, Recurrent, TiedImages, agree, exported, initializers
-from helpers.storage_models import Net, attached, network
+from helpers.storage_models import Net, attached, network, wide
 from onnx import TensorProto, numpy_helper
 
 from diffq_exp import models
 from diffq_exp.onnx import trace as onnx_trace
 from diffq_exp.onnx.graph import onnx_graph
 from diffq_exp.onnx.inputs import Input
-from diffq_exp.quant import DiffQuantizer, UniformQuantizer
+from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 from diffq_exp.storage import stored_model_of
 from diffq_exp.stored.network import write_into
 
@@ -67,6 +67,16 @@ def test_groups_without_bits():
     assert (model.conv.weight == 0).sum() > 30 and all(tensor.bits.any() for tensor in stored.tensors.values())
     graph = onnx_graph(model, stored, Input(tuple(IMAGES)))
     agree(graph, model)
+
+
+def test_small_floats():
+    """A folded norm on a grid, which the quantizer leaves."""
+    stored = stored_model_of(LSQ(wide(), bits=3, min_size=0, exclude=["norm.*"]), "int8", fold=True)
+    model = wide(seed=1)
+    write_into(model, stored)
+    graph = onnx_graph(model, stored, Input(tuple(IMAGES)))
+    agree(graph, model)
+    assert {"norm.weight", "norm.bias"} <= {part.name for part in graph.parts}
 
 
 def test_constant_weights():

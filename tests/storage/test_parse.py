@@ -1,6 +1,7 @@
 """Files whose index lies, under a right checksum: a ValueError in one line, soon, and the model untouched."""
 
 import copy
+import json
 import random
 import resource
 import zlib
@@ -11,15 +12,16 @@ from helpers.storage_models import (
     Net,
     Tied,
     attached,
-    changed,
+    good_file,
     network,
-    parts_of,
-    put_together,
     refusal,
     refused_or_loaded,
+    wide,
 )
+from helpers.stored_files import changed, deflated, parts_of, put_together
 
 from diffq_exp import storage
+from diffq_exp.storage.dictionary import DICTIONARY
 
 NAME, SHAPE, DTYPE, GRID, GROUP_SIZE, TOP, LEVELS_CODING, BITS_CODING, LEVELS, BITS, MODELS = range(11)
 
@@ -100,28 +102,50 @@ LIES = {
     **{f"{key} = {value!r}": in_index(key, value)
        for key in ("tensors", "floats", "buffers") for value in (None, 3, {}, "abc", [], [[]], [None], [["a"]])},
     **{f"config {value!r}": in_index("config", value) for value in (None, 3, "text", [1], [["model", 1]])},
+    **{f"method {value!r}": in_index("method", value) for value in (None, 3, ["diffq"], {}, True)},
     **{f"no {key}": lambda parts, key=key: parts.index.pop(key)
-       for key in ("tensors", "floats", "buffers", "tied", "config")},
+       for key in ("tensors", "floats", "buffers", "tied", "config", "method")},
     "a tensor twice": lambda parts: parts.index["floats"].append(["conv.weight", [0], "float32"]),
     "names of two kinds": lambda parts: parts.index["floats"].extend([[3, [0], "uint8"], ["x", [0], "uint8"]]),
     "a tensor less": lambda parts: parts.index["tensors"].pop(),
     "rows in another order": lambda parts: parts.index["tensors"].reverse(),
     "a short row": lambda parts: parts.index["tensors"][0].pop(),
     "a long row": lambda parts: parts.index["tensors"][0].append(0),
+    "a short row of a float": lambda parts: parts.index["floats"][0].pop(),
+    "a long row of a float": lambda parts: parts.index["floats"][0].extend([0.5, 0.5]),
+    "a long row of a buffer": lambda parts: parts.index["buffers"][2].append(17),
+    "a buffer without its value": lambda parts: parts.index["buffers"][2].pop(),
+    "a value of null": lambda parts: parts.index["floats"][0].append(None),
 }  # fmt: skip
+OF_A_CODING = ("shape", "group size", "top", "levels", "bits", "models", "coding", "the other")
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_an_index_that_lies(good, path, lie):
-    refusal(path, changed(good, LIES[lie]))
+def test_an_index_that_lies(coded, path, lie):
+    refusal(path, changed(coded, LIES[lie]))
+
+
+def test_an_index_that_lies_about_packed_tensors(path):
+    data, model = good_file("packed"), wide(seed=1)
+    for lie, change in LIES.items():
+        if lie.startswith(OF_A_CODING):
+            refusal(path, changed(data, change), model)
+
+
+def test_an_index_of_format_2_that_lies(old, path):
+    model = wide(seed=1)
+    for lie in list(LIES)[::5]:
+        if not lie.startswith("method"):
+            refusal(path, changed(old, LIES[lie]), model)
 
 
 @pytest.mark.parametrize("value", [None, [], 3, "index", [["tensors", []]], True])
-def test_an_index_that_is_no_object(good, path, value):
+def test_an_index_that_is_no_object(coded, old, path, value):
     def change(parts):
         parts.index = value
 
-    refusal(path, changed(good, change))
+    for data in (coded, old):
+        refusal(path, changed(data, change))
 
 
 def raw_index(data: bytes):
@@ -131,58 +155,49 @@ def raw_index(data: bytes):
     return change
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"{}",
-        zlib.compress(b""),
-        zlib.compress(b"{"),
-        zlib.compress(b"\xff\xfe"),
-        zlib.compress(b"{}"),
-        zlib.compress(b"[" * 200_000),
-        zlib.compress(b'{"tensors": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
-        zlib.compress(b'{"tensors": ' + b"9" * 50_000 + b"}"),
-        zlib.compress(b'{"tensors": []}')[:-6],
-    ],
-    ids=lambda data: repr(data[:10]),
-)
-def test_an_index_that_cannot_be_read(good, path, data):
-    refusal(path, changed(good, raw_index(data)))
+UNREADABLE = [
+    b"", b"{", b"\xff\xfe", b"{}", b"[" * 200_000, b'{"tensors": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    b'{"tensors": ' + b"9" * 50_000 + b"}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: repr(text[:10]))
+def test_an_index_that_cannot_be_read(coded, old, path, text):
+    for data, squeeze in ((coded, deflated), (old, zlib.compress)):
+        refusal(path, changed(data, raw_index(squeeze(text))))
+
+
+def test_an_index_that_is_not_deflated(coded, old, path):
+    for data, squeeze in ((coded, deflated), (old, zlib.compress)):
+        whole = squeeze(json.dumps(parts_of(data).index).encode())
+        other = zlib.compress if squeeze is deflated else deflated
+        for wrong in (b"", b"{}", whole[:-1], whole[:-6], whole[: len(whole) // 2], whole + b"1", other(b"{}")):
+            refusal(path, changed(data, raw_index(wrong)))
+
+
+def test_an_index_with_another_dictionary(coded, path):
+    def change(parts):
+        squeeze = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY[:-1])
+        parts.index_bytes = squeeze.compress(json.dumps(parts.index).encode()) + squeeze.flush()
+
+    refusal(path, changed(coded, change))
 
 
 @pytest.mark.parametrize(("unit", "megabytes"), [(b" ", 128), (b"[],", 128), (b"[],", 48)])
-def test_an_index_that_expands_without_end(good, path, unit, megabytes):
+def test_an_index_that_expands_without_end(coded, path, unit, megabytes):
     """A small file of much text, all of it JSON: refused before it takes time or memory."""
-    squeeze = zlib.compressobj(1)
+    squeeze = zlib.compressobj(1, zlib.DEFLATED, -15)
     block = unit * (2**20 // len(unit))
     bomb = squeeze.compress(b'{"tensors":[') + b"".join(squeeze.compress(block) for _ in range(megabytes))
-    data = changed(good, raw_index(bomb + squeeze.compress(b"0]}") + squeeze.flush()))
+    data = changed(coded, raw_index(bomb + squeeze.compress(b"0]}") + squeeze.flush()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refusal(path, data)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024  # KB
 
 
 HOSTILE = [
-    None,
-    -1,
-    0,
-    1,
-    2**31,
-    2**63,
-    10**40,
-    1e308,
-    0.5,
-    "x",
-    "",
-    [],
-    [[]],
-    {},
-    {"a": 1},
-    True,
-    [2**40],
-    "\ud800",
-]
+    None, -1, 0, 1, 2**31, 2**63, 10**40, 1e308, 0.5, "x", "", [], [[]], {}, {"a": 1}, True, [2**40], "\ud800",
+]  # fmt: skip
 
 
 def leaves(value, at=()):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers.storage_models import changed, parts_of, put_together, refusal, refused_or_loaded, wide
+from helpers.storage_models import refusal, refused_or_loaded, wide
+from helpers.stored_files import as_version2, changed, parts_of, put_together
 from torch import nn
 
 from diffq_exp import storage
@@ -21,10 +22,11 @@ def cases(data: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["levels", "bits", "models", "scales", "floats"])
-def test_payloads_that_do_not_add_up(good, path, name):
-    for case in cases(parts_of(good).entries[name]):
-        data = changed(good, lambda parts, case=case: parts.entries.update({name: case}))
-        assert name in refusal(path, data)
+def test_payloads_that_do_not_add_up(good, old, path, name):
+    for data in (good, old):
+        for case in cases(parts_of(data).entries[name]):
+            lied = changed(data, lambda parts, case=case: parts.entries.update({name: case}))
+            assert name in refusal(path, lied)
 
 
 def test_any_one_byte_of_the_models(good, path):
@@ -120,8 +122,9 @@ def test_booleans_of_other_bytes_than_0_and_1(path):
     """They come back as true or false."""
     model = nn.Module()
     model.register_buffer("mask", torch.tensor([False, False, True, True]))
-    parts = parts_of(storage.serialize(model))
-    parts.entries["floats"] = np.array([2, 255, 0, 1], np.uint8)
-    path.write_bytes(put_together(parts))
-    storage.load(path, model)
-    assert model.mask.view(torch.uint8).tolist() == [1, 1, 0, 1]
+    data = storage.serialize(model)
+    for parts in (parts_of(data), parts_of(as_version2(data))):
+        parts.entries["floats"] = np.array([2, 255, 0, 1], np.uint8)
+        path.write_bytes(put_together(parts))
+        storage.load(path, model)
+        assert model.mask.view(torch.uint8).tolist() == [1, 1, 0, 1]

@@ -1,8 +1,6 @@
 """Stored networks come back bit for bit, from one plain file that is whole or not there."""
 
-import json
 import pickle
-import zlib
 
 import pytest
 import torch
@@ -194,9 +192,8 @@ def test_a_model_stands_for_its_quantizer():
 def test_any_reader_of_safetensors_opens_it(way, tmp_path):
     storage.save(attached(way, network()), tmp_path / "m")
     with safe_open(tmp_path / "m", "pt") as file:
-        assert 1 <= len(file.keys()) <= 6
-        assert all(file.get_tensor(name).numel() >= 0 for name in file.keys())  # noqa: SIM118
-        assert "diffq_exp" in file.metadata()["format"]
+        assert file.keys() == ["data"] and file.get_tensor("data").numel() > 100
+        assert file.metadata() == {"format": "diffq_exp.model/3"}
 
 
 def test_few_bytes_besides_the_payload(tmp_path):
@@ -223,8 +220,6 @@ def test_nothing_is_pickled_nor_unpickled(tmp_path, monkeypatch):
 def test_the_configuration_is_plain_json(tmp_path):
     storage.save(network(), tmp_path / "m", CONFIG)
     assert parts_of((tmp_path / "m").read_bytes()).index["config"] == CONFIG
-    with safe_open(tmp_path / "m", "numpy") as file:
-        assert json.loads(zlib.decompress(file.get_tensor("index").tobytes()))["config"] == CONFIG
     storage.save(network(), tmp_path / "m")
     assert storage.read(tmp_path / "m")[1] == {}
 

@@ -4,7 +4,6 @@ import copy
 import json
 import random
 import re
-import zlib
 
 import numpy as np
 import pytest
@@ -14,15 +13,13 @@ from helpers.storage_models import (
     Tied,
     assert_same,
     attached,
-    changed,
-    checksum,
     diffq,
     network,
-    parts_of,
     refusal,
     snapshot,
     wide,
 )
+from helpers.stored_files import NEW, PAYLOADS, Parts, changed, checksum, deflated, file_of, parts_of, put_together
 from safetensors.numpy import save as dump_safetensors
 from torch import nn
 
@@ -48,39 +45,44 @@ def test_both_codings_are_tested(good):
     assert codings in ([ans, packed, ans], [packed] * 3)
 
 
-def test_the_helper_makes_good_files(good, path):
-    path.write_bytes(changed(good, lambda parts: None))
-    model = wide(seed=1)
-    storage.load(path, model)
-    path.write_bytes(good)
-    other = wide(seed=2)
-    storage.load(path, other)
-    assert_same(snapshot(model), snapshot(other))
+def test_the_helper_makes_good_files(good, old, path):
+    states = []
+    for seed, data in enumerate((good, changed(good, lambda parts: None), old, changed(old, lambda parts: None))):
+        path.write_bytes(data)
+        model = wide(seed=1 + seed)
+        storage.load(path, model)
+        states.append(snapshot(model))
+    for state in states[1:]:
+        assert_same(state, states[0])
 
 
 # ---- damage ---------------------------------------------------------------------------------------------------
 
 
-def test_cut_short_anywhere(good, path):
+def test_cut_short_anywhere(good, old, path):
     model = wide(seed=1)
-    for length in (*range(0, len(good), 31), len(good) - 1):
-        refusal(path, good[:length], model)
+    for data, step in ((good, 31), (old, 97)):
+        for length in (*range(0, len(data), step), len(data) - 1):
+            refusal(path, data[:length], model)
 
 
-def test_longer_than_it_should_be(good, path):
-    refusal(path, good + b"\0")
-    refusal(path, good + good)
+def test_longer_than_it_should_be(good, old, path):
+    for data in (good, old):
+        refusal(path, data + b"\0")
+        refusal(path, data + data)
 
 
-def test_one_bit_flipped(good, path):
-    model = wide(seed=1)
-    source = random.Random(0)
-    header = 8 + int.from_bytes(good[:8], "little")
-    places = source.sample(range(8 * len(good)), 220) + source.sample(range(8 * header), 80)
-    for place in places:
-        data = bytearray(good)
-        data[place // 8] ^= 1 << place % 8
-        refusal(path, bytes(data), model)
+def test_one_bit_flipped(coded, old, path):
+    """Each bit of the header and of the lengths, and some of the rest."""
+    model, source = wide(seed=1), random.Random(0)
+    for good in (coded, old):
+        header = 8 + int.from_bytes(good[:8], "little")
+        places = source.sample(range(8 * len(good)), 100)
+        places += range(8 * (header + 20)) if good is coded else source.sample(range(8 * header), 80)
+        for place in places:
+            data = bytearray(good)
+            data[place // 8] ^= 1 << place % 8
+            refusal(path, bytes(data), model)
 
 
 @pytest.mark.parametrize(
@@ -114,33 +116,37 @@ def test_a_file_that_is_not_there(path):
         storage.load(path, network())
 
 
-def test_the_checksum_is_of_everything(good, path):
+def test_the_checksum_is_of_everything(coded, path):
     """A file put together anew, with the old checksum."""
-    parts = parts_of(good)
-    parts.index["config"]["batch_size"] = 5
-    text = zlib.compress(json.dumps(parts.index).encode())
-    entries = {"index": np.frombuffer(text, np.uint8), **parts.entries}
-    old = parts_of(good)
-    wrong = checksum({"index": np.zeros(0, np.uint8), **old.entries}, old.plain)
-    assert "checksum" in refusal(path, dump_safetensors(entries, {**parts.plain, "checksum": wrong}))
-    assert "checksum" in refusal(path, dump_safetensors(entries, parts.plain))
+    place = 8 + int.from_bytes(coded[:8], "little")
+    data = changed(coded, lambda parts: parts.index["config"].update(batch_size=5))
+    lied = data[:place] + coded[place : place + 8] + data[place + 8 :]
+    assert "checksum" in refusal(path, lied)
+
+
+def test_the_checksum_of_format_2_is_of_everything(old, path):
+    parts = parts_of(old)
+    entries = {"index": np.zeros(0, np.uint8), **parts.entries}
     right = checksum(entries, parts.plain)
-    lied = {**parts.plain, "method": "lsq", "checksum": right}
-    assert "checksum" in refusal(path, dump_safetensors(entries, lied))
+    for lied in ({"checksum": right[:-1]}, {}, {"method": "lsq", "checksum": right}):
+        assert "checksum" in refusal(path, dump_safetensors(entries, {**parts.plain, **lied}))
 
 
-def test_another_version_of_the_format(good, path):
-    text = refusal(path, changed(good, lambda parts: parts.plain.update(format="diffq_exp.model/99")))
-    assert "diffq_exp.model/99" in text
+def test_another_version_of_the_format(coded, old, path):
+    for data in (coded, old):
+        text = refusal(path, changed(data, lambda parts: parts.plain.update(format="diffq_exp.model/99")))
+        assert "diffq_exp.model/99" in text
+    refusal(path, coded.replace(b"diffq_exp.model/3", b"diffq_exp.model/2", 1))
+    refusal(path, old.replace(b"diffq_exp.model/2", b"diffq_exp.model/3", 1))
 
 
-@pytest.mark.parametrize("name", ["levels", "bits", "models", "scales", "floats"])
-def test_an_entry_is_missing_or_of_another_kind(good, path, name):
-    refusal(path, changed(good, lambda parts: parts.entries.pop(name)))
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_an_entry_of_format_2_is_missing_or_of_another_kind(old, path, name):
+    refusal(path, changed(old, lambda parts: parts.entries.pop(name)))
     for kind in (np.float64, np.int64, np.int8, np.float16):
-        refusal(path, changed(good, lambda parts, kind=kind: _retype(parts, name, kind)))
+        refusal(path, changed(old, lambda parts, kind=kind: _retype(parts, name, kind)))
     for shape in ((-1, 1), (1, -1)):
-        refusal(path, changed(good, lambda parts, shape=shape: _reshape(parts, name, shape)))
+        refusal(path, changed(old, lambda parts, shape=shape: _reshape(parts, name, shape)))
 
 
 def _retype(parts, name, kind):
@@ -151,14 +157,60 @@ def _reshape(parts, name, shape):
     parts.entries[name] = parts.entries[name].reshape(shape)
 
 
-def test_entries_of_a_type_that_numpy_has_not(good, path):
+def test_the_entry_is_missing_or_of_another_kind(coded, path):
     """bfloat16, 8-bit floats and what is no type stand in a header that is right otherwise."""
-    for kind in (b"BF16", b"F8_E4M3", b"F9", b"a\nb"):
-        length = int.from_bytes(good[:8], "little")
-        header = json.loads(good[8 : 8 + length])
-        header["levels"]["dtype"] = kind.decode()
+    length = int.from_bytes(coded[:8], "little")
+    data = np.frombuffer(coded[8 + length :], np.uint8)
+    for entries in ({}, {"date": data}, {"data": data, "more": data[:0]}, {"data": data.view(np.int8)},
+                    {"data": data[None]}, {"data": data[:8].view(np.float32)}, {"a\nb": data}):  # fmt: skip
+        refusal(path, dump_safetensors(entries, {"format": NEW}))
+    for kind in ("BF16", "F8_E4M3", "F9", "a\nb"):
+        header = json.loads(coded[8 : 8 + length])
+        header["data"]["dtype"] = kind
         text = json.dumps(header).encode()
-        refusal(path, len(text).to_bytes(8, "little") + text + good[8 + length :])
+        refusal(path, len(text).to_bytes(8, "little") + text + coded[8 + length :])
+
+
+# ---- lengths of format 3 --------------------------------------------------------------------------------------
+
+
+def _lengths(parts: Parts) -> list[int]:
+    return list(map(len, [parts.index_bytes, *(parts.entries[name].tobytes() for name in PAYLOADS)]))
+
+
+def test_lengths_that_do_not_add_up(coded, path):
+    """Any of the six: of the payload after it, of the rest, and far beyond the file."""
+    model = wide(seed=1)
+    for place in range(6):
+        for more in (-1, 1, 10**6, 2**62):
+
+            def change(parts, place=place, more=more):
+                parts.index_bytes = deflated(json.dumps(parts.index).encode())
+                parts.lengths = _lengths(parts)
+                parts.lengths[place] = max(parts.lengths[place] + more, 0)
+
+            refusal(path, changed(coded, change), model)
+
+
+def test_lengths_that_cannot_be_read(coded, path):
+    model = wide(seed=1)
+    for lengths in (b"", b"\x05", b"\x05" * 5, b"\xff" * 9 + b"\0" * 6, b"\x80" * 60, b"\xff" * 5):
+        refusal(path, file_of(lengths), model)
+        refusal(path, changed(coded, lambda parts, lengths=lengths: setattr(parts, "lengths", lengths)), model)
+    for content in (b"", b"\0" * 6, b"\0" * 100):
+        refusal(path, file_of(content), model)
+    refusal(path, dump_safetensors({"data": np.zeros(5, np.uint8)}, {"format": NEW}), model)
+
+
+def test_bytes_after_the_payloads_are_zeros(coded, path):
+    parts, model = parts_of(coded), wide(seed=1)
+    for after in (b"\1", b"\0\0\1", b"\1\0"):
+        parts.after = after
+        assert "not zero" in refusal(path, put_together(parts), model)
+    parts.after = bytes(9)
+    path.write_bytes(put_together(parts))
+    storage.load(path, model)
+    assert storage.open_stored(path).padding == 9
 
 
 # ---- a good file for another network --------------------------------------------------------------------------
@@ -197,10 +249,10 @@ def test_another_method_is_refused_by_name(way, other, path):
     assert quantizer.method in text and way.split()[0] in text
 
 
-def test_a_tensor_that_the_quantizer_leaves_float(path):
-    storage.save(attached("uniform 4", network()), path)
+def test_a_tensor_that_only_the_quantizer_quantizes(path):
+    storage.save(attached("uniform 15, some floats", network()), path)
     model = network(seed=1)
-    attached("uniform 15, some floats", model)
+    attached("uniform 4", model)
     assert "bias" in refusal(path, None, model)
 
 

@@ -90,7 +90,8 @@ def test_float32_leaves_halves_as_they_are(path):
 @pytest.mark.parametrize("value", ["float8", "", "AUTO", None, 16, True])
 def test_another_option_is_refused(path, option, value):
     """In a line that says which values are allowed; no file is left."""
-    allowed = {"coding": "auto, packed", "float": "float32, float16"}[option]
+    numbers = ", ".join(f"int{bits}" for bits in range(8, 16))
+    allowed = {"coding": "auto, packed", "float": f"float32, float16, {numbers}"}[option]
     for call in (lambda: storage.save(network(), path, **{option: value}),
                  lambda: storage.serialize(network(), **{option: value})):  # fmt: skip
         with pytest.raises(ValueError, match=f"^{option}={value!r}: allowed are {allowed}$"):
