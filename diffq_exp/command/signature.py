@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..results.records import RunRecord, read_record
 from ..results.renamed import OLD_NAMES, with_targets
-from .schema import NODES, PLAIN, conf_dir
+from .schema import NODES, PLAIN, conf_dir, shown
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}  # added after runs had signatures; their defaults
@@ -30,6 +30,7 @@ FINISH_KEYS = ("average_decay", "batch_norm_batches")  # what the trainer does b
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
 SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
 FLOAT32 = "float32"  # the run of the same configuration with quantizer=none
+FLOAT32_VALUES = {"init_from": None, "teacher": None, "storage.float": "float32", "storage.fold": None}  # and these
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
@@ -125,14 +126,22 @@ def identity(cfg: DictConfig, given: str) -> str:
 
 
 def float32_config(cfg: DictConfig) -> DictConfig:
-    """The configuration of the float32 run of a run: all the same, without quantizer and other networks."""
+    """The configuration of the float32 run of a run: without quantizer and other networks, stored as it is."""
     plain = cfg.copy()
     with open_dict(plain):
         plain.quantizer = OmegaConf.load(conf_dir() / "quantizer" / "none.yaml")
         plain.restart = False
-        for key in SOURCE_KEYS:
-            plain[key] = None
+        for key, value in FLOAT32_VALUES.items():
+            OmegaConf.update(plain, key, value)
     return plain
+
+
+def float32_overrides(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
+    """What stands after `python -m diffq_exp.train` for the float32 run of a run that has these overrides."""
+    plain = float32_config(cfg)
+    kept = without(overrides, {"quantizer", *FLOAT32_VALUES, *unused_keys(plain)})
+    differing = [key for key, value in FLOAT32_VALUES.items() if OmegaConf.select(cfg, key) != value]
+    return [*kept, "quantizer=none", *(f"{key}={shown(FLOAT32_VALUES[key])}" for key in differing)]
 
 
 def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> RunRecord:
@@ -159,7 +168,8 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
 
 def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
     """The overrides that do not set one of the keys, or a key inside one of these nodes."""
-    return [str(word) for word in overrides if re.split(r"[=.@/]", word.lstrip("+~"), maxsplit=1)[0] not in keys]
+    typed = {str(word): re.split(r"[=@/]", word.lstrip("+~"), maxsplit=1)[0] for word in overrides}
+    return [word for word, key in typed.items() if key not in keys and key.partition(".")[0] not in keys]
 
 
 def labels(cfg: DictConfig, choices: Any) -> dict[str, str]:

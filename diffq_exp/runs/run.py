@@ -22,11 +22,10 @@ from ..command.signature import (
     FLOAT32,
     SOURCE_KEYS,
     float32_config,
+    float32_overrides,
     only_afterwards,
     record_of,
     run_name,
-    unused_keys,
-    without,
 )
 from ..common.terminal import FileLog
 from ..results.records import RunRecord, read_record
@@ -97,8 +96,7 @@ def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy)
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
-    overrides = [*without(request.overrides, {"quantizer", *SOURCE_KEYS, *unused_keys(plain)}), "quantizer=none"]
-    return run(plain, source, Request(choices, overrides), if_busy), source
+    return run(plain, source, Request(choices, float32_overrides(cfg, request.overrides)), if_busy), source
 
 
 def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRecord) -> int:
