@@ -20,7 +20,7 @@ INTEGERS = {TensorProto.DataType.Value(f"UINT{n}") for n in (2, 4, 8, 16) if f"U
 
 
 @pytest.mark.parametrize(
-    "way", ["diffq whole tensors", "diffq 1", "diffq 8, tails", "uniform 2.5", "lsq 3", "none"]
+    "way", ["diffq whole tensors", "diffq 1", "diffq 8, tails", "uniform 2.5", "lsq 3", "rate", "none"]
 )
 def test_it_computes_what_torch_does(way):
     graph, model, stored = exported(attached(way, network()), Net)

@@ -8,11 +8,12 @@ from helpers.quant_two_processes import train
 def test_bits_stay_equal_on_both_ranks(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     mp.spawn(train, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    for kind in ("bits", "logits", "weights"):
-        for name, value in first[kind].items():
-            assert torch.equal(value, second[kind][name]), (kind, name)
-    for name, value in first["bits"].items():
-        assert (value != 4).all() or name.startswith("norm"), name
-    assert first["size"] == second["size"]
-    assert not torch.equal(first["out"][0], second["out"][0])
+    for kind in ("diffq", "rate"):
+        first, second = (torch.load(tmp_path / f"{kind}{rank}.pt") for rank in (0, 1))
+        for part in ("bits", "learned", "weights"):
+            for name, value in first[part].items():
+                assert torch.equal(value, second[part][name]), (kind, part, name)
+        assert first["size"] == second["size"]
+        assert not torch.equal(first["out"][0], second["out"][0])
+        if kind == "diffq":
+            assert all((value != 4).all() or name.startswith("norm") for name, value in first["bits"].items())
