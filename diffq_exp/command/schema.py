@@ -164,6 +164,9 @@ class Config:
     batch_norm_batches: int | None = key(
         None, "after training, batches to measure the statistics of batch norms on", int, low=1
     )
+    round_penalty: float | None = key(
+        None, "after training, loss per MB that moving levels towards zero may cost", float, low=0
+    )
 
     # the machine
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))

@@ -26,7 +26,7 @@ from .schema import NODES, PLAIN, conf_dir, shown
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}  # added after runs had signatures; their defaults
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
-FINISH_KEYS = ("average_decay", "batch_norm_batches")  # what the trainer does besides steps
+FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty")  # what the trainer does besides steps
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
 SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
 FLOAT32 = "float32"  # the run of the same configuration with quantizer=none

@@ -29,6 +29,14 @@ def estimated_bits(sizes: Tensor) -> Tensor:
     return places * constant + slope * sums
 
 
+def bits_of_a_step(sizes: Tensor) -> Tensor:
+    """What a level of each entry costs more than the next smaller one, in bits; the shape of `sizes`."""
+    rows, columns = (*sizes.shape, 1)[:2]
+    kernels = sizes.detach().reshape(rows, columns, -1)
+    slope = _bits_of_mean(_means(kernels.sum(2).float(), kernels.shape[2]))[1]
+    return slope[:, :, None].expand(kernels.shape).reshape(sizes.shape)
+
+
 def _means(sums: Tensor, places: int) -> Tensor:
     """The mean size of the levels of each kernel, (rows, columns)."""
     rows, columns = sums.shape

@@ -117,6 +117,7 @@ class Session:
             compile=cfg.compile,
             checkpoint_minutes=cfg.checkpoint_minutes,
             batch_norm_batches=cfg.batch_norm_batches,
+            round_penalty=cfg.round_penalty,
         )
 
     def _teacher(self) -> Teacher | None:

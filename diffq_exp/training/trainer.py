@@ -34,10 +34,12 @@ from .distillation import Teacher
 from .measure import Sums, evaluate
 from .optim import Optimizers
 from .penalty import Penalty
+from .rounding import round_levels
 from .schedule import Schedule
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
+ROUNDING_BATCHES = 50  # of training data, for the derivatives of rate-distortion rounding
 READ_EVERY = 50  # steps between two looks at the sums on the device
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -61,6 +63,7 @@ class Settings:
     compile: bool = False
     checkpoint_minutes: float = 10.0
     batch_norm_batches: int | None = None  # measured again on so many, after training
+    round_penalty: float | None = None  # of rate-distortion rounding, after training
 
 
 class Trainer:
@@ -125,8 +128,13 @@ class Trainer:
         self._set_progress(self.settings.epochs)
         if self.averages is not None:
             self.averages.exchange()
-        if self.settings.batch_norm_batches is not None:
-            measure_batch_norms(self.model, self.data.train, self.settings.batch_norm_batches)
+        batches, penalty = self.settings.batch_norm_batches, self.settings.round_penalty
+        if batches is not None:
+            measure_batch_norms(self.model, self.data.train, batches)
+        if penalty is not None and self.quantizer is not None:
+            round_levels(self.quantizer, self.task, self.data.train, penalty, ROUNDING_BATCHES)
+            if batches is not None:
+                measure_batch_norms(self.model, self.data.train, batches)
 
     # ---- one epoch ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,71 @@
+"""Rate-distortion rounding: after training, levels move towards zero where that costs less than the bytes are worth.
+
+Around the stored weights the loss of a weight's change d is g d + h d^2 / 2, with the mean gradient g over training
+batches and the diagonal h of the empirical Fisher matrix. The bits of a level are those of quant/coded_bits.py. A
+level k becomes k - sign(k) while  loss < penalty * (bits saved, in MB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ..data import Loader
+from ..quant.coded_bits import bits_of_a_step
+from ..quant.formula import BITS_PER_MB
+from ..quant.quantizer import Quantizer
+from ..tasks import Task
+
+ROUNDS = 3  # a level moves by at most so many steps; the prices are computed again before each
+
+
+def round_levels(quantizer: Quantizer, task: Task, loader: Loader, penalty: float, batches: int) -> dict[str, int]:
+    """Move the weights of all tensors with a grid of one step; -> how many levels of each have moved.
+
+    penalty: loss per MB. The derivatives are means over the first batches of epoch 0 of `loader`, in eval mode.
+    """
+    slopes, curvatures = _derivatives(quantizer, task, loader, batches)
+    moved = {}
+    for item, slope, curvature in zip(quantizer.selection.quantized, slopes, curvatures, strict=True):
+        weight = item.param.detach()
+        stored = quantizer.store(item, weight)
+        if stored.grid != "step":
+            continue
+        step = stored.scales.to(weight.dtype)
+        levels = (stored.values() / step).round_()
+        chosen = levels.clone()
+        for _ in range(ROUNDS):
+            saved = bits_of_a_step(chosen.abs()) * (penalty / BITS_PER_MB)
+            change = (chosen - chosen.sign() - levels) * step
+            before = (chosen - levels) * step
+            loss = slope * (change - before) + curvature * (change**2 - before**2) / 2
+            chosen = torch.where((loss < saved) & (chosen != 0), chosen - chosen.sign(), chosen)
+        moved[item.name] = int((chosen != levels).sum())
+        with torch.no_grad():
+            item.param.copy_(chosen * step)
+    return moved
+
+
+def _derivatives(
+    quantizer: Quantizer, task: Task, loader: Loader, batches: int
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The mean gradient of each quantized parameter, and the mean over examples of its square."""
+    model, params = quantizer.model, [item.param for item in quantizer.selection.quantized]
+    sums, squares = ([torch.zeros_like(param) for param in params] for _ in range(2))
+    training, count = model.training, 0
+    model.eval()
+    try:
+        with quantizer.enter_quantize():
+            for inputs, targets in islice(loader.epoch(0), batches):
+                gradients = torch.autograd.grad(task.loss(model(inputs), targets), params, allow_unused=True)
+                for total, square, gradient in zip(sums, squares, gradients, strict=True):
+                    if gradient is not None:
+                        total += gradient
+                        square += len(targets) * gradient**2  # the mean of B gradients has a B-th of their square
+                count += 1
+    finally:
+        model.train(training)
+    return [total / max(count, 1) for total in sums], [square / max(count, 1) for square in squares]
