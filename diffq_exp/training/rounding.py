@@ -1,4 +1,4 @@
-"""Rate-distortion rounding: after training, levels move towards zero where that costs less than the bytes are worth.
+"""Rate-distortion rounding. After training, levels go towards zero where that costs less than its bytes are worth.
 
 Around the stored weights the loss of a weight's change d is g d + h d^2 / 2, with the mean gradient g over training
 batches and the diagonal h of the empirical Fisher matrix. The bits of a level are those of quant/coded_bits.py. A

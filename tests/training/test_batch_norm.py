@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.batches import Batches
 from torch import nn
 
 from diffq_exp.quant import UniformQuantizer
 from diffq_exp.training.batch_norm import measure_batch_norms
-
-
-class Batches:
-    """A loader of fixed batches."""
-
-    examples = 24
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.batches = [torch.randn(8, 4, generator=generator) for _ in range(3)]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch, first_batch=0):
-        for batch in self.batches[first_batch:]:
-            yield batch, torch.zeros(len(batch), dtype=torch.int64)
 
 
 def network(after: nn.Module) -> nn.Sequential:
