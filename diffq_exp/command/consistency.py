@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,15 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..common.files import user_path
 from ..results.records import status_of
 from .devices import device_error
 from .overrides import text_of
 from .schema import NODES, PLAIN, shown
-from .signature import FLOAT32, SOURCE_KEYS, only_afterwards, unused_keys, unused_nodes
+from .signature import FLOAT32, SOURCE_KEYS, only_afterwards, trains_nothing, unused_keys, unused_nodes
 from .values import range_error
+
+WITHOUT_STEPS = ("none", "ptq", "qat", "diffq")  # quantizers whose grids rate-distortion rounding leaves alone
 
 
 def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
@@ -34,7 +38,7 @@ def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
         f"storage.{key}: unknown; coding, float and fold are allowed"
         for key in sorted(set(cfg.storage) - {"coding", "float", "fold"})
     ]
-    errors += _bits_errors(cfg) + _path_errors(cfg) + _target_errors(cfg)
+    errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg)
     errors += [error] if (error := device_error(cfg.device)) else []
     # the folder is named after the rest, so it is looked at last
     return errors or _folder_errors("hydra.sweep.dir" if multirun else "hydra.run.dir", cfg)
@@ -45,14 +49,15 @@ def plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _bits_errors(cfg: DictConfig) -> list[str]:
+def _combination_errors(cfg: DictConfig) -> list[str]:
     unused = unused_keys(cfg)
     errors = []
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
         if low not in unused and not cfg[low] < cfg[high]:
             errors.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
-    if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (cfg.bits < 2 or cfg.bits % 1):
-        errors.append(f"bits={cfg.bits:g}: LSQ takes a whole number >= 2 and <= 15")
+    bits = cfg.quantizer.get("bits")
+    if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):
+        errors.append(f"bits={bits:g}: LSQ takes a whole number >= 2 and <= 15")
     ramp = cfg.penalty_schedule
     if str(ramp.get("_target_")).endswith(".RampPenalty") and not ramp.start < ramp.end:
         errors.append(f"penalty_schedule.start={ramp.start:g}: must be below end, which is {ramp.end:g}")
@@ -62,10 +67,10 @@ def _bits_errors(cfg: DictConfig) -> list[str]:
 def _path_errors(cfg: DictConfig) -> list[str]:
     errors = []
     root = cfg.dataset.get("root") if not OmegaConf.is_missing(cfg.dataset, "root") else None
-    if root is not None and not Path(root).expanduser().is_dir():
+    if root is not None and not user_path(root).is_dir():
         errors.append(f"dataset.root={root}: no such folder")
     path = cfg.dataset.get("path") if not OmegaConf.is_missing(cfg.dataset, "path") else None
-    if path is not None and not Path(path).expanduser().exists():
+    if path is not None and not user_path(path).exists():
         errors.append(f"dataset.path={path}: no such file or folder")
     return errors + [error for key in SOURCE_KEYS if (error := _source_error(key, cfg[key]))]
 
@@ -74,9 +79,11 @@ def _source_error(key: str, given: str | None) -> str | None:
     """Why a network cannot be taken from where it is said to be."""
     if given is None or given == FLOAT32:
         return None
-    source = Path(given).expanduser()
-    if not source.exists():
+    source = user_path(given)
+    if not source.is_file() and not source.is_dir():
         return f"{key}={given}: no such run folder or file; {FLOAT32} means the float32 run of this one"
+    if source.is_file() and not os.access(source, os.R_OK):
+        return f"{key}={given}: cannot be read"
     if source.is_dir() and (status := _status(source)) != "finished":
         return f"{key}={given}: needs a finished run; the status of this one is: {status}"
     return None
@@ -127,8 +134,10 @@ def nested_sweep_errors(cfg: DictConfig, base: DictConfig | None) -> list[str]:
 def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str]:
     """Typed overrides that have no effect under the chosen nodes -> the warning for each."""
     unused = unused_keys(cfg) | unused_nodes(cfg)
-    if cfg.init_from is not None and only_afterwards(cfg):
+    if trains_nothing(cfg):
         unused |= {"epochs", "lr", "accumulate", "clip", "compile", "average_decay"}
+    unused |= {"teacher"} if only_afterwards(cfg) else set()
+    unused |= {"round_penalty"} if cfg.hydra.runtime.choices["quantizer"] in WITHOUT_STEPS else set()
     quantizer = cfg.hydra.runtime.choices["quantizer"]
     texts = [text_of(override) for override in typed if override.key_or_group.partition(".")[0] in unused]
     return {text: f"{text}: has no effect with quantizer={quantizer}" for text in texts}

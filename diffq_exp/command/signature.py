@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ..common.files import user_path
 from ..results.records import RunRecord, read_record
 from ..results.renamed import OLD_NAMES, with_targets
 from .schema import NODES, PLAIN, conf_dir, shown
@@ -30,7 +31,8 @@ FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty")  # what t
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
 SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
 FLOAT32 = "float32"  # the run of the same configuration with quantizer=none
-FLOAT32_VALUES = {"init_from": None, "teacher": None, "storage.float": "float32", "storage.fold": None}  # and these
+FLOAT32_VALUES = {"init_from": None, "teacher": None, "storage.float": "float32", "storage.fold": None}
+FLOAT32_VALUES["round_penalty"] = None  # and with all of these
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
@@ -43,12 +45,14 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     Raises: omegaconf errors for values that are missing or do not resolve.
     """
     names = (*consumed_nodes(cfg), *TRAINER_KEYS, *FINISH_KEYS)
-    if cfg.init_from is not None and only_afterwards(cfg):
+    if trains_nothing(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
     values = {name: _plain(cfg[name]) for name in names}
     place = PLACE_OF.get(values["dataset"].get("_target_"), "root")
     if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
-        values["dataset"][place] = str(Path(values["dataset"][place]).expanduser().resolve())
+        values["dataset"][place] = str(user_path(values["dataset"][place]).resolve())
+    if values["storage"].get("fold") is False:  # as null, which is the default
+        del values["storage"]["fold"]
     values |= _sources(cfg)
     kept: dict[str, Any] = _without_nulls(values)
     return kept
@@ -83,6 +87,11 @@ def only_afterwards(cfg: DictConfig) -> bool:
     return bool(OmegaConf.select(cfg, "quantizer.training.after", default=False))
 
 
+def trains_nothing(cfg: DictConfig) -> bool:
+    """Whether a run only quantizes a network that it is given."""
+    return only_afterwards(cfg) and cfg.init_from not in (None, FLOAT32)
+
+
 def signature(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that name what `cfg` consumes."""
     values = with_targets(consumed(cfg), lambda target: OLD_NAMES.get(target, target))
@@ -111,15 +120,18 @@ def _target_of(path: Path) -> Any:
 
 def _sources(cfg: DictConfig) -> dict[str, Any]:
     """What stands for other networks in a signature, and how a teacher is used."""
-    values: dict[str, Any] = {key: identity(cfg, cfg[key]) for key in SOURCE_KEYS if cfg[key] is not None}
-    return values | ({key: cfg[key] for key in TEACHER_KEYS} if cfg.teacher is not None else {})
+    given = {key: cfg[key] for key in SOURCE_KEYS if cfg[key] is not None}
+    if only_afterwards(cfg):  # nothing follows a teacher, and the float32 run is what it begins from anyway
+        given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
+    values: dict[str, Any] = {key: identity(cfg, value) for key, value in given.items()}
+    return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})
 
 
 def identity(cfg: DictConfig, given: str) -> str:
     """What stands for a network that is given so: the signature of its run, or the hash of a file's content."""
     if given == FLOAT32:
         return signature(float32_config(cfg))
-    source = Path(given).expanduser()
+    source = user_path(given)
     if source.is_dir():
         return read_record(source).signature
     return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
@@ -181,7 +193,7 @@ def unused_keys(cfg: DictConfig) -> set[str]:
     """Plain keys that no node takes up and the trainer does not read, under the chosen nodes."""
     text = json.dumps([OmegaConf.to_container(cfg[name], resolve=False) for name in NODES])
     used = set(re.findall(r"\$\{(\w+)\}", text))
-    used |= set(TEACHER_KEYS) if cfg.teacher is not None else set()
+    used |= set(TEACHER_KEYS) if cfg.teacher is not None and not only_afterwards(cfg) else set()
     return set(PLAIN) - used - {*TRAINER_KEYS, *FINISH_KEYS} - set(MACHINE_KEYS)
 
 

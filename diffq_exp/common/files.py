@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+def user_path(given: str | Path) -> Path:
+    """A path as a user types it; `~` stands for the home folder, where there is one."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:  # ~somebody, who is unknown
+        return Path(given)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write beside `path`, then rename: the old file stays whole until the new file is complete on the disk.

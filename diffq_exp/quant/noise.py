@@ -68,7 +68,16 @@ def noise_of(noise: str | Noise) -> Noise:
 
 
 def draw(noise: Noise, weight: Tensor, step: Tensor) -> Tensor:
-    """eps of a weight in this process; see Noise.draw."""
+    """eps of a weight in this process; see Noise.draw. Raises: ValueError for an eps of another shape."""
+    eps = _drawn(noise, weight, step)
+    if eps.shape != weight.shape:
+        raise ValueError(
+            f"{type(noise).__name__} gave a tensor {tuple(eps.shape)} for a weight {tuple(weight.shape)}"
+        )
+    return eps
+
+
+def _drawn(noise: Noise, weight: Tensor, step: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or rank() == 0:
         return noise.draw(weight, step)
     seed = (new_key() + rank() * 0x9E3779B97F4A7C15) % 2**63

@@ -58,10 +58,6 @@ class _AddNoise(torch.autograd.Function):
         group_steps = ((high - low) * param.step(logits)).to(weight.dtype)  # (G,)
         step = spread_groups(group_steps, weight.numel(), group_size).view(weight.shape)
         eps = draw(noise, weight, step)
-        if eps.shape != weight.shape:
-            raise ValueError(
-                f"{type(noise).__name__} gave a tensor {tuple(eps.shape)} for a weight {tuple(weight.shape)}"
-            )
         ctx.save_for_backward(weight, logits, eps, low, high)
         ctx.group_size, ctx.param = group_size, param
         return weight + step * eps

@@ -103,7 +103,6 @@ class RateQuantizer(Quantizer):
         bits = estimated_bits(levels.abs())
         return bits + STEP_BITS / bits.numel()
 
-    @torch.no_grad()
     def widths(self, item: Tensors) -> Tensor:
         """The mean bits of the entries of each row (output channel), (rows,)."""
         return self._kernel_bits(item, rounded=True).sum(1) * len(item.param) / item.entries

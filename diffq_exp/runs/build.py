@@ -108,7 +108,8 @@ def attach_quantizer(cfg: DictConfig, model: nn.Module) -> Quantizer | None:
         name, largest = max(model.named_parameters(), key=lambda item: item[1].numel())
         size = 4 * largest.numel() / MB
         raise UserError(
-            f"nothing is left to quantize with min_size={cfg.min_size:g} MB and exclude={list(cfg.exclude)}: "
+            f"nothing is left to quantize with min_size={cfg.quantizer.get('min_size', 0):g} MB "
+            f"and exclude={list(cfg.quantizer.get('exclude', ()))}: "
             f"the largest parameter is {name!r} with {size:.4g} MB"
         )
     return quantizer

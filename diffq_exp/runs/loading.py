@@ -20,9 +20,10 @@ from torch import nn
 from .. import storage
 from ..command.schema import conf_dir
 from ..data import Data
-from ..results.records import status_of
+from ..results.records import read_record, status_of
 from ..results.renamed import new_name
 from ..results.run_files import CHECKPOINT, MODEL
+from ..stored.floats import is_folded
 from ..stored.network import StoredModel, check_fit, write_into
 from ..training.checkpoint import load_checkpoint
 from .build import accepted
@@ -144,16 +145,28 @@ def _built_inside(value: Any, allow: Collection[str]) -> Any:
     return _located(target)(**values)
 
 
-def load_weights(model: nn.Module, source: Path) -> None:
-    """Start a float network from a run folder (its last float weights), a checkpoint or a stored model.
+def _stored_whole(folder: Path) -> bool:
+    """Whether the file of a run has its float32 network as it is."""
+    record = read_record(folder)
+    options = record.config.get("storage", {})
+    whole = options.get("float", "float32") == "float32" and not options.get("fold")
+    return record.choices.get("quantizer") == "none" and whole
 
-    Raises: ValueError naming what does not fit; the model is then untouched.
+
+def load_weights(model: nn.Module, source: Path) -> None:
+    """Start a float network from a run folder, a checkpoint or a stored model.
+
+    Of a folder: the network of a float32 run as it was measured; else the last float weights, if they are there.
+    Raises: ValueError naming what does not fit, the model is then untouched; or for folded batch norms.
     """
     path = source
     if source.is_dir():
-        path = source / CHECKPOINT if (source / CHECKPOINT).is_file() else stored_file(source)
+        trained = source / CHECKPOINT
+        path = trained if trained.is_file() and not _stored_whole(source) else stored_file(source)
     if path.suffix != ".pt":
         storage.load(path, model)
+        if is_folded(model):
+            raise ValueError(f"{path}: its batch norms are folded, so that it cannot be trained; see storage.fold")
         return
     state = (load_checkpoint(path) or {}).get("model", {})
     wanted = model.state_dict()

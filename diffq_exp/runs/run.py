@@ -50,7 +50,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
         error = None
-        if wanted := _wants_float_run(cfg):
+        if wanted := _wants_float_run(cfg, folder):
             code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait")
             if code >= SIGNAL:
                 return code
@@ -81,10 +81,17 @@ def _fail(reason: str, folder: RunFolder, record: RunRecord) -> int:
     return FAILED
 
 
-def _wants_float_run(cfg: DictConfig) -> list[str]:
-    """The keys whose network is the float32 run of this one."""
-    wanted = [key for key in SOURCE_KEYS if cfg[key] == FLOAT32]
-    return wanted + (["init_from"] if only_afterwards(cfg) and cfg.init_from is None else [])
+def _wants_float_run(cfg: DictConfig, folder: Path) -> list[str]:
+    """The keys whose network is the float32 run of this one; none where the run has ended already."""
+    if not cfg.restart and _has_ended(folder, read_record(folder)):
+        return []
+    if only_afterwards(cfg):
+        return ["init_from"] if cfg.init_from in (None, FLOAT32) else []
+    return [key for key in SOURCE_KEYS if cfg[key] == FLOAT32]
+
+
+def _has_ended(folder: Path, record: RunRecord) -> bool:
+    return record.status == "diverged" or (record.status == "finished" and (folder / MODEL).is_file())
 
 
 def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> tuple[int, Path]:
@@ -104,7 +111,7 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     device = pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
     earlier, machine = folder.record(), describe_machine(device)
-    if earlier.status == "diverged" or (earlier.status == "finished" and (folder.path / MODEL).is_file()):
+    if _has_ended(folder.path, earlier):
         if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run needs the numbers
             Session(cfg, folder, request.choices, device, StopFlag(), earlier).track_again()
         return _show_again(earlier, folder, machine["git_commit"])

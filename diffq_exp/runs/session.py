@@ -16,6 +16,7 @@ from torch import nn
 
 from .. import storage
 from ..command.signature import only_afterwards
+from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer
@@ -26,6 +27,7 @@ from ..stored.network import StoredModel, write_into
 from ..tasks import Task
 from ..training.averaging import Averages
 from ..training.distillation import Teacher
+from ..training.finish import Finish
 from ..training.measure import evaluate
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
@@ -78,7 +80,7 @@ class Session:
         data = build_data(cfg, self.device)
         model = build_model(cfg, data, self.device)
         if cfg.init_from is not None:
-            load_weights(model, Path(cfg.init_from).expanduser())
+            load_weights(model, user_path(cfg.init_from))
         task = build_task(cfg, data)
         self.record = replace(self.record, headline=task.headline(data))
         self.display = Display(cfg.epochs, task.headline(data), data.unit)
@@ -101,7 +103,11 @@ class Session:
             penalty=build_penalty(cfg, size),
             size=size,
             teacher=self._teacher(),
-            averages=None if cfg.average_decay is None else Averages(model, cfg.average_decay),
+            finish=Finish(
+                None if cfg.average_decay is None else Averages(model, cfg.average_decay),
+                cfg.batch_norm_batches,
+                cfg.round_penalty,
+            ),
         )
         trainer.fit(self.stop)
         self.display.close()
@@ -116,15 +122,13 @@ class Session:
             precision=cfg.precision,
             compile=cfg.compile,
             checkpoint_minutes=cfg.checkpoint_minutes,
-            batch_norm_batches=cfg.batch_norm_batches,
-            round_penalty=cfg.round_penalty,
         )
 
     def _teacher(self) -> Teacher | None:
         cfg = self.cfg
-        if cfg.teacher is None:
+        if cfg.teacher is None or only_afterwards(cfg):
             return None
-        model = load_model(Path(cfg.teacher).expanduser(), allow=[cfg.model._target_])
+        model = load_model(user_path(cfg.teacher), allow=[cfg.model._target_])
         return Teacher(model.to(self.device), cfg.teacher_weight, cfg.teacher_temperature)
 
     def _config(self) -> dict[str, Any]:

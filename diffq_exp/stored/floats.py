@@ -99,6 +99,17 @@ def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
     return replace(stored, floats=floats, buffers=buffers)
 
 
+def is_folded(model: nn.Module) -> bool:
+    """Whether a batch norm has the statistics that `folded` leaves."""
+    norms = [module for module in model.modules() if type(module) in BATCH_NORMS and module.track_running_stats]
+    return any(
+        norm.running_var.numel() > 0
+        and not norm.running_mean.any()
+        and torch.equal(norm.running_var, torch.full_like(norm.running_var, 1 - norm.eps))
+        for norm in norms
+    )
+
+
 def _shared(stored: StoredModel, model: nn.Module) -> set[str]:
     """Names of tensors that the network has under several names: tied parameters, and buffers in one memory."""
     places = {name: value.data_ptr() for name, value in model.state_dict().items() if value.numel()}

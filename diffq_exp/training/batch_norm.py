@@ -21,7 +21,8 @@ def measure_batch_norms(model: nn.Module, loader: Loader, batches: int) -> None:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return
-    training, momenta = model.training, [norm.momentum for norm in norms]
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
     model.eval()
     try:
         for norm in norms:
@@ -30,13 +31,14 @@ def measure_batch_norms(model: nn.Module, loader: Loader, batches: int) -> None:
             norm.train()
         for inputs, _ in islice(loader.epoch(0), batches):
             model(inputs)
+        model.eval()
+        inputs, _ = next(iter(loader.epoch(0)))
+        _switch_off(model, [norm for norm in norms if norm.affine], inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            norm.eval()
-    inputs, _ = next(iter(loader.epoch(0)))
-    _switch_off(model, [norm for norm in norms if norm.affine], inputs)
-    model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _switch_off(model: nn.Module, norms: list[_BatchNorm], inputs: Tensor) -> None:

@@ -33,8 +33,9 @@ class Teacher:
         """Raises: ValueError when the logits of the two networks have different shapes."""
         with torch.no_grad():
             told = self.model(inputs)
-        if told.shape != outputs.shape:
-            raise ValueError(f"the teacher gives {tuple(told.shape)}, the network {tuple(outputs.shape)}")
+        if told.shape != outputs.shape or outputs.shape[-1] < 2:
+            shapes = f"the teacher gives {tuple(told.shape)}, the network {tuple(outputs.shape)}"
+            raise ValueError(f"{shapes}; both have to give logits of the same classes, two or more")
         student = F.log_softmax(outputs.float() / self.temperature, -1).flatten(0, -2)
         teacher = F.log_softmax(told.float() / self.temperature, -1).flatten(0, -2)
         distance = F.kl_div(student, teacher, reduction="batchmean", log_target=True)

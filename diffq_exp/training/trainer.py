@@ -27,19 +27,16 @@ from ..quant.size import FormulaSize, Size
 from ..results.metrics import append_row, read_rows, write_rows
 from ..results.run_files import CHECKPOINT, METRICS
 from ..tasks import Task, as_task
-from .averaging import Averages
-from .batch_norm import measure_batch_norms
 from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .distillation import Teacher
+from .finish import Finish
 from .measure import Sums, evaluate
 from .optim import Optimizers
 from .penalty import Penalty
-from .rounding import round_levels
 from .schedule import Schedule
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
-ROUNDING_BATCHES = 50  # of training data, for the derivatives of rate-distortion rounding
 READ_EVERY = 50  # steps between two looks at the sums on the device
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -62,15 +59,13 @@ class Settings:
     precision: str = "float32"
     compile: bool = False
     checkpoint_minutes: float = 10.0
-    batch_norm_batches: int | None = None  # measured again on so many, after training
-    round_penalty: float | None = None  # of rate-distortion rounding, after training
 
 
 class Trainer:
     """Trains `model` on `data`, resumes from the folder's checkpoint, and leaves metrics and checkpoints there.
 
     quantizer: attached to the model already, or None. penalty: None without a learned size. size: the
-    measure of the rows of metrics. run_id: a name for the run that a resumed part keeps.
+    measure in the rows of metrics. teacher: followed as well. finish: done at the end. run_id: a name for the run that a resumed part keeps.
     """
 
     def __init__(
@@ -90,7 +85,7 @@ class Trainer:
         penalty: Penalty | None = None,
         size: Size | None = None,
         teacher: Teacher | None = None,
-        averages: Averages | None = None,
+        finish: Finish | None = None,
     ) -> None:
         self.model, self.quantizer, self.optimizers, self.penalty = model, quantizer, optimizers, penalty
         self.schedule, self.task, self.data, self.settings = schedule, as_task(task), data, settings
@@ -102,7 +97,8 @@ class Trainer:
         self.sums = Sums()
         self.size = size or FormulaSize()  # that the rows of metrics have
         self.progress = 0.0  # the share of training that is done
-        self.teacher, self.averages = teacher, averages
+        self.teacher, self.finish = teacher, finish or Finish()
+        self.averages = self.finish.averages
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
@@ -121,20 +117,8 @@ class Trainer:
             self._save()
             if stop.signal is not None and self.epoch < self.settings.epochs:
                 raise Interrupted
-        self._finish()
-
-    def _finish(self) -> None:
-        """Leave the network as it is to be stored; a resumed run does it again."""
         self._set_progress(self.settings.epochs)
-        if self.averages is not None:
-            self.averages.exchange()
-        batches, penalty = self.settings.batch_norm_batches, self.settings.round_penalty
-        if batches is not None:
-            measure_batch_norms(self.model, self.data.train, batches)
-        if penalty is not None and self.quantizer is not None:
-            round_levels(self.quantizer, self.task, self.data.train, penalty, ROUNDING_BATCHES)
-            if batches is not None:
-                measure_batch_norms(self.model, self.data.train, batches)
+        self.finish(self.model, self.quantizer, self.task, self.data.train)
 
     # ---- one epoch ------------------------------------------------------------------------------------------
 
