@@ -159,7 +159,7 @@ class Config:
     teacher_weight: float = key(0.5, "share of the teacher in the loss", float, above=0, high=1)
     teacher_temperature: float = key(2.0, "temperature of teacher and network", float, above=0)
     average_decay: float | None = key(
-        None, "train to the end, measure and store exponential averages of the weights", float, above=0, below=1
+        None, "decay of exponential averages of the weights, which are measured and stored", float, above=0, below=1
     )
     batch_norm_batches: int | None = key(
         None, "after training, batches to measure the statistics of batch norms on", int, low=1

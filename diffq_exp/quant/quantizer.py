@@ -2,7 +2,7 @@
 
 A method says which tensors it learns (`learned_tensors`), what a training forward sees (`training_value`), what is
 stored (`store`), what it costs (`size_bits`, `widths`), how a stored tensor is taken up again (`adopt`), and what
-changes while training goes on (`at`). diffq.py, uniform.py and lsq.py are three examples; docs/extending.md has one
+changes while training goes on (`at`). diffq.py, uniform.py, lsq.py and rate.py are examples; docs/extending.md has one
 from outside the package. Hooks, swapping and the cache of stored weights are in attachment.py.
 """
 
@@ -28,7 +28,7 @@ from .learned import Learned, LearnedTensors, Rates
 
 
 class Quantizer(StoresModel):
-    """Base of the quantizers; see DiffQuantizer, UniformQuantizer and LSQ.
+    """Base of the quantizers; see DiffQuantizer, UniformQuantizer, LSQ and RateQuantizer.
 
     min_size: parameters of more than this many MB (as float32) are quantized. exclude: shell-style patterns of
     names that never are. float16: the others are stored as float16. detect_bound: a tensor under several names
@@ -38,7 +38,7 @@ class Quantizer(StoresModel):
     """
 
     method = ""  # the name of the method in states and files
-    measure = "formula"  # what `model_size` is a size by
+    measure = "formula"  # the name of what `model_size` measures
     least_dims = 0  # parameters of fewer dimensions stay float
 
     def __init__(

@@ -19,7 +19,7 @@ class Size(ABC):
     name: str
 
     def measure(self, quantizer: Quantizer) -> str:
-        """What `soft` is a size by."""
+        """The name of what `soft` measures."""
         return self.name
 
     @abstractmethod

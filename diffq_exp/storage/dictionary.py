@@ -1,4 +1,4 @@
-"""The dictionary that the index of a file is deflated with: words that indexes of our networks begin to use.
+"""The dictionary that the index of a file is deflated with: words that are frequent in indexes.
 
 It is part of the format, so that it never changes: a file that was deflated with another one cannot be read.
 What deflate finds in it costs a file about three bytes; the most frequent words stand last.

@@ -101,13 +101,14 @@ def folded(stored: StoredModel, model: nn.Module) -> StoredModel:
 
 def is_folded(model: nn.Module) -> bool:
     """Whether a batch norm has the statistics that `folded` leaves."""
-    norms = [module for module in model.modules() if type(module) in BATCH_NORMS and module.track_running_stats]
-    return any(
-        norm.running_var.numel() > 0
-        and not norm.running_mean.any()
-        and torch.equal(norm.running_var, torch.full_like(norm.running_var, 1 - norm.eps))
-        for norm in norms
-    )
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
+    return any(_has_folded_statistics(norm.running_mean, norm.running_var, norm.eps) for norm in norms)
+
+
+def _has_folded_statistics(mean: Tensor | None, var: Tensor | None, eps: float) -> bool:
+    if mean is None or var is None or not var.numel():
+        return False
+    return not bool(mean.any()) and torch.equal(var, torch.full_like(var, 1 - eps))
 
 
 def _shared(stored: StoredModel, model: nn.Module) -> set[str]:

@@ -13,7 +13,7 @@ from torch import nn
 class Averages:
     """The averages of all floating parameters and buffers of a model, a quantizer's learned tensors among them.
 
-    After step n an average moves by 1 - min(decay, n / (n + 9)) towards the value of the moment: a plain mean at
+    After step n an average moves by 1 - min(decay, n / (n + 9)) towards the current value: a plain mean at
     first, so that the random weights of the beginning are soon forgotten.
     Raises: ValueError unless 0 < decay < 1.
     """

@@ -1,4 +1,4 @@
-"""Distillation: a trained network tells what it predicts, and the network in training follows it as well."""
+"""Distillation: a trained network, the teacher, adds a term to the loss."""
 
 from __future__ import annotations
 

@@ -64,9 +64,8 @@ def _derivatives(
                 for total, square, gradient in zip(sums, squares, gradients, strict=True):
                     if gradient is not None:
                         total += gradient
-                        square += (
-                            task.count(targets) * gradient**2
-                        )  # the mean of B gradients has a B-th of their square
+                        # the mean of B gradients has a B-th of their square
+                        square += task.count(targets) * gradient**2
                 count += 1
     finally:
         model.train(training)
