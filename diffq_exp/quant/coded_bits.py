@@ -7,8 +7,8 @@ The coder (storage/contexts.py) learns how full each row and each column of a we
 
 whose mean m follows from the means of its row, its column and the tensor as if these were independent:
 m = m_row m_column / m_tensor. So a level k costs log2((1 + theta) / (1 - theta)) + |k| log2(1 / theta) bits.
-The gradient is that of a weighted L1 norm, with large weights where a row or a column is nearly empty. theta is treated
-as a constant.
+The gradient is that of a weighted L1 norm, with large weights where a row or a column is nearly empty. theta is
+treated as a constant.
 """
 
 from __future__ import annotations
