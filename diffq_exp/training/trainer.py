@@ -65,8 +65,8 @@ class Trainer:
     """Trains `model` on `data`, resumes from the folder's checkpoint, and leaves metrics and checkpoints there.
 
     quantizer: attached to the model already, or None. penalty: None without a learned size. size: the measure in
-    the rows of metrics. teacher: a network to follow as well. finish: what is done at the end. run_id: a name for the
-    run that a resumed part keeps.
+    the rows of metrics. teacher: a network to follow as well. finish: what is done at the end. run_id: a name for
+    the run that a resumed part keeps.
     """
 
     def __init__(
