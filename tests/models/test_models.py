@@ -13,6 +13,7 @@ from diffq_exp.models.stem import fit_channels
 
 OURS = {  # name: parameters for 10 classes of 32 x 32 colour images
     "digits_cnn": 279_466,
+    "lenet5": 657_080,
     "resnet20": 269_722,
     "resnet18": 11_173_962,
     "mobilenet_v2": 2_236_682,
@@ -28,13 +29,21 @@ def test_parameters_are_as_published(name):
 
 
 @pytest.mark.parametrize(("channels", "size", "classes"), [(1, 8, 10), (4, 32, 3)])
-@pytest.mark.parametrize("name", [name for name in OURS if name != "wide_resnet28_10"])
+@pytest.mark.parametrize("name", [name for name in OURS if name not in ("wide_resnet28_10", "lenet5")])
 def test_logits_and_gradients_for_other_images(name, channels, size, classes):
     model = getattr(models, name)(classes, channels, size)
     logits = model(torch.randn(2, channels, size, size))
     assert logits.shape == (2, classes)
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_lenet5_is_that_of_the_compression_papers():
+    model = models.lenet5(10)
+    assert sum(p.numel() for p in model.parameters()) == 431_080
+    assert models.lenet5(3, 2, 16)(torch.randn(2, 2, 16, 16)).shape == (2, 3)
+    with pytest.raises(ValueError, match="15 x 15; lenet5 needs 16 x 16"):
+        models.lenet5(10, 1, 15)
 
 
 def test_wide_resnet_gives_logits():
