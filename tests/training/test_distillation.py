@@ -29,7 +29,9 @@ def test_the_loss_is_that_of_the_formula_and_so_is_its_gradient(shape):
 def test_a_network_that_predicts_as_its_teacher_has_no_distance():
     model = nn.Linear(5, 4)
     inputs = torch.randn(3, 5)
-    assert float(Teacher(model, 1.0, 3.0).loss(torch.tensor(9.0), inputs, model(inputs))) == pytest.approx(0, abs=1e-6)
+    assert float(Teacher(model, 1.0, 3.0).loss(torch.tensor(9.0), inputs, model(inputs))) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_a_teacher_of_other_classes_is_refused():
