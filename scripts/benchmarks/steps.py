@@ -41,7 +41,7 @@ class Setting:
 BATCH_32 = Setting("resnet18", 32, Rounds(warm=2, least=5, most=25, seconds=80), {8: 1.10, 1: 1.20})
 BATCH_128 = Setting("resnet18", 128, Rounds(warm=1, least=5, most=15, seconds=95), {8: 1.04})
 EVALUATION = Setting("resnet18", 128, Rounds(warm=1, least=7, most=21, seconds=40), {8: 1.02})
-TINY: dict[str, Any] = {"model": "resnet20", "batch": 8, "steps": 1, "rounds": Rounds(1, 2, 2, 0)}
+TINY: dict[str, Any] = {"model": "resnet20", "image_size": 8, "batch": 4, "steps": 1, "rounds": Rounds(1, 2, 2, 0)}
 
 
 def sized(context: Context, setting: Setting) -> Setting:

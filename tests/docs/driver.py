@@ -22,6 +22,7 @@ def main() -> int:
     import torch
     from torch.nn.functional import cross_entropy
 
+    importlib.import_module("torch._dynamo")  # each optimizer imports it, and it takes seconds
     for module in IMPORTED_LATE:
         importlib.import_module(f"diffq_exp.{module}")
 

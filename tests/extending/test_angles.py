@@ -9,15 +9,26 @@ from pathlib import Path
 
 import pytest
 
+from diffq_exp import evaluate
+
 HERE = Path(__file__).parent
 FILES = ("angles.py", "task/angle.yaml", "dataset/angles.yaml")
-WORDS = ("--config-dir", ".", "dataset=angles", "task=angle", "penalty=0.01", "epochs=3", "device=cpu")
+WORDS = (
+    "--config-dir",
+    ".",
+    "dataset=angles",
+    "task=angle",
+    "penalty=0.01",
+    "epochs=3",
+    "device=cpu",
+    "tracking=none",
+)
 
 
-def command(module, *words, root):
-    """Run a command in a user's folder, outside the package; -> its lines."""
+def trained(root):
+    """Train in a user's folder, outside the package; -> the lines of the command."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(HERE.parents[1])])}
-    line = [sys.executable, "-m", f"diffq_exp.{module}", *words]
+    line = [sys.executable, "-m", "diffq_exp.train", *WORDS]
     done = subprocess.run(line, cwd=root, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
@@ -30,7 +41,7 @@ def run(tmp_path_factory):
     for name in FILES:
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(HERE / name, root / name)
-    said = command("train", *WORDS, "tracking=none", root=root)
+    said = trained(root)
     (folder,) = (root / "outputs").glob("angles-digits_cnn-diffq-*")
     return folder, said
 
@@ -55,10 +66,13 @@ def test_the_lines_of_a_run_show_it(run):
     assert "accuracy" not in said and "error" in said
 
 
-def test_its_file_is_measured_again(run):
+def test_its_file_is_measured_again(run, capsys, monkeypatch):
     folder, _ = run
+    monkeypatch.chdir(folder.parents[1])
+    monkeypatch.syspath_prepend(str(folder.parents[1]))
     allowed = [word for name in ("Angle", "angles") for word in ("--allow", f"angles.{name}")]
-    said = command("evaluate", str(folder), *allowed, "--device", "cpu", root=folder.parents[1])
+    assert evaluate.main([str(folder), *allowed, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
     numbers = dict(line.split()[:2] for line in said.splitlines() if line.startswith("test."))
     record = json.loads((folder / "result.json").read_text())
     assert float(numbers["test.rmse"]) == pytest.approx(record["test"]["rmse"], rel=1e-3)

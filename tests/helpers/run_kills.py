@@ -65,6 +65,7 @@ def left() -> dict[str, object]:
 
 def main(arguments: list[str]) -> None:
     import torch
+    import torch._dynamo  # which each optimizer imports
 
     import diffq_exp.runs.run  # noqa: F401
 

@@ -222,20 +222,6 @@ def test_sweeps_side_by_side_do_each_run_once_and_take_what_was_done_before(tmp_
     assert again.code == 0 and "is finished already" in again.text
 
 
-def test_restart_does_a_finished_run_again_and_what_a_network_prints_is_in_its_log(tmp_path, monkeypatch):
-    loud = "def net(**sizes):\n    print('built')\n    return digits_cnn(**sizes)\n"
-    (tmp_path / "no_ink").mkdir()
-    (tmp_path / "no_ink" / "loud.py").write_text(f"from diffq_exp.models import digits_cnn\n{loud}")
-    monkeypatch.syspath_prepend(tmp_path / "no_ink")
-    words = [*TINY, "model._target_=loud.net"]
-    before = do(*words, root=tmp_path).result
-    code, text = swept(tmp_path, *words, "restart=true")
-    assert code == 0 and text.splitlines()[-1].split(": ")[1].startswith("1 finished")
-    ((run, result),) = results(tmp_path).items()
-    assert result["run_id"] != before["run_id"] and result["test"] == before["test"]
-    assert "built" in (tmp_path / "outputs" / run / "train.log").read_text() and "built" not in text
-
-
 def test_a_quantized_run_names_the_float32_network_that_diverged(tmp_path):
     outcome = do(*TINY, "quantizer=ptq", "lr=1e30", root=tmp_path)
     (source,) = (tmp_path / "outputs").glob("*-none-*")
@@ -243,11 +229,24 @@ def test_a_quantized_run_names_the_float32_network_that_diverged(tmp_path):
     assert outcome.result["reason"] == f"its float32 network, {source}, did not finish"
 
 
-def test_restart_does_a_job_again_that_waited_for_another_one_of_the_same_sweep(tmp_path):
-    """The PTQ finds its float32 network at work; that the network is finished then does not finish the PTQ."""
-    words = [*TINY, "quantizer=none,ptq", "seed=0", "min_size=0", "hydra.launcher.n_jobs=2"]
-    assert swept(tmp_path, *words)[0] == 0
-    before = written(tmp_path, "finished")
-    assert swept(tmp_path, *words, "restart=true")[0] == 0
-    after = written(tmp_path, "finished")
-    assert before.keys() == after.keys() and all(after[name] > before[name] for name in before)
+def test_restart_does_again_what_is_finished_and_what_waited_for_another_job(tmp_path, monkeypatch):
+    """The PTQ finds its float32 network at work; that the network is finished then does not finish the PTQ.
+
+    What a network prints is in its log.
+    """
+    loud = "def net(**sizes):\n    print('built')\n    return digits_cnn(**sizes)\n"
+    (tmp_path / "no_ink").mkdir()
+    (tmp_path / "no_ink" / "loud.py").write_text(f"from diffq_exp.models import digits_cnn\n{loud}")
+    monkeypatch.syspath_prepend(tmp_path / "no_ink")
+    words = [*TINY, "model._target_=loud.net", "seed=0", "min_size=0"]
+    for quantizer in ("none", "ptq"):
+        assert do(*words, f"quantizer={quantizer}", root=tmp_path).code == 0
+    before, made = results(tmp_path), written(tmp_path, "finished")
+    code, text = swept(tmp_path, *words, "quantizer=none,ptq", "hydra.launcher.n_jobs=2", "restart=true")
+    assert code == 0 and text.splitlines()[-1].split(": ")[1].startswith("2 finished") and "built" not in text
+    after, made_now = results(tmp_path), written(tmp_path, "finished")
+    assert before.keys() == after.keys() and len(made) == 2
+    for run, result in after.items():
+        assert made_now[run] > made[run] and result["run_id"] != before[run]["run_id"]
+        assert result["test"] == before[run]["test"]
+        assert "built" in (tmp_path / "outputs" / run / "train.log").read_text()

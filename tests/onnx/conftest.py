@@ -3,6 +3,8 @@
 import pytest
 from helpers.storage_models import good_file
 
+from diffq_exp.onnx import trace
+
 
 @pytest.fixture(scope="session", params=["auto", "packed"])
 def good(request) -> bytes:
@@ -13,3 +15,9 @@ def good(request) -> bytes:
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def by_script(monkeypatch):
+    """The older exporter, which is much quicker, where the exporter is not the subject."""
+    monkeypatch.setattr(trace, "EXPORTERS", {"TorchScript": trace._by_script})

@@ -55,6 +55,7 @@ def test_the_digits_network_with_every_width():
     assert len(graph.data) < 0.5 * 4 * sum(tensor.levels.numel() for tensor in stored.tensors.values())
 
 
+@pytest.mark.usefixtures("by_script")
 def test_groups_without_bits():
     quantizer = attached("diffq 8, tails", network())
     stored = stored_model_of(quantizer)
@@ -69,6 +70,7 @@ def test_groups_without_bits():
     agree(graph, model)
 
 
+@pytest.mark.usefixtures("by_script")
 def test_small_floats():
     """A folded norm on a grid, which the quantizer leaves."""
     stored = stored_model_of(LSQ(wide(), bits=3, min_size=0, exclude=["norm.*"]), "int8", fold=True)
@@ -79,6 +81,7 @@ def test_small_floats():
     assert {"norm.weight", "norm.bias"} <= {part.name for part in graph.parts}
 
 
+@pytest.mark.usefixtures("by_script")
 def test_constant_weights():
     """A fresh norm's ones and zeros; equal tensors, which an exporter may write once."""
     for kind in (DiffQuantizer, UniformQuantizer):

@@ -39,6 +39,7 @@ def test_names_with_a_prefix_are_found_by_value(monkeypatch):
     assert {part.name for part in graph.parts} == {f"model.{name}" for name in stored.tensors}
 
 
+@pytest.mark.usefixtures("by_script")
 def test_outputs_that_differ_are_refused(monkeypatch):
     real = graphs.weight_part
 
@@ -53,6 +54,7 @@ def test_outputs_that_differ_are_refused(monkeypatch):
         exported(attached("uniform 4", network()), Net)
 
 
+@pytest.mark.usefixtures("by_script")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_outputs_that_are_not_finite_are_refused(value):
     model = network()
@@ -69,6 +71,7 @@ def test_networks_that_cannot_be_exported():
         exported(Untraceable(3, 2).eval(), lambda: Untraceable(3, 2))
 
 
+@pytest.mark.usefixtures("by_script")
 def test_more_than_two_gib_are_refused(monkeypatch):
     monkeypatch.setattr(graphs, "LARGEST_FILE", 1000)
     with pytest.raises(ValueError, match="2 GiB"):

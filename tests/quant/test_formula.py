@@ -40,8 +40,11 @@ def assert_exact(quantizer, bits):
 
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("group_size", [0, 1, 7, 16])
-@pytest.mark.parametrize("limits", [(2, 15, 8), (1, 15, 8), (2.5, 9.25, 4), (3, 4, 3.5)])
-@pytest.mark.parametrize("extra_bits", [0, 1.25, 4])
+@pytest.mark.parametrize(
+    ("limits", "extra_bits"),
+    [((2, 15, 8), 0), ((2, 15, 8), 4), ((1, 15, 8), 1.25), ((2.5, 9.25, 4), 0), ((3, 4, 3.5), 1.25)],
+    ids=str,
+)
 def test_soft_and_exact_size_of_a_network(param, group_size, limits, extra_bits):
     low, high, init = limits
     setting = Setting(group_size, low, high, param, init_bits=init, extra_bits=extra_bits)

@@ -18,7 +18,8 @@ from torch import nn
 
 from diffq_exp.quant import DiffQuantizer
 
-pytestmark = pytest.mark.usefixtures("each_way")
+# Kernels are for float32; most tests here are in float64, for which torch computes whatever the backend
+EACH_WAY = pytest.mark.usefixtures("each_way")
 PAIRS = list(itertools.product(["bits", "noise"], ["uniform", "gaussian"]))
 TIGHT = {"rtol": 1e-8, "atol": 1e-11}
 
@@ -129,6 +130,7 @@ def test_gradients_through_a_network_with_a_tail_group():
         torch.testing.assert_close(l_.grad, grads[1], **TIGHT)
 
 
+@EACH_WAY
 def test_float32_gradients_agree_with_float64():
     setting = Setting(group_size=8, init_bits=5)
     model = Bag((50, 41))
@@ -142,6 +144,7 @@ def test_float32_gradients_agree_with_float64():
     torch.testing.assert_close(model.w0_diffq.grad.double(), grads[1], rtol=1e-3, atol=1e-5)
 
 
+@EACH_WAY
 def test_noise_grows_as_bits_fall_along_the_gradient():
     """Sign: where more noise hurts, the descent direction raises the bits."""
     model = Bag((400,))
@@ -153,6 +156,7 @@ def test_noise_grows_as_bits_fall_along_the_gradient():
     assert expected > 0
 
 
+@EACH_WAY
 def test_gradients_accumulate_over_forwards_each_with_fresh_noise():
     model = Net()
     DiffQuantizer(model, **Setting(group_size=4, init_bits=3).kwargs()).no_optimizer()

@@ -15,6 +15,10 @@ N = 60_000
 MOMENTS = {"uniform": (1 / 12, 1 / 80), "gaussian": (1 / 4, 3 / 16)}  # of eps: variance, fourth moment
 
 
+# kernels.test_autograd tells that kernels of a GPU have the noise of those of a CPU: its distribution is told once
+TOLD_ONCE = pytest.mark.parametrize("each_way", ["torch", "cpu"], indirect=True)
+
+
 def bag(setting, *shapes):
     model = Bag(*shapes)
     DiffQuantizer(model, **setting.kwargs()).no_optimizer()
@@ -30,6 +34,7 @@ def draw(model, setting):
     ]
 
 
+@TOLD_ONCE
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("noise", ["uniform", "gaussian"])
 def test_mean_variance_and_shape_of_the_distribution(noise, param):
@@ -53,6 +58,7 @@ def test_mean_variance_and_shape_of_the_distribution(noise, param):
         assert 1.7 < eps.abs().max() < 3.5
 
 
+@TOLD_ONCE
 def test_gaussian_has_three_times_the_variance_of_uniform_and_is_the_default():
     variances = {}
     for noise in ("uniform", "gaussian", None):
@@ -65,6 +71,7 @@ def test_gaussian_has_three_times_the_variance_of_uniform_and_is_the_default():
     assert variances[None] / variances["uniform"] == pytest.approx(3, rel=0.03)
 
 
+@TOLD_ONCE
 @pytest.mark.parametrize("noise", ["uniform", "gaussian"])
 def test_independent_across_entries_steps_and_tensors(noise):
     setting = Setting(group_size=8, noise=noise)
@@ -78,6 +85,7 @@ def test_independent_across_entries_steps_and_tensors(noise):
         assert abs(correlation) < 5 / N**0.5
 
 
+@TOLD_ONCE
 def test_step_is_that_of_the_entrys_group():
     """Groups at 15 bits beside groups at 2 bits: the sizes of the noise differ by (2^15-1)/(2^2-1)."""
     setting = Setting(group_size=3, noise="uniform")

@@ -20,7 +20,7 @@ from diffq_exp.quant.kernels.dispatch import trial
 
 triton = pytest.importorskip("triton", reason="this torch has no Triton")
 FORMATS = {4: (torch.contiguous_format, torch.channels_last), 5: (torch.contiguous_format, torch.channels_last_3d)}
-SHAPES = (3, 300, 2, 3), (6, 5, 1, 4), (20, 700, 1, 1), (1, 33, 70, 2), (4, 5, 2, 3, 3)
+SHAPES = (3, 230, 2, 3), (6, 5, 1, 4), (6, 700, 1, 1), (1, 30, 70, 2), (4, 5, 2, 3, 3)  # tiles have 4096 entries
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -93,32 +93,33 @@ from diffq_exp.quant.kernels.tiles import tiling_of
 kinds = dict.fromkeys(("lows", "highs", "at_low", "at_high"), "*i32")
 kinds |= dict.fromkeys(("low", "high", "sums", "parts", "cells", "size", "last", "factor"), "*fp32")
 kinds |= {"key": "i64", "number": "i32", "rank": "i32"} | dict.fromkeys(("base", "rise", "offset"), "fp32")
-*target, group_size = sys.argv[1:]
-target = GPUTarget(target[0], int(target[1]) if target[1].isdigit() else target[1], int(target[2]))
-block = launch.block_of(tiling_of((100_000,), int(group_size)))
 own = [kernel for kernel in vars(kernels).values() if isinstance(kernel, type(kernels.find_extremes))]
-for kernel in own:
-    if kernel.__module__ == kernels.__name__ and kernel.fn.__name__[0] != "_":
-        given = {name: block[name] for name in kernel.arg_names if name in block}
-        signature = {
-            name: "constexpr" if name in block else kinds.get(name, "*i64") for name in kernel.arg_names
-        }
-        made = compile(ASTSource(kernel, signature, given), target=target, options=launch.OPTIONS)
-        print(kernel.fn.__name__, len(list(made.asm.values())[-1]))
+for words in sys.argv[1:]:
+    kind, chip, warp, group_size = words.split()
+    target = GPUTarget(kind, int(chip) if chip.isdigit() else chip, int(warp))
+    block = launch.block_of(tiling_of((100_000,), int(group_size)))
+    for kernel in own:
+        if kernel.__module__ == kernels.__name__ and kernel.fn.__name__[0] != "_":
+            given = {name: block[name] for name in kernel.arg_names if name in block}
+            signature = {
+                name: "constexpr" if name in block else kinds.get(name, "*i64") for name in kernel.arg_names
+            }
+            made = compile(ASTSource(kernel, signature, given), target=target, options=launch.OPTIONS)
+            print(kernel.fn.__name__, len(list(made.asm.values())[-1]))
 """
 
 
-@pytest.mark.parametrize("group_size", [0, 8, 72])
-@pytest.mark.parametrize("target", [("cuda", "80", "32"), ("cuda", "90", "32"), ("hip", "gfx942", "64")], ids=str)
-def test_triton_compiles_them_without_a_gpu(target, group_size):
-    """To machine code; the interpreter allows what compilers do not."""
+@pytest.mark.parametrize("targets", [("cuda 80 32 72", "cuda 90 32 0"), ("hip gfx942 64 8",)], ids=str)
+def test_triton_compiles_them_without_a_gpu(targets):
+    """To machine code, for groups that are split, a power of two or neither; the interpreter allows more."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", COMPILE, *target, str(group_size)]
+    command = [sys.executable, "-c", COMPILE, *targets]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=Path(__file__).parents[3], env=environment, timeout=250
     )
     if "linker" in done.stderr:
         pytest.skip("this Triton links for AMD's with a linker that is not here")
     assert done.returncode == 0, done.stderr
-    made = dict(line.split() for line in done.stdout.splitlines())
-    assert len(made) == 8 and all(int(size) > 1000 for size in made.values())
+    made = [line.split() for line in done.stdout.splitlines()]
+    assert len({name for name, _ in made}) == 8 and len(made) == 8 * len(targets)
+    assert all(int(size) > 1000 for _, size in made)

@@ -148,10 +148,10 @@ def test_a_gpu_that_passes_is_used_and_old_ones_are_not_tried(capability, triton
 
 def test_the_noise_of_a_forward_does_not_depend_on_bundles(device, monkeypatch):
     found = []
-    for most in (1, 3000, 2**62):
+    for most in (1, 500, 2**62):
         monkeypatch.setitem(compiled.BUNDLE, device.type, most)
         torch.manual_seed(1)
-        model = noisy_bag(Setting(group_size=8), (40, 70), (9, 9), (5000,), device=device)
+        model = noisy_bag(Setting(group_size=8), (20, 15), (9, 9), (400,), device=device)
         values = model()
         (sum(value.square().sum() for value in values) + quantizer_of(model).model_size()).backward()
         found.append([*values, *(one.grad for one in model.parameters())])
