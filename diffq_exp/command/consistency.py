@@ -55,7 +55,7 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
         if low not in unused and not cfg[low] < cfg[high]:
             errors.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
-    bits = cfg.quantizer.get("bits")
+    bits = cfg.quantizer.get("bits", 8)
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):
         errors.append(f"bits={bits:g}: LSQ takes a whole number >= 2 and <= 15")
     ramp = cfg.penalty_schedule
