@@ -123,7 +123,8 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
     given = {key: cfg[key] for key in SOURCE_KEYS if cfg[key] is not None}
     if only_afterwards(cfg):  # nothing follows a teacher, and the float32 run is what it begins from anyway
         given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
-    values: dict[str, Any] = {key: identity(cfg, value) for key, value in given.items()}
+    identities = {value: identity(cfg, value) for value in set(given.values())}
+    values: dict[str, Any] = {key: identities[value] for key, value in given.items()}
     return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})
 
 
@@ -160,12 +161,13 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
     """The record of a run before it begins: its signature and what it is to do. hydra: Hydra's own config.
 
     In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
-    differ in one key, the seed say, differ in that one entry only. Nulls are left out.
+    differ in one key, the seed say, differ in that one entry only. Nulls are left out, and the float32 run of the
+    same configuration is called that.
     """
     keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
     values = {key: _plain(cfg[key]) for key in keys}
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
-    values |= _sources(cfg)
+    values |= {key: FLOAT32 if cfg.get(key) == FLOAT32 else value for key, value in _sources(cfg).items()}
     sources = hydra.runtime.config_sources if hydra is not None else []
     searched = [os.path.relpath(source.path) for source in sources if source.provider == "command-line"]
     return RunRecord(

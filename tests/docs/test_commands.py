@@ -79,7 +79,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path):
     ended = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "docs" / "driver.py")],
         input=json.dumps(steps), cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=250,
+        capture_output=True, text=True, timeout=285,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

@@ -146,7 +146,7 @@ def test_a_server_that_does_not_answer_makes_it_offline(tmp_path, monkeypatch, c
     with mute_server() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         (line,) = log_report(report, out)
-    assert time.monotonic() - started < 20 and "offline-run" in line
+    assert time.monotonic() - started < 60 and "offline-run" in line
     (segment,) = [path for path in segments(out) if path.name.startswith("offline")]
     assert len(list((segment / "files" / "media").rglob("*.json"))) == 2
     assert "wandb sync" in warnings_in(caplog)[0]
