@@ -16,8 +16,16 @@ from ..common.files import user_path
 from ..results.records import status_of
 from .devices import device_error
 from .overrides import text_of
-from .schema import NODES, PLAIN, shown
-from .signature import FLOAT32, SOURCE_KEYS, only_afterwards, trains_nothing, unused_keys, unused_nodes
+from .schema import NODE_RANGES, NODES, PLAIN, shown
+from .signature import (
+    FLOAT32,
+    SOURCE_KEYS,
+    TRAINING_ONLY,
+    only_afterwards,
+    trains_nothing,
+    unused_keys,
+    unused_nodes,
+)
 from .values import range_error
 
 WITHOUT_STEPS = ("none", "ptq", "qat", "diffq")  # quantizers whose grids rate-distortion rounding leaves alone
@@ -34,9 +42,9 @@ def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
         errors += [error] if error else []
     missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
     errors += [f"{name}: has no default; give {name}=..." for name in missing]
+    known = [name.removeprefix("storage.") for name in NODE_RANGES if name.startswith("storage.")]
     errors += [
-        f"storage.{key}: unknown; coding, float and fold are allowed"
-        for key in sorted(set(cfg.storage) - {"coding", "float", "fold"})
+        f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
     errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg)
     errors += [error] if (error := device_error(cfg.device)) else []
@@ -135,7 +143,7 @@ def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str
     """Typed overrides that have no effect under the chosen nodes -> the warning for each."""
     unused = unused_keys(cfg) | unused_nodes(cfg)
     if trains_nothing(cfg):
-        unused |= {"epochs", "lr", "accumulate", "clip", "compile", "average_decay"}
+        unused |= {*TRAINING_ONLY, "lr"}
     unused |= {"teacher"} if only_afterwards(cfg) else set()
     unused |= {"round_penalty"} if cfg.hydra.runtime.choices["quantizer"] in WITHOUT_STEPS else set()
     quantizer = cfg.hydra.runtime.choices["quantizer"]

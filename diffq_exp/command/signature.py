@@ -31,8 +31,13 @@ FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty")  # what t
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
 SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
 FLOAT32 = "float32"  # the run of the same configuration with quantizer=none
-FLOAT32_VALUES = {"init_from": None, "teacher": None, "storage.float": "float32", "storage.fold": None}
-FLOAT32_VALUES["round_penalty"] = None  # and with all of these
+FLOAT32_VALUES = {  # and with these
+    "init_from": None,
+    "teacher": None,
+    "storage.float": "float32",
+    "storage.fold": None,
+    "round_penalty": None,
+}
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root

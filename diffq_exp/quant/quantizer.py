@@ -2,8 +2,8 @@
 
 A method says which tensors it learns (`learned_tensors`), what a training forward sees (`training_value`), what is
 stored (`store`), what it costs (`size_bits`, `widths`), how a stored tensor is taken up again (`adopt`), and what
-changes while training goes on (`at`). diffq.py, uniform.py, lsq.py and rate.py are examples; docs/extending.md has
-one from outside the package. Hooks, swapping and the cache of stored weights are in attachment.py.
+changes while training goes on (`at`). diffq.py, uniform.py, lsq.py, rate.py and docs/extending.md have examples.
+Hooks, swapping and the cache of stored weights are in attachment.py.
 """
 
 from __future__ import annotations

@@ -44,7 +44,11 @@ def narrowed(stored: StoredModel, float: str) -> StoredModel:
 
 
 def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    """The tensors in float16 where they stay finite; a constant one takes no bytes, and keeps its value."""
+    halves = {
+        name: tensor.half() if tensor.is_floating_point() and not is_constant(tensor) else tensor
+        for name, tensor in tensors.items()
+    }
     return {
         name: half if torch.equal(half.isfinite(), tensors[name].isfinite()) else tensors[name]
         for name, half in halves.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from torch import nn
@@ -35,6 +36,10 @@ class Finish:
         if self.round_penalty is not None and quantizer is not None:
             round_levels(quantizer, task, loader, self.round_penalty, ROUNDING_BATCHES)
             self._measure(model, loader)
+
+    def weights(self) -> AbstractContextManager[None]:
+        """The weights that are measured and stored, in the model inside a `with`: the averages, if any."""
+        return self.averages.in_model() if self.averages is not None else nullcontext()
 
     def _measure(self, model: nn.Module, loader: Loader) -> None:
         if self.batch_norm_batches is not None:

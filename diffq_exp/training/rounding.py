@@ -31,6 +31,8 @@ def round_levels(quantizer: Quantizer, task: Task, loader: Loader, penalty: floa
     measured on the batches before and after; where it has not fallen, levels move for a share of the penalty, or
     not at all. penalty: loss per MB. batches: the first of epoch 0 of `loader`, in eval mode.
     """
+    if all(_levels(quantizer, item) is None for item in quantizer.selection.quantized):
+        return {}
     slopes, curvatures = _derivatives(quantizer, task, loader, batches)
     weights = [item.param.detach().clone() for item in quantizer.selection.quantized]
     before = _cost(quantizer, task, loader, penalty, batches)

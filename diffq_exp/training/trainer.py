@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,9 +63,8 @@ class Settings:
 class Trainer:
     """Trains `model` on `data`, resumes from the folder's checkpoint, and leaves metrics and checkpoints there.
 
-    quantizer: attached to the model already, or None. penalty: None without a learned size. size: the measure in
-    the rows of metrics. teacher: a network to follow as well. finish: what is done at the end. run_id: a name for
-    the run that a resumed part keeps.
+    quantizer: attached already, or None. penalty: None without a learned size. size: the measure in the rows of
+    metrics. finish: what is done at the end. run_id: a name for the run that a resumed part keeps.
     """
 
     def __init__(
@@ -96,8 +94,7 @@ class Trainer:
         self.watch = FiniteWatch(device)
         self.epoch, self.batch, self.seconds = 0, 0, 0.0  # the place in the run; seconds of this epoch so far
         self.sums = Sums()
-        self.size = size or FormulaSize()  # that the rows of metrics have
-        self.progress = 0.0  # the share of training that is done
+        self.size, self.progress = size or FormulaSize(), 0.0  # progress: the share of training that is done
         self.teacher, self.finish = teacher, finish or Finish()
         self.averages = self.finish.averages
 
@@ -200,7 +197,7 @@ class Trainer:
     def _measure(self) -> dict[str, Any]:
         """The epoch's row of metrics."""
         row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
-        with self.averages.in_model() if self.averages is not None else nullcontext():
+        with self.finish.weights():
             if self.data.val is not None:
                 row["val"] = evaluate(self.model, self.data.val, self.task)
             row |= size_row(self.model, self.quantizer, self.size)
@@ -240,8 +237,7 @@ class Trainer:
         """
         state = load_checkpoint(self.folder / CHECKPOINT)
         if state is not None:
-            self.run_id = state["run_id"]
-            self.epoch, self.batch, self.seconds = state["place"]
+            self.run_id, (self.epoch, self.batch, self.seconds) = state["run_id"], state["place"]
             self.sums.count, totals = state["sums"]
             self.sums.totals = {name: total.to(self.device) for name, total in totals.items()}
             self.model.load_state_dict(state["model"])

@@ -26,8 +26,7 @@ from .signals import Signals
 from .worker import work
 
 LOOK_SECONDS = 0.5  # between two looks at locks
-PRELOAD = ["diffq_exp.runs.job", "diffq_exp.runs.session", "diffq_exp.quant.kernels.cpu", "wandb"]  # for all jobs
-PRELOAD += ["torch._dynamo"]  # which every optimizer imports: some 3 s of a job
+PRELOAD = ["diffq_exp.runs.job", "diffq_exp.runs.session", "diffq_exp.quant.kernels.cpu", "wandb", "torch._dynamo"]
 
 
 class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks

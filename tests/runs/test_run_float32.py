@@ -1,5 +1,7 @@
 """The word float32 for another network: the float32 run of this configuration, trained first if it is missing."""
 
+import shutil
+
 import pytest
 import torch
 from helpers.run_configs import TINY, ask, do
@@ -80,6 +82,28 @@ def test_a_teacher_that_is_missing_is_refused_before_anything_is_written(tmp_pat
     missing = tmp_path / "nothing"
     (error,) = consistency_errors(composer()([*TINY, f"teacher={missing}"]))
     assert error == f"teacher={missing}: no such run folder or file; float32 means the float32 run of this one"
+
+
+def test_a_folded_file_is_no_start_for_training(taught, tmp_path):
+    source = taught.folder / "model.safetensors"
+    outcome = do(*TINY, "quantizer=qat", f"init_from={source}", root=tmp_path)
+    assert outcome.code == 2
+    assert outcome.result["reason"].startswith(f"{source}: its batch norms are folded")
+
+
+def test_a_finished_run_does_not_need_its_float32_run_again(taught, tmp_path):
+    shutil.copytree(taught.folder, tmp_path / "outputs" / taught.folder.name)
+    again = do(*TINY, *ALL, root=tmp_path)
+    assert again.code == 0 and "finished already" in again.lines[0]
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [taught.folder.name]
+
+
+def test_a_fold_of_false_is_none():
+    assert (
+        ask(*TINY, "storage.fold=false").folder.name
+        == ask(*TINY).folder.name
+        != ask(*TINY, "storage.fold=true").folder.name
+    )
 
 
 def test_interrupted_it_ends_with_the_same_bytes(taught, tmp_path, monkeypatch):
