@@ -170,8 +170,6 @@ def test_tensors_that_a_grid_does_not_suit():
     for name, value in stored.floats.items():
         kept = name in ("constant", "nan", "wide", "double")
         assert value.dtype == (tensors[name].dtype if kept else torch.float16), name
-            tensors[name].dtype if name in ("constant", "nan", "wide", "double") else torch.float16
-        ), name
     assert (stored.value("zeros") == 0).all()
 
 
