@@ -25,7 +25,9 @@ from ..results.renamed import OLD_NAMES, with_targets
 from .schema import NODES, PLAIN, conf_dir, shown
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
-LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}  # added after runs had signatures; their defaults
+# Added after runs had signatures, with their defaults:
+LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}
+LATER_KEYS = {"storage.fold": False, "quantizer.per_channel": False, "quantizer.ranges": "minmax"}
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
 FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty")  # what the trainer does besides steps
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
@@ -35,7 +37,7 @@ FLOAT32_VALUES = {  # and with these
     "init_from": None,
     "teacher": None,
     "storage.float": "float32",
-    "storage.fold": None,
+    "storage.fold": False,
     "round_penalty": None,
 }
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
@@ -56,8 +58,10 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     place = PLACE_OF.get(values["dataset"].get("_target_"), "root")
     if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
         values["dataset"][place] = str(user_path(values["dataset"][place]).resolve())
-    if values["storage"].get("fold") is False:  # as null, which is the default
-        del values["storage"]["fold"]
+    for key, default in LATER_KEYS.items():
+        node, name = key.split(".")
+        if values.get(node, {}).get(name) == default:
+            del values[node][name]
     values |= _sources(cfg)
     kept: dict[str, Any] = _without_nulls(values)
     return kept
@@ -66,8 +70,8 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
 def consumed_nodes(cfg: DictConfig) -> list[str]:
     """Names of the nodes that a run depends on.
 
-    A node of LATER_NODES counts only where it is not the default: a run has the signature, and the record, that it
-    had before there was such a node.
+    A node of LATER_NODES counts only where it is not the default (as a key of LATER_KEYS): a run has the signature,
+    and the record, that it had before there was such a node.
     """
     unused = unused_nodes(cfg) | {
         name for name, choice in LATER_NODES.items() if _plain(cfg[name]) == _shipped(name, choice)

@@ -92,9 +92,10 @@ def weight_part(name: str, stored: Stored, kinds: Sequence[Kind], code: int) -> 
         values = _one_width(part, stored, int(widths[0]), kinds)
     else:
         offset = part.constant("offset_of_zero", _offset_of_zero(stored), np.float32)
-        values = part.node("Expand", [offset, part.constant("entries", [stored.levels.numel()], np.int64)])
+        values = part.node("Expand", [offset, part.constant("rows", _channels(stored).shape, np.int64)])
     if stored.grid == "minmax":
-        values = part.node("Add", [values, part.constant("low", stored.scales[0], np.float32)])
+        low, _ = _ranges(stored)
+        values = part.node("Add", [values, part.constant("low", low[:, None], np.float32)])
     values = _shaped(part, values, stored)
     own = getattr(TensorProto, TYPES[stored.dtype])
     if own != TensorProto.FLOAT:  # values are computed in float32 and rounded to the weight's type
@@ -105,12 +106,12 @@ def weight_part(name: str, stored: Stored, kinds: Sequence[Kind], code: int) -> 
 
 
 def _one_width(part: Part, stored: Stored, width: int, kinds: Sequence[Kind]) -> str:
-    """One row of levels; signed levels have their zero in the middle."""
-    kind = narrowest(width, kinds)
-    inputs = [part.levels(stored.levels.numpy().reshape(1, -1), kind)]
+    """A row of levels for each scale; signed levels have their zero in the middle."""
+    kind, rows = narrowest(width, kinds), _channels(stored)
+    inputs = [part.levels(rows, kind)]
     inputs.append(part.constant("scale", _scales(stored, np.array([width])), np.float32))
     if stored.grid == "step":
-        inputs.append(part.integers("zero", np.array([2 ** (width - 1)]), kind))
+        inputs.append(part.integers("zero", np.full(len(rows), 2 ** (width - 1)), kind))
     return part.node("DequantizeLinear", inputs, axis=0)
 
 
@@ -157,21 +158,35 @@ def _rows(stored: Stored) -> Numbers:
     return np.concatenate([levels, np.zeros(groups * size - len(levels), levels.dtype)]).reshape(groups, size)
 
 
+def _channels(stored: Stored) -> Numbers:
+    """Levels by scale, (C, entries)."""
+    levels: Numbers = stored.levels.numpy()
+    return levels.reshape(-1, stored.channel_size or len(levels))
+
+
+def _ranges(stored: Stored) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(low, high) of the grid "minmax", (C,) each."""
+    low, high = stored.scales.numpy().reshape(-1, 2).T
+    return low, high
+
+
 def _scales(stored: Stored, widths: Numbers) -> NDArray[np.float32]:
-    """The float32 value of one level for each width, 0 for groups without levels."""
+    """The float32 value of one level for each width or each channel, 0 for groups without levels."""
     if stored.grid == "step":
-        return np.repeat(stored.scales.numpy(), len(widths))
-    low, high = stored.scales.numpy()
+        steps: NDArray[np.float32] = stored.scales.numpy()
+        return np.repeat(steps, len(widths) if len(steps) == 1 else 1)
+    low, high = _ranges(stored)
     tops = np.exp2(widths.astype(np.float32)) - 1 if stored.top is None else np.full(len(widths), stored.top)
     return np.where(widths, (high - low) / np.maximum(tops, 1).astype(np.float32), 0).astype(np.float32)
 
 
-def _offset_of_zero(stored: Stored) -> float:
-    """From `low` to the value of a group without levels: 0, or the end of the range nearest to 0."""
+def _offset_of_zero(stored: Stored) -> NDArray[np.float32]:
+    """From `low` to the value of a group without levels, (C, 1): 0, or the end of the range nearest to 0."""
     if stored.grid == "step":
-        return 0.0
-    low, high = stored.scales.numpy()
-    return float(np.clip(np.float32(0), low, high) - low)
+        return np.zeros((1, 1), np.float32)
+    low, high = _ranges(stored)
+    offset: NDArray[np.float32] = np.clip(np.float32(0), low, high) - low
+    return offset[:, None]
 
 
 def _shaped(part: Part, values: str, stored: Stored) -> str:

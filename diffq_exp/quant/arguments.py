@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -12,6 +13,13 @@ def check_number(name: str, value: Any, low: float, high: float, *, whole: bool 
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{name} must be {kind} from {low} to {high}, not {value!r}")
     return float(value)
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """`value` when it is one of `allowed`. Raises: ValueError that names it and says what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return str(value)
 
 
 def check_suffix(suffix: Any) -> None:

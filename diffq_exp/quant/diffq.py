@@ -12,7 +12,7 @@ from ..stored.grids import Stored, store_minmax, widest_of
 from ..stored.groups import group_count, sum_entries
 from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
-from .arguments import check_number, check_suffix
+from .arguments import check_choice, check_number, check_suffix
 from .bits import PARAMS, logits_of, stored_bits
 from .formula import exact_bits, soft_bits
 from .kernels.autograd import add_noise_to_all
@@ -156,5 +156,4 @@ def _check(
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
         if not values[low] < values[high]:
             raise ValueError(f"{low} {values[low]!r} is not below {high} {values[high]!r}")
-    if param not in PARAMS:
-        raise ValueError(f"param must be one of {', '.join(PARAMS)}, not {param!r}")
+    check_choice("param", param, tuple(PARAMS))

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..stored.grids import Stored
 from ..stored.selection import Tensors
 from .arguments import check_suffix
 
@@ -61,6 +62,13 @@ def _param(module: nn.Module, attr: str) -> nn.Parameter:
     param = module._parameters[attr]
     assert param is not None
     return param
+
+
+def check_steps(weight: Tensors, stored: Stored, steps: Tensor) -> None:
+    """Raises: ValueError when a stored weight has other steps than the (C,) that are learned."""
+    if stored.grid != "step" or len(stored.scales) != len(steps):
+        own = f"a grid {stored.grid!r} with {len(stored.scales)} numbers"
+        raise ValueError(f"{weight.name!r} is stored on {own}, the quantizer has {len(steps)} learned steps")
 
 
 class LearnedTensors:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..stored.grids import Stored, store_step
+from ..stored.grids import Stored, along_channels, store_step
 from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
 from .arguments import check_number, check_suffix
 from .formula import STEP_BITS
-from .learned import Learned
+from .learned import Learned, check_steps
 from .quantizer import Quantizer
 
 SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts as this
@@ -30,7 +30,8 @@ SMALLEST_STEP = 1e-8  # a step of zero or below, where training can lead, counts
 class LSQ(Quantizer):
     """Fixed width for all tensors, a learned step for each; weights only.
 
-    bits: a whole number from 2 to 15. The rest: see Quantizer.
+    bits: a whole number from 2 to 15. per_channel: a step for each channel (entry of the first dimension) of
+    tensors of two dimensions or more. The rest: see Quantizer.
     """
 
     method = "lsq"
@@ -44,30 +45,37 @@ class LSQ(Quantizer):
         suffix: str = "_lsq",
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
+        per_channel: bool = False,
     ) -> None:
         self.width = int(check_number("bits", bits, 2, MAX_STORED_BITS, whole=True))
-        self.half = 2 ** (self.width - 1)
+        self.half, self.per_channel = 2 ** (self.width - 1), per_channel
         check_suffix(suffix)
         self.suffix = suffix
         super().__init__(model, min_size, float16, exclude, detect_bound)
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
-        """The step, (1,), with the rate and weight decay of its optimizer."""
-        step = 2 * weight.param.detach().abs().float().mean() / math.sqrt(self.half)
-        return {self.suffix: Learned(step.clamp(min=SMALLEST_STEP).view(1))}
+        """The step, (1,) or (C,), with the rate and weight decay of its optimizer."""
+        rows = weight.param.detach().abs().float().reshape(weight.channels if self.per_channel else 1, -1)
+        step = 2 * rows.mean(1) / math.sqrt(self.half)
+        return {self.suffix: Learned(step.clamp(min=SMALLEST_STEP))}
 
     def _step(self, item: Tensors) -> nn.Parameter:
         return self.learned_tensor(item, self.suffix)
 
     def training_value(self, item: Tensors) -> Tensor:
-        gradient_scale = 1 / math.sqrt(item.entries * (self.half - 1))
-        return _RoundToSteps.apply(item.param, self._step(item), self.half, gradient_scale)  # type: ignore[no-untyped-call, no-any-return]
+        step = self._step(item)
+        gradient_scale = 1 / math.sqrt(item.entries / len(step) * (self.half - 1))
+        return _RoundToSteps.apply(item.param, step, self.half, gradient_scale)  # type: ignore[no-untyped-call, no-any-return]
 
     def store(self, item: Tensors, weight: Tensor) -> Stored:
         return store_step(weight, self._step(item).float().clamp(min=SMALLEST_STEP), self.width)
 
     def size_bits(self, exact: bool) -> float:
-        return sum(self.width * item.entries + STEP_BITS for item in self.selection.quantized)
+        items = self.selection.quantized
+        return sum(self.width * item.entries + STEP_BITS * len(self._step(item)) for item in items)
+
+    def check_stored(self, item: Tensors, stored: Stored) -> None:
+        check_steps(item, stored, self._step(item))
 
     def adopt(self, item: Tensors, stored: Stored) -> None:
         with torch.no_grad():
@@ -80,13 +88,13 @@ class LSQ(Quantizer):
 class _RoundToSteps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, step: Tensor, half: int, gradient_scale: float) -> Tensor:
-        ctx.step_dtype = step.dtype
+        ctx.step_dtype, ctx.steps = step.dtype, len(step)
         step = step.to(torch.promote_types(step.dtype, torch.float32)).clamp(min=SMALLEST_STEP)
-        scaled = weight / step
+        scaled = weight / along_channels(step, weight)
         rounded = scaled.clamp(-half, half - 1).round_()
         ctx.save_for_backward(scaled, rounded)
         ctx.half, ctx.gradient_scale = half, gradient_scale
-        return (rounded * step).to(weight.dtype)
+        return (rounded * along_channels(step, weight)).to(weight.dtype)
 
     @staticmethod
     @once_differentiable
@@ -94,5 +102,6 @@ class _RoundToSteps(torch.autograd.Function):
         scaled, rounded = ctx.saved_tensors
         inside = (scaled > -ctx.half) & (scaled < ctx.half - 1)
         grad_weight = grad * inside
-        grad_step = (grad * rounded).sum() - (grad_weight * scaled).sum()
-        return grad_weight, (grad_step * ctx.gradient_scale).to(ctx.step_dtype).view(1), None, None
+        of_entries = grad * rounded - grad_weight * scaled
+        grad_step = of_entries.reshape(ctx.steps, -1).sum(1) * ctx.gradient_scale
+        return grad_weight, grad_step.to(ctx.step_dtype), None, None

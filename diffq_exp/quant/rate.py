@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..stored.grids import Stored, store_step
+from ..stored.grids import Stored, along_channels, store_step
 from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
 from .arguments import check_number, check_suffix
 from .coded_bits import estimated_bits
 from .formula import STEP_BITS
-from .learned import Learned
+from .learned import Learned, check_steps
 from .noise import Noise, draw, noise_of
 from .quantizer import Quantizer
 
@@ -36,7 +36,8 @@ class RateQuantizer(Quantizer):
 
     step: the first step, in units of the mean size of the tensor's weights. noise: as of DiffQuantizer, in units of
     the step. round_from: the share of training (see `at`) from which weights are rounded; 0: always. All parameters
-    of two dimensions or more are quantized, unless min_size or exclude leaves them out. The rest: see Quantizer.
+    of two dimensions or more are quantized, unless min_size or exclude leaves them out. per_channel: a step for
+    each channel (entry of the first dimension). The rest: see Quantizer.
     """
 
     method = "rate"
@@ -54,29 +55,35 @@ class RateQuantizer(Quantizer):
         suffix: str = "_log_step",
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
+        per_channel: bool = False,
     ) -> None:
         self.first_step = check_number("step", step, SMALLEST_STEP, math.inf)
         self.round_from = check_number("round_from", round_from, 0, 1)
-        self.noise = noise_of(noise)
+        self.noise, self.per_channel = noise_of(noise), per_channel
         check_suffix(suffix)
         self.suffix = suffix
         super().__init__(model, min_size, float16, exclude, detect_bound)
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
-        """The logarithm of the step, (1,), at the rate 1e-2 and without weight decay."""
+        """The logarithm of the step, (1,) or (C,), at the rate 1e-2 and without weight decay."""
         step = (self.first_step * weight.param.detach().abs().float().mean()).clamp(min=SMALLEST_STEP)
-        return {self.suffix: Learned(step.log().view(1), {"lr": 1e-2, "weight_decay": 0.0})}
+        steps = step.log().repeat(weight.channels if self.per_channel else 1)
+        return {self.suffix: Learned(steps, {"lr": 1e-2, "weight_decay": 0.0})}
 
     def step(self, item: Tensors) -> Tensor:
-        """The step of a tensor, (1,), differentiable."""
+        """The step of a tensor, (1,), or of each of its channels, (C,), differentiable."""
         return self.learned_tensor(item, self.suffix).exp()
+
+    def _divisor(self, item: Tensors) -> Tensor:
+        """The step in the shape and type that a weight is divided by."""
+        return along_channels(self.step(item), item.param).to(item.param.dtype)
 
     @property
     def rounding(self) -> bool:
         return self.progress >= self.round_from
 
     def training_value(self, item: Tensors) -> Tensor:
-        weight, step = item.param, self.step(item).to(item.param.dtype)
+        weight, step = item.param, self._divisor(item)
         with torch.no_grad():
             if self.rounding:
                 scaled = weight / step
@@ -87,7 +94,7 @@ class RateQuantizer(Quantizer):
 
     def store(self, item: Tensors, weight: Tensor) -> Stored:
         step = self.step(item).detach().float()
-        largest = (weight.detach().float() / step).round_().abs_().amax()
+        largest = (weight.detach().float() / along_channels(step, weight)).round_().abs_().amax()
         width = min(int(largest.nan_to_num(posinf=0)).bit_length() + 1, MAX_STORED_BITS)
         return store_step(weight, step, width)
 
@@ -96,16 +103,19 @@ class RateQuantizer(Quantizer):
             return torch.stack([self._kernel_bits(item, exact).sum() for item in self.selection.quantized]).sum()
 
     def _kernel_bits(self, item: Tensors, rounded: bool = False) -> Tensor:
-        """Estimated bits of the kernels of a tensor, (rows, columns), and the step's."""
-        levels = item.param / self.step(item).to(item.param.dtype)
+        """Estimated bits of the kernels of a tensor, (rows, columns), and of its steps."""
+        levels = item.param / self._divisor(item)
         if rounded or self.rounding:
             levels = levels + (levels.round() - levels).detach()
         bits = estimated_bits(levels.abs())
-        return bits + STEP_BITS / bits.numel()
+        return bits + STEP_BITS * len(self.learned_tensor(item, self.suffix)) / bits.numel()
 
     def widths(self, item: Tensors) -> Tensor:
         """The mean bits of the entries of each row (output channel), (rows,)."""
         return self._kernel_bits(item, rounded=True).sum(1) * len(item.param) / item.entries
+
+    def check_stored(self, item: Tensors, stored: Stored) -> None:
+        check_steps(item, stored, self.learned_tensor(item, self.suffix))
 
     def adopt(self, item: Tensors, stored: Stored) -> None:
         with torch.no_grad():

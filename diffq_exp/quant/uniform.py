@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..stored.grids import Stored, store_minmax
 from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
-from .arguments import check_number
+from .arguments import check_choice, check_number
+from .clipping import RANGES, choose_ranges
 from .formula import EXTREMES_BITS
 from .quantizer import Quantizer
 
@@ -21,7 +22,8 @@ class UniformQuantizer(Quantizer):
 
     bits: 1 to 15; a fraction means floor(2^bits) levels. qat: a training forward sees the stored values too,
     with the gradient passed straight through (straight-through estimator); without it training is untouched.
-    The rest: see Quantizer.
+    per_channel: a range for each channel (entry of the first dimension) of tensors of two dimensions or more.
+    ranges: "minmax", or "mse", the part of it with the least squared error. The rest: see Quantizer.
     """
 
     method = "uniform"
@@ -35,9 +37,11 @@ class UniformQuantizer(Quantizer):
         qat: bool = False,
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
+        per_channel: bool = False,
+        ranges: str = "minmax",
     ) -> None:
         self.width = check_number("bits", bits, 1, MAX_STORED_BITS)
-        self.qat = qat
+        self.qat, self.per_channel, self.ranges = qat, per_channel, check_choice("ranges", ranges, RANGES)
         self.top = math.floor(2.0**self.width) - 1  # the highest level
         super().__init__(model, min_size, float16, exclude, detect_bound)
 
@@ -52,10 +56,12 @@ class UniformQuantizer(Quantizer):
     def store(self, item: Tensors, weight: Tensor) -> Stored:
         width = self.top.bit_length()
         bits = torch.full((1,), width, dtype=torch.uint8, device=weight.device)
-        return store_minmax(weight, bits, 0, width, None if self.width.is_integer() else self.top)
+        ranges = choose_ranges(weight, self.top, self.ranges, self.per_channel and weight.dim() > 1)
+        return store_minmax(weight, bits, 0, width, None if self.width.is_integer() else self.top, ranges)
 
     def size_bits(self, exact: bool) -> float:
-        return sum(self.width * item.entries + EXTREMES_BITS for item in self.selection.quantized)
+        ranges = sum(item.channels if self.per_channel else 1 for item in self.selection.quantized)
+        return EXTREMES_BITS * ranges + sum(self.width * item.entries for item in self.selection.quantized)
 
     def widths(self, item: Tensors) -> Tensor:
         return torch.tensor([self.width])

@@ -3,7 +3,7 @@
     8 bytes    checksum of all that follows
     6 numbers  lengths of the index and of the five payloads, seven bits to a byte
     index      JSON, deflated with a dictionary (dictionary.py): names, shapes, codings, lengths, the configuration
-    scales     float32 range or step of each quantized tensor
+    scales     float32 range or step of each quantized tensor, or of each of its channels
     levels     of the quantized tensors, bit-packed or entropy-coded, whole bytes for each
     bits       their tables of bits, in the same way
     models     the distributions by which levels and bits are entropy-coded (entropy.py)
@@ -34,6 +34,7 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
 PAYLOADS = ("scales", "levels", "bits", "models", "floats")
 CODINGS = ("auto", "packed")
 PACKED, ANS, CONTEXT = "packed", "ans", "context"  # of the levels of a tensor
+PER_CHANNEL = "/channel"  # after the name of a grid: a scale for each channel
 CHECKSUM_BYTES = 8
 NUMBER_BYTES = 9  # a number of the front takes at most so many
 

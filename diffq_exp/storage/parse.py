@@ -18,7 +18,7 @@ from torch import Tensor
 from ..stored.grids import GRIDS, SCALES, Stored, check_stored
 from ..stored.packing import Bytes
 from .coding import Coded, decode_tensor
-from .layout import ANS, CONTEXT, DTYPES, PACKED
+from .layout import ANS, CONTEXT, DTYPES, PACKED, PER_CHANNEL
 from .sections import Payload, Sections
 
 LARGEST_TENSOR = 2**40  # entries
@@ -118,7 +118,8 @@ def _entries(name: str, shape: Any) -> int:
 
 def _tensor(row: Sequence[Any], payloads: Mapping[str, Payload]) -> CodedTensor:
     name, shape, kind, grid, group_size, top, levels_coding, bits_coding, levels, bits, models = row
-    title = f"tensor {name!r}"
+    title, per_channel = f"tensor {name!r}", str(grid).endswith(PER_CHANNEL)
+    grid = str(grid).removesuffix(PER_CHANNEL)
     if grid not in GRIDS or kind not in DTYPES:
         raise ValueError(f"{title}: unknown grid {grid!r} or type {kind!r}")
     if levels_coding not in (PACKED, ANS, CONTEXT) or bits_coding not in (PACKED, ANS):
@@ -131,7 +132,10 @@ def _tensor(row: Sequence[Any], payloads: Mapping[str, Payload]) -> CodedTensor:
         and (top is None or (type(top) is int and 0 < top < 2**15))
     ):
         raise ValueError(f"{title}: group size {group_size} or top level {top} is impossible")
-    sizes = {"levels": levels, "bits": bits, "models": models, "scales": 4 * SCALES[grid]}
+    if per_channel and (not shape or shape[0] < 2 or group_size):
+        raise ValueError(f"{title}: of shape {shape} in groups of {group_size}, with a scale for each channel")
+    scales_bytes = 4 * SCALES[grid] * (shape[0] if per_channel else 1)
+    sizes = {"levels": levels, "bits": bits, "models": models, "scales": scales_bytes}
     taken = {kind: payloads[kind].take(count, title).copy() for kind, count in sizes.items()}
     scales = taken.pop("scales")
     coded = Coded(**taken, coding=(levels_coding, bits_coding))

@@ -25,7 +25,7 @@ from ..stored.packing import Bytes
 from ..stored.selection import select
 from .coding import Coded, encode_tensor
 from .dictionary import DICTIONARY
-from .layout import CODINGS, DTYPES, PAYLOADS, checksum, fewest_bytes, header, number_bytes
+from .layout import CODINGS, DTYPES, PAYLOADS, PER_CHANNEL, checksum, fewest_bytes, header, number_bytes
 
 Source = StoresModel | nn.Module | StoredModel
 
@@ -157,7 +157,8 @@ def _json(index: Mapping[str, Any]) -> bytes:
 
 def _row(name: str, tensor: Stored, coded: Coded) -> list[Any]:
     lengths = [len(coded.levels), len(coded.bits), len(coded.models)]
-    return [name, *_shape(tensor), tensor.grid, tensor.group_size, tensor.top, *coded.coding, *lengths]
+    grid = tensor.grid + (PER_CHANNEL if tensor.channel_size else "")
+    return [name, *_shape(tensor), grid, tensor.group_size, tensor.top, *coded.coding, *lengths]
 
 
 def check_storable(source: Source) -> None:

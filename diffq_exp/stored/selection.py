@@ -48,6 +48,11 @@ class Tensors:
     def entries(self) -> int:
         return self.param.numel()
 
+    @property
+    def channels(self) -> int:
+        """Entries of the first dimension; 1 where there is no other, since a number for each weight is no scale."""
+        return self.param.shape[0] if self.param.dim() > 1 else 1
+
 
 @dataclass(frozen=True)
 class Selection:

@@ -17,6 +17,7 @@ from ..data import Loader
 from ..quant.coded_bits import bits_of_a_step, estimated_bits
 from ..quant.formula import BITS_PER_MB
 from ..quant.quantizer import Quantizer
+from ..stored.grids import along_channels
 from ..stored.selection import Tensors
 from ..tasks import Task
 
@@ -68,11 +69,11 @@ def _move(
 
 
 def _levels(quantizer: Quantizer, item: Tensors) -> tuple[Tensor, Tensor] | None:
-    """The levels of a tensor and its step; None where its grid has no step."""
+    """The levels of a tensor and its steps, which broadcast with it; None where its grid has no step."""
     stored = quantizer.store(item, item.param.detach())
     if stored.grid != "step":
         return None
-    step = stored.scales.to(item.param.dtype)
+    step = along_channels(stored.scales.to(item.param.dtype), item.param)
     return (stored.values() / step).round_(), step
 
 

@@ -140,9 +140,12 @@ def _quantized(row: list[Any], front: dict[str, _Front]) -> np.ndarray:
     else:
         levels = _levels(data, levels_coding, models, width_of, top)
     assert models.data == b""
-    scales = np.frombuffer(front["scales"].take(8 if grid == "minmax" else 4), "<f4")
+    grid, _, per_channel = grid.partition("/")
+    channels, numbers = shape[0] if per_channel else 1, 2 if grid == "minmax" else 1
+    scales = np.frombuffer(front["scales"].take(4 * numbers * channels), "<f4").reshape(channels, numbers)
     values = _minmax if grid == "minmax" else _step
-    return values(np.array(levels), np.array(width_of), scales, top).reshape(shape)
+    of_entry = scales.repeat(entries // channels, 0).T
+    return values(np.array(levels), np.array(width_of), of_entry, top).reshape(shape)
 
 
 def _bits(data: bytes, coding: str, models: _Front, groups: int) -> list[int]:
@@ -177,7 +180,8 @@ def _minmax(levels: np.ndarray, widths: np.ndarray, scales: np.ndarray, top: int
 
 def _step(levels: np.ndarray, widths: np.ndarray, scales: np.ndarray, top: int | None) -> np.ndarray:
     half = np.where(widths, 2.0 ** (widths - 1), 0).astype(np.float32)
-    return (levels.astype(np.float32) - half) * scales[0]
+    (step,) = scales
+    return (levels.astype(np.float32) - half) * step
 
 
 # ---- bit-packing ----------------------------------------------------------------------------------------------

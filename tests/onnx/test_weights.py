@@ -200,3 +200,19 @@ def test_wide_levels_are_refused_where_no_type_holds_them():
 def test_what_the_runtime_does_not_run_is_not_taken():
     assert onnx_types.runs(20, UINT8) and not onnx_types.runs(20, UINT4)
     assert not onnx_types.runs(21, Kind(3))  # no such type
+
+
+@pytest.mark.parametrize("grid", ["minmax", "step"])
+@pytest.mark.parametrize("bits", [0, 1, 3, 9])
+def test_a_scale_for_each_channel(grid, bits):
+    shape = (5, 3, 2)
+    levels = torch.from_numpy(np.random.default_rng(bits).integers(0, 2**bits, 30).astype(np.int16))
+    low_and_high = torch.tensor([[-1.0, 2.0], [0.5, 0.75], [-3.0, -1.0], [2.0, 2.0], [-1e-3, 1e-3]])
+    scales = low_and_high.view(-1) if grid == "minmax" else torch.tensor([0.37, 1e-3, 20.0, 1.0, 0.5])
+    stored = Stored(grid, shape, torch.float32, 0, levels, torch.tensor([bits], dtype=torch.uint8), scales)
+    rows = [
+        Stored(grid, (1, 3, 2), torch.float32, 0, levels[6 * row : 6 * row + 6], stored.bits, own)
+        for row, own in enumerate(scales.view(5, -1))
+    ]
+    assert np.abs(computed(stored)[0] - np.concatenate([expected(row) for row in rows])).max() < 1e-5
+    assert torch.equal(stored.values(), torch.cat([row.values() for row in rows]))

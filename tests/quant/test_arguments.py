@@ -12,8 +12,9 @@ from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 SIGNATURES = {
     DiffQuantizer: "min_size=0.01, float16=False, group_size=1, min_bits=2, max_bits=15, param='bits', "
     "noise='gaussian', init_bits=8, extra_bits=0, suffix='_diffq', exclude=(), detect_bound=True",
-    UniformQuantizer: "bits=8.0, min_size=0.01, float16=False, qat=False, exclude=(), detect_bound=True",
-    LSQ: "bits=8, min_size=0.01, float16=False, suffix='_lsq', exclude=(), detect_bound=True",
+    UniformQuantizer: "bits=8.0, min_size=0.01, float16=False, qat=False, exclude=(), detect_bound=True, "
+    "per_channel=False, ranges='minmax'",
+    LSQ: "bits=8, min_size=0.01, float16=False, suffix='_lsq', exclude=(), detect_bound=True, per_channel=False",
 }
 NAN, INF = float("nan"), float("inf")
 
@@ -64,6 +65,7 @@ UNIFORM = [
     ({"bits": 15.1}, "bits", "15.1"),
     ({"bits": NAN}, "bits", "nan"),
     ({"bits": INF}, "bits", "inf"),
+    ({"ranges": "largest"}, "ranges", "largest"),
 ]
 STEPS = [
     ({"bits": 1}, "bits", "1"),
