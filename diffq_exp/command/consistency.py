@@ -63,6 +63,8 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
         if low not in unused and not cfg[low] < cfg[high]:
             errors.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
+    if not {"min_bits", "param"} & unused and cfg.min_bits == 0 and cfg.param == "noise":
+        errors.append("min_bits=0: must be above 0 with param=noise, which learns a step, and 0 bits have none")
     bits = cfg.quantizer.get("bits", 8)
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):
         errors.append(f"bits={bits:g}: LSQ takes a whole number >= 2 and <= 15")

@@ -33,9 +33,9 @@ def step_of(bits: float) -> float:
     return 1.0 / math.expm1(bits * LN2)
 
 
-def stored_bits(bits: Tensor, extra_bits: float) -> Tensor:
-    """Widths as they are stored: clamp(round(extra_bits + bits), 1, 15), uint8, same shape."""
-    return torch.round(bits + extra_bits).clamp_(1, MAX_STORED_BITS).to(torch.uint8)
+def stored_bits(bits: Tensor, extra_bits: float, least: int = 1) -> Tensor:
+    """Widths as they are stored: clamp(round(extra_bits + bits), least, 15), uint8, same shape."""
+    return torch.round(bits + extra_bits).clamp_(least, MAX_STORED_BITS).to(torch.uint8)
 
 
 @dataclass(frozen=True)

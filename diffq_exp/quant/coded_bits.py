@@ -25,7 +25,7 @@ def estimated_bits(sizes: Tensor) -> Tensor:
     rows, columns = (*sizes.shape, 1)[:2]
     kernels = sizes.reshape(rows, columns, -1)
     places, sums = kernels.shape[2], kernels.sum(2)  # (rows, columns)
-    constant, slope = _bits_of_mean(_means(sums.detach().float(), places))
+    constant, slope = bits_of_mean(_means(sums.detach().float(), places))
     return places * constant + slope * sums
 
 
@@ -33,21 +33,26 @@ def bits_of_a_step(sizes: Tensor) -> Tensor:
     """What a level of each entry costs more than the next smaller one, in bits; the shape of `sizes`."""
     rows, columns = (*sizes.shape, 1)[:2]
     kernels = sizes.detach().reshape(rows, columns, -1)
-    slope = _bits_of_mean(_means(kernels.sum(2).float(), kernels.shape[2]))[1]
+    slope = bits_of_mean(_means(kernels.sum(2).float(), kernels.shape[2]))[1]
     return slope[:, :, None].expand(kernels.shape).reshape(sizes.shape)
 
 
 def _means(sums: Tensor, places: int) -> Tensor:
     """The mean size of the levels of each kernel, (rows, columns)."""
     rows, columns = sums.shape
-    start, count = PRIOR
-    of_row = (sums.sum(1) + start) / (columns * places + count)
-    of_column = (sums.sum(0) + start) / (rows * places + count)
-    of_all = (sums.sum() + start) / (rows * columns * places + count)
+    of_row = mean_size(sums.sum(1), columns * places)
+    of_column = mean_size(sums.sum(0), rows * places)
+    of_all = mean_size(sums.sum(), rows * columns * places)
     return (of_row[:, None] * (of_column / of_all)).clamp_(min=SMALLEST_MEAN)
 
 
-def _bits_of_mean(mean: Tensor) -> tuple[Tensor, Tensor]:
-    """What a level costs in bits: a constant, and a slope for each step of its size."""
+def mean_size(total: Tensor, count: Tensor | int) -> Tensor:
+    """The mean size of `count` levels whose sizes add up to `total`, as a coder that learns it would know it."""
+    start, levels = PRIOR
+    return (total + start) / (count + levels)
+
+
+def bits_of_mean(mean: Tensor) -> tuple[Tensor, Tensor]:
+    """What a level costs in bits where sizes have this mean: a constant, and a slope for each step of its size."""
     theta = mean / (torch.sqrt(1 + mean * mean) + 1)
     return torch.log2((1 + theta) / (1 - theta)), -torch.log2(theta)

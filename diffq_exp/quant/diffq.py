@@ -14,13 +14,14 @@ from ..stored.packing import MAX_STORED_BITS
 from ..stored.selection import Tensors
 from .arguments import check_choice, check_number, check_suffix
 from .bits import PARAMS, logits_of, stored_bits
+from .coded_widths import coded_bits_of_widths
 from .formula import exact_bits, soft_bits
 from .kernels.autograd import add_noise_to_all
 from .kernels.cells import CELLS_OF
 from .kernels.dispatch import by_kernels
 from .learned import Learned
 from .noise import Noise, noise_of
-from .noisy_weights import add_noise
+from .noisy_weights import add_fading_noise, add_noise
 from .quantizer import Quantizer
 
 
@@ -31,10 +32,10 @@ class DiffQuantizer(Quantizer):
     `penalty * quantizer.model_size()` to the loss.
 
     group_size: entries per learned width; 0: one width per tensor. min_bits < init_bits < max_bits <= 15:
-    range and start of the widths. extra_bits: added to the widths in evaluation, files and sizes. param: which is
-    linear in the logit's sigmoid, "bits" or "noise" (log of the step). noise: "gaussian" (variance 1/4 of a step
-    squared, three times that of the other), "uniform", "none", or a Noise. suffix: of the logits' names. The rest:
-    see Quantizer.
+    range and start of the widths; below one bit, the weights of a group fade to one value. extra_bits: added to the
+    widths in evaluation, files and sizes. param: which is linear in the logit's sigmoid, "bits" or "noise" (log of
+    the step). noise: "gaussian" (variance 1/4 of a step squared, three times that of the other), "uniform", "none",
+    or a Noise. suffix: of the logits' names. The rest: see Quantizer.
     """
 
     method = "diffq"
@@ -78,13 +79,19 @@ class DiffQuantizer(Quantizer):
         weights = [item.param for item in self.selection.quantized]
         logits = [self._logits(item) for item in self.selection.quantized]
         size, param, noise = self.group_size, self._param, self.noise
-        if weights and type(noise) in CELLS_OF and by_kernels([*weights, *logits]):
+        if weights and not self.fading and type(noise) in CELLS_OF and by_kernels([*weights, *logits]):
             apart = self.attachment.holding  # checkpointed layers may go backward one by one
             return add_noise_to_all(weights, logits, size, param, type(noise), apart)
-        return (add_noise(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
+        noisy = add_fading_noise if self.fading else add_noise
+        return (noisy(*pair, size, param, noise) for pair in zip(weights, logits, strict=True))
+
+    @property
+    def fading(self) -> bool:
+        """Whether a group may have less than one bit."""
+        return self.min_bits < 1
 
     def _stored_bits(self, item: Tensors) -> Tensor:
-        return stored_bits(self.widths(item).detach(), self.extra_bits)
+        return stored_bits(self.widths(item).detach(), self.extra_bits, least=0 if self.fading else 1)
 
     def store(self, item: Tensors, weight: Tensor) -> Stored:
         bits = self._stored_bits(item)
@@ -99,6 +106,16 @@ class DiffQuantizer(Quantizer):
             exact_bits(self._stored_bits(item), item.entries, self.group_size, self.min_bits) for item in items
         )
         return torch.stack(list(sizes)).sum()
+
+    def coded_bits(self) -> Tensor:
+        items = self.selection.quantized
+        widths = (self.widths(item) + self.extra_bits for item in items)
+        return torch.stack(
+            [
+                coded_bits_of_widths(item.param, bits, self.store(item, item.param))
+                for item, bits in zip(items, widths, strict=True)
+            ]
+        ).sum()
 
     def check_stored(self, item: Tensors, stored: Stored) -> None:
         if stored.group_size != self.group_size:
@@ -137,7 +154,7 @@ class DiffQuantizer(Quantizer):
 
 
 LIMITS = {
-    "min_bits": (1, MAX_STORED_BITS),
+    "min_bits": (0, MAX_STORED_BITS),
     "init_bits": (1, MAX_STORED_BITS),
     "max_bits": (1, MAX_STORED_BITS),
     "extra_bits": (0, sys.float_info.max),
@@ -156,4 +173,6 @@ def _check(
     for low, high in (("min_bits", "init_bits"), ("init_bits", "max_bits")):
         if not values[low] < values[high]:
             raise ValueError(f"{low} {values[low]!r} is not below {high} {values[high]!r}")
+    if min_bits == 0 and param == "noise":
+        raise ValueError("min_bits must be above 0 with param 'noise', which learns a step: 0 bits have none")
     check_choice("param", param, tuple(PARAMS))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..stored.groups import spread_groups, sum_groups
-from .bits import Param
+from .bits import Param, logits_of
 from .noise import Noise, draw
 
 FIRST = 2**62  # in autograd's order, in which the highest number comes first
@@ -38,6 +38,20 @@ def add_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noi
     if not torch.compiler.is_compiling():
         run_early(noisy)
     return noisy
+
+
+def add_fading_noise(weight: Tensor, logits: Tensor, group_size: int, param: Param, noise: Noise) -> Tensor:
+    """`add_noise` for widths b that may be below one bit. There, weights with the noise of one bit fade to `empty`,
+    the value of a group of 0 bits:
+
+        empty + min(b, 1) (w + scale * step(max(b, 1)) * eps - empty)
+    """
+    low, high = torch.aminmax(weight.detach())
+    empty = torch.zeros_like(low).clamp(low, high)
+    one_bit = float(logits_of(torch.ones(()), param, margin=1e-4))
+    noisy = add_noise(weight, logits.clamp(min=one_bit), group_size, param, noise)
+    share = spread_groups(param.bits(logits).clamp(max=1), weight.numel(), group_size).view(weight.shape)
+    return empty + share.to(weight.dtype) * (noisy - empty)
 
 
 def run_early(noisy: Tensor) -> None:

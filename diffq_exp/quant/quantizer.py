@@ -1,8 +1,9 @@
 """The contract of quantizers: one class, with everything that a method defines and everything that a user calls.
 
 A method says which tensors it learns (`learned_tensors`), what a training forward sees (`training_value`), what is
-stored (`store`), what it costs (`size_bits`, `widths`), how a stored tensor is taken up again (`adopt`), and what
-changes while training goes on (`at`). diffq.py, uniform.py, lsq.py, rate.py and docs/extending.md have examples.
+stored (`store`), what it costs (`size_bits`, `coded_bits`, `widths`), how a stored tensor is taken up again
+(`adopt`), and what changes while training goes on (`at`). diffq.py, uniform.py, lsq.py, rate.py and
+docs/extending.md have examples.
 Hooks, swapping and the cache of stored weights are in attachment.py.
 """
 
@@ -23,6 +24,7 @@ from ..stored.network import StoredModel, StoresModel, describe, owner_of
 from ..stored.selection import Tensors, select
 from ..stored.state import pack_state, unpack_state
 from .attachment import Attachment, StoredTensors
+from .coded_widths import entropy_bits
 from .formula import BITS_PER_MB
 from .learned import Learned, LearnedTensors, Rates
 
@@ -85,6 +87,11 @@ class Quantizer(StoresModel):
     @abstractmethod
     def widths(self, item: Tensors) -> Tensor:
         """Real-valued widths of the groups of one parameter, (G,), differentiable; extra bits left out."""
+
+    def coded_bits(self) -> Tensor:
+        """Estimated bits of the file for all quantized tensors, differentiable where a method learns them."""
+        stored = (self.store(item, item.param.detach()) for item in self.selection.quantized)
+        return sum((entropy_bits(tensor) for tensor in stored), torch.zeros(()))
 
     def check_stored(self, item: Tensors, stored: Stored) -> None:
         """Raises: ValueError when `adopt` cannot take up `stored`. Called before anything changes."""
@@ -199,13 +206,17 @@ class Quantizer(StoresModel):
         """Size of the parameters in MB by the paper's formula, a scalar tensor; buffers are not counted.
         Differentiable in the learned tensors unless `exact`, which counts the widths that are stored (float64).
         """
-        per_float = 16 if self.float16 else 32
-        bits: Tensor | float = sum(per_float * item.entries for item in self.selection.floats)
+        bits: Tensor | float = self.float_bits
         if self.selection.quantized:
             bits = bits + self.size_bits(exact)
         if not isinstance(bits, Tensor):
             bits = torch.tensor(bits, dtype=torch.float64 if exact else None)
         return (bits.cpu().double() if exact else bits) / BITS_PER_MB
+
+    @property
+    def float_bits(self) -> int:
+        """Bits of the parameters that stay float."""
+        return (16 if self.float16 else 32) * sum(item.entries for item in self.selection.floats)
 
     def true_model_size(self) -> float:
         """`model_size(exact=True)` as a number."""

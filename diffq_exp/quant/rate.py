@@ -102,6 +102,9 @@ class RateQuantizer(Quantizer):
         with torch.set_grad_enabled(not exact and torch.is_grad_enabled()):
             return torch.stack([self._kernel_bits(item, exact).sum() for item in self.selection.quantized]).sum()
 
+    def coded_bits(self) -> Tensor:
+        return self.size_bits(exact=False)
+
     def _kernel_bits(self, item: Tensors, rounded: bool = False) -> Tensor:
         """Estimated bits of the kernels of a tensor, (rows, columns), and of its steps."""
         levels = item.param / self._divisor(item)

@@ -1,7 +1,7 @@
 """What the size of a quantized network is: the measure that the penalty of the loss is on.
 
-Shipped is the paper's formula (formula.py). Another measure is a class with a `name` and a `soft`, chosen by
-`size._target_=package.Class` or a YAML in conf/size/.
+Shipped are the paper's formula (formula.py) and an estimate of the coder's bytes. Another measure is a class with a
+`name` and a `soft`, chosen by `size._target_=package.Class` or a YAML in conf/size/.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from .formula import BITS_PER_MB
 from .quantizer import Quantizer
 
 
@@ -37,3 +38,12 @@ class FormulaSize(Size):
 
     def soft(self, quantizer: Quantizer) -> Tensor:
         return quantizer.model_size()
+
+
+class CodedSize(Size):
+    """What the coder of the file is estimated to spend on quantized tensors; the others as in `model_size()`."""
+
+    name = "coded"
+
+    def soft(self, quantizer: Quantizer) -> Tensor:
+        return (quantizer.coded_bits() + quantizer.float_bits) / BITS_PER_MB

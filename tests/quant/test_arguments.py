@@ -23,8 +23,6 @@ COMMON = [
     ({"min_size": NAN}, "min_size", "nan"),
 ]
 DIFFQ = [
-    ({"min_bits": 0}, "min_bits", "0"),
-    ({"min_bits": 0.5}, "min_bits", "0.5"),
     ({"min_bits": -1}, "min_bits", "-1"),
     ({"min_bits": 9}, "min_bits", "9"),
     ({"min_bits": 8}, "min_bits", "8"),
