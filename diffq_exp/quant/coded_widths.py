@@ -37,11 +37,11 @@ def entropy_bits(stored: Stored) -> Tensor:
     fine = (widths - TABLE_BITS).clamp_(min=0)  # the lowest bits of a level, which are taken as evenly likely
     places = widths * 2**TABLE_BITS + (stored.levels.long() >> fine)
     levels = _log_sum(torch.bincount(widths)) - _log_sum(torch.bincount(places)) + fine.sum()
-    groups = stored.bits.new_tensor(len(stored.bits), dtype=torch.long)
-    table = _log_sum(groups) - _log_sum(torch.bincount(stored.bits.long()))
-    used = stored.bits.long().unique()
-    models = MODEL_BITS * ((used > 0).sum() + (len(used) > 1))
-    return levels + table + models + SCALE_BITS * len(stored.scales)
+    groups = torch.bincount(stored.bits.long())  # of each width
+    table = _log_sum(groups.sum()) - _log_sum(groups)
+    runs = (groups[1:] > 0).sum() + ((groups > 0).sum() > 1).long()  # of levels, and of the table
+    total: Tensor = levels + table + MODEL_BITS * runs + SCALE_BITS * len(stored.scales)
+    return total
 
 
 def _log_sum(counts: Tensor) -> Tensor:

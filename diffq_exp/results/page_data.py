@@ -163,6 +163,7 @@ def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _N
         "hardware": hardware.number(_machine(record.hardware)),
         "layers": layers.number(list(bits)) if bits else None,
         "bits": list(bits.values()) if bits else None,
+        "zero_rows": [record.bits.get("zero_rows", {}).get(name) for name in bits] if bits else None,
         "curves": _curves(read_rows(run.folder / METRICS), run.headline.name),
     }
 

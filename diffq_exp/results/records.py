@@ -28,7 +28,7 @@ class RunRecord:
     data: {"name", the number of examples of "train", "val", "test", and facts such as "classes"}.
     test, val: {score: value} of the stored network; test also has `float32_<headline>` of the trained weights.
     size_mb: {"file", "packed", "true", "float32", "soft", "measure": the name of the size that is in "soft"}.
-    bits: {"mean", "min", "max", "layers"}.
+    bits: {"mean", "min", "max", "layers", "zero_rows": {layer: [rows (output channels) that are all zero, rows]}}.
     epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes.
     """
 
@@ -65,9 +65,10 @@ class RunRecord:
         for name, kinds in _kinds().items():
             if name != "headline" and name in known and not isinstance(known[name], kinds):
                 raise ValueError(f"{name} is {known[name]!r}")
-        layers = known.get("bits", {}).get("layers")
-        if layers is not None and not isinstance(layers, dict):
-            raise ValueError(f"bits.layers is {layers!r}")
+        for name in ("layers", "zero_rows"):
+            value = known.get("bits", {}).get(name, {})
+            if not isinstance(value, dict):
+                raise ValueError(f"bits.{name} is {value!r}")
         if "headline" in known:
             known["headline"] = Headline.from_json(known["headline"])
         return cls(**known)

@@ -84,9 +84,10 @@ def show_result(record: RunRecord, folder: Path) -> None:
     table.add_row("model.safetensors", _number(record.score), f"{file_mb:.4f}", f"{float32_mb / file_mb:.1f}")
     _print(table)
     if layers := record.bits.get("layers"):
-        bits = Table("layer", "mean bits", box=None, title_justify="left")
+        zeros = record.bits.get("zero_rows", {})
+        bits = Table("layer", "mean bits", *(["rows of zeros"] if zeros else []), box=None, title_justify="left")
         for name, mean in layers.items():
-            bits.add_row(name, f"{mean:.2f}")
+            bits.add_row(name, f"{mean:.2f}", *([f"{zeros[name][0]} of {zeros[name][1]}"] if name in zeros else []))
         _print(bits)
     log.info(f"everything is in {folder}/: result.json, metrics.jsonl, model.safetensors, train.log")
 

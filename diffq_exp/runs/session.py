@@ -166,6 +166,8 @@ class Session:
         sizes = size_row(model, quantizer, trainer.size)
         sizes["size_mb"] |= {"float32": float32_mb(model, learned)}
         sizes["size_mb"] |= {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        if zero_rows := stored.zero_rows():
+            sizes["bits"]["zero_rows"] = zero_rows
         return replace(
             self.record,
             status="finished",

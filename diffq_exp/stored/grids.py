@@ -96,6 +96,13 @@ def channel_size(shape: Sequence[int]) -> int:
     return math.prod(shape[1:])
 
 
+def zero_rows(stored: Stored) -> int:
+    """How many rows (entries of the first dimension) of a tensor of two dimensions or more are all zero."""
+    if len(stored.shape) < 2:
+        return 0
+    return int((stored.values() == 0).reshape(stored.shape[0], -1).all(1).sum())
+
+
 def along_channels(numbers: Tensor, weight: Tensor) -> Tensor:
     """Numbers of a weight's channels, or one for all of it, (C,) -> (C, 1, ..., 1), which broadcasts with it."""
     return numbers.view(-1, *[1] * (weight.dim() - 1))

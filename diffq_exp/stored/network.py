@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .grids import Stored
+from .grids import Stored, zero_rows
 from .packing import bits_table_bytes, packed_levels_bytes
 from .selection import Selection
 
@@ -55,6 +55,11 @@ class StoredModel:
         """Every tensor by every name it has in a state_dict; quantized tensors as the weights they stand for."""
         values = {name: stored.values() for name, stored in self.tensors.items()} | self.plain()
         return values | {other: values[name] for other, name in self.tied.items()}
+
+    def zero_rows(self) -> dict[str, list[int]]:
+        """{name: [rows that are all zero, rows]} of the quantized tensors that have such rows."""
+        zeros = {name: zero_rows(stored) for name, stored in self.tensors.items()}
+        return {name: [count, self.tensors[name].shape[0]] for name, count in zeros.items() if count}
 
     def packed_bytes(self) -> int:
         """Bytes of all tensors: bit-packed levels and widths, scales, floats and buffers."""

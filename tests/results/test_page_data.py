@@ -1,5 +1,6 @@
 """The content of the page: the points, marks and runs of the report, as plain data."""
 
+import json
 from pathlib import Path
 
 from helpers.made_runs import LAYERS, TEXT, made_run, made_sweep
@@ -88,6 +89,15 @@ def test_what_runs_share_is_stored_once(tmp_path):
     assert data["layers"] == [list(LAYERS)]
     assert data["hardware"] == ["A Processor @ 2.50GHz, 1 thread"]
     assert [run["layers"] for run in data["runs"]] == [0, 0, 0]
+
+
+def test_rows_of_zeros_stand_beside_the_bits_of_their_layers(tmp_path):
+    folder = made_run(tmp_path)
+    record = json.loads((folder / "result.json").read_text())
+    record["bits"]["zero_rows"] = {LAYERS[1]: [3, 8]}
+    (folder / "result.json").write_text(json.dumps(record))
+    (run,) = page_data(report_of(tmp_path))["runs"]
+    assert run["zero_rows"] == [None, [3, 8], *[None] * (len(LAYERS) - 2)]
 
 
 def test_a_run_without_epochs_bits_or_commit(tmp_path):

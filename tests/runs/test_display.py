@@ -1,11 +1,12 @@
 """The display of a run: lines of epochs and the table at the end, in the words of the headline."""
 
 import logging
+from pathlib import Path
 
 from helpers.made_runs import BITS_PER_BYTE, TEXT, made_run
 
 from diffq_exp.results.headline import Headline
-from diffq_exp.results.records import read_record
+from diffq_exp.results.records import RunRecord, read_record
 from diffq_exp.runs.display import epoch_line, show_result
 
 ROW = {
@@ -38,3 +39,13 @@ def test_the_result_is_a_table_in_the_headline_of_the_run(tmp_path, caplog):
     assert "accuracy" in text and "0.9017" in text and "0.9000" in text and "10.7" in text
     text = shown(made_run(tmp_path, TEXT, bits_per_byte=2.5), caplog)
     assert "bits per byte" in text and "2.4900" in text and "2.5000" in text and "accuracy" not in text
+
+
+def test_rows_of_zeros_stand_beside_the_bits(caplog):
+    bits = {"layers": {"conv1.weight": 3.0, "conv2.weight": 0.25}, "zero_rows": {"conv2.weight": [40, 64]}}
+    record = RunRecord(status="finished", bits=bits)
+    with caplog.at_level(logging.INFO, "diffq_exp"):
+        show_result(record, Path("outputs/a-run"))
+    lines = [" ".join(line.split()) for line in caplog.text.splitlines()]
+    assert any(line.endswith("conv2.weight 0.25 40 of 64") for line in lines)
+    assert any(line.endswith("conv1.weight 3.00") for line in lines)

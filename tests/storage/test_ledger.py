@@ -7,7 +7,7 @@ from torch import nn
 
 from diffq_exp import storage
 from diffq_exp.evaluate import main
-from diffq_exp.quant import UniformQuantizer
+from diffq_exp.quant import RateQuantizer, UniformQuantizer
 from diffq_exp.storage.ledger import COLUMNS, ledger, table
 
 
@@ -78,3 +78,16 @@ def test_the_command_prints_it(tmp_path, capsys):
     assert len(out.splitlines()) == 4 + len(ledger(path)) - 1
     assert main([str(tmp_path / "absent"), "--ledger"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_rows_of_zeros_are_counted(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[0].weight[[1, 3]] = 0
+    RateQuantizer(model, step=0.1).no_optimizer()
+    storage.save(model, tmp_path / "model.safetensors")
+    rows = {row.name: row.zero_rows for row in ledger(tmp_path / "model.safetensors")}
+    assert rows == {**dict.fromkeys(rows, ""), "0.weight": "2 of 5 rows zero"}
+    lines = table(ledger(tmp_path / "model.safetensors")).splitlines()
+    assert [line.endswith("2 of 5 rows zero") for line in lines if "weight" in line] == [True, False]
+    assert storage.read(tmp_path / "model.safetensors")[0].zero_rows() == {"0.weight": [2, 5]}

@@ -159,6 +159,12 @@ function drawCurve(box, { lines, format }, epochs) {
 
 // ---- bits -----------------------------------------------------------------------------------------------------------
 
+/** ", 41 of 64 rows zero" for a layer that has such rows. */
+function zeroRows(run, index) {
+  const counts = run.zero_rows && run.zero_rows[index];
+  return counts ? `, ${counts[0]} of ${counts[1]} rows zero` : "";
+}
+
 function bitsBox(run, colour) {
   const title = h("h4", {}, "Bits per layer");
   if (!run.bits)
@@ -178,7 +184,7 @@ function bitsBox(run, colour) {
       { title: name },
       h("span", {}, h("bdi", {}, name)),
       h("span", {}, bar),
-      h("span", {}, bits.toFixed(2)),
+      h("span", {}, bits.toFixed(2) + zeroRows(run, index)),
     );
   });
   return h("div", {}, title, h("div", { class: "bars", tabindex: rows.length > 9 ? "0" : null }, rows));
