@@ -121,7 +121,7 @@ def test_filters(sweep, capsys, monkeypatch, words, chosen):
 def test_sizes_by_and_size(sweep, tmp_path, capsys):
     assert report(sweep, "--sizes", "0.2", "--by", "quantizer", "lr", "--size", "true", out=tmp_path) == 0
     text = capsys.readouterr().out
-    assert "% at 0.200 MB" in text and "qat lr=0.003" in text and "by the paper's formula" in text
+    assert "% at 0.200 MB" in text and "qat lr=0.003" in text and "by the method's formula" in text
 
 
 def test_the_list(sweep, capsys):

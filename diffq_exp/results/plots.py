@@ -21,7 +21,7 @@ from .points import Point
 from .summary import FLOAT32, MethodSummary, Problem, Report
 
 PANELS = 12
-SIZE_LABEL = {"file": "size of model.safetensors, MB", "true": "size by the paper's formula, MB"}
+SIZE_LABEL = {"file": "size of model.safetensors, MB", "true": "size by the method's formula, MB"}
 _MOST_BARS = 12  # of a method's points behind its front
 _LEAST_SPAN = 4  # smallest tolerances of the headline: 2 points of accuracy
 _APART = 0.06  # of the axis: room for a value written at the edge

@@ -17,7 +17,7 @@ function drawRun() {
           scoreOf(point),
           point.runs.length > 1 ? `test ${label}, ${point.runs.length} runs` : `test ${label}`,
         ),
-        bigNumber(megabytes(point.size), DATA.size === "file" ? "file" : "by the paper's formula"),
+        bigNumber(megabytes(point.size), DATA.size === "file" ? "file" : "by the method's formula"),
         known(point.bits) ? bigNumber(point.bits.toFixed(2), "bits on average") : null,
       ),
       point.runs.length > 1 ? runButtons(point) : null,
@@ -62,7 +62,7 @@ function facts(run) {
     ["with float32 weights", scoreText(run.test[float32])],
     [`Validation ${label}`, scoreText(run.val?.[name])],
     ["Size of the file", megabytes(sizes.file)],
-    ["by the paper's formula", megabytes(sizes.true)],
+    ["by the method's formula", megabytes(sizes.true)],
     ["as float32", megabytes(sizes.float32)],
     ["Time", [duration(run.seconds), run.device].filter(Boolean).join(" on ")],
     ["Machine", DATA.hardware[run.hardware]],
@@ -159,12 +159,6 @@ function drawCurve(box, { lines, format }, epochs) {
 
 // ---- bits -----------------------------------------------------------------------------------------------------------
 
-/** ", 41 of 64 rows zero" for a layer that has such rows. */
-function zeroRows(run, index) {
-  const counts = run.zero_rows && run.zero_rows[index];
-  return counts ? `, ${counts[0]} of ${counts[1]} rows zero` : "";
-}
-
 function bitsBox(run, colour) {
   const title = h("h4", {}, "Bits per layer");
   if (!run.bits)
@@ -175,6 +169,7 @@ function bitsBox(run, colour) {
       h("p", { class: "quiet" }, "32 in all of them: nothing is quantized, or no bits were recorded."),
     );
   const most = Math.max(...run.bits);
+  const zeros = run.zero_rows.some((counts) => counts);
   const rows = run.bits.map((bits, index) => {
     const name = DATA.layers[run.layers][index];
     const bar = h("i", {});
@@ -184,8 +179,15 @@ function bitsBox(run, colour) {
       { title: name },
       h("span", {}, h("bdi", {}, name)),
       h("span", {}, bar),
-      h("span", {}, bits.toFixed(2) + zeroRows(run, index)),
+      zeros ? h("span", {}, zeroRows(run.zero_rows[index])) : null,
+      h("span", {}, bits.toFixed(2)),
     );
   });
-  return h("div", {}, title, h("div", { class: "bars", tabindex: rows.length > 9 ? "0" : null }, rows));
+  const kind = zeros ? "bars with-zeros" : "bars";
+  return h("div", {}, title, h("div", { class: kind, tabindex: rows.length > 9 ? "0" : null }, rows));
+}
+
+/** Of a layer with rows (output channels) that are all zero: how many. */
+function zeroRows(counts) {
+  return counts ? `${counts[0]}/${counts[1]} zero` : "";
 }
