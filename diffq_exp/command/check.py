@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from .arguments import parse_arguments
 from .compose import Composer, Job, composer, is_structure, job
-from .consistency import consistency_errors, nested_sweep_errors, unused_warnings
+from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
 from .overrides import grid_overrides, merged, overrides_of_jobs, parse_all
 from .schema import GROUPS, NODES, conf_dir
 from .sweep_consistency import grids_of, sweep_errors
@@ -80,7 +80,7 @@ def _check_grid(
         cfg = _compose(plan, overrides, plan.errors)
         if cfg is None:
             continue
-        errors = consistency_errors(cfg, plan.multirun) + nested_sweep_errors(cfg, base)
+        errors = consistency_errors(cfg, plan.multirun) + nested_sweep_errors(cfg, base) + target_errors(cfg, typed)
         plan.errors += errors
         if not errors:
             plan.jobs.append(job(overrides, cfg, len(plan.jobs), plan.multirun))

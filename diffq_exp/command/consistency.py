@@ -21,6 +21,7 @@ from .signature import (
     FLOAT32,
     SOURCE_KEYS,
     TRAINING_ONLY,
+    has_target,
     only_afterwards,
     trains_nothing,
     unused_keys,
@@ -65,6 +66,10 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
             errors.append(f"{low}={cfg[low]:g}: must be below {high}, which is {cfg[high]:g}")
     if not {"min_bits", "param"} & unused and cfg.min_bits == 0 and cfg.param == "noise":
         errors.append("min_bits=0: must be above 0 with param=noise, which learns a step, and 0 bits have none")
+    if cfg.target_mb is not None and cfg.target_ratio is not None:
+        errors.append(f"target_ratio={cfg.target_ratio:g}: not beside target_mb, which is {cfg.target_mb:g}")
+    if has_target(cfg) and cfg.quantizer.get("_target_") is None:
+        errors.append("target_mb, target_ratio: quantizer=none has no size to choose")
     bits = cfg.quantizer.get("bits", 8)
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):
         errors.append(f"bits={bits:g}: LSQ takes a whole number >= 2 and <= 15")
@@ -139,6 +144,12 @@ def nested_sweep_errors(cfg: DictConfig, base: DictConfig | None) -> list[str]:
     if base is None or not grids or grids == base.hydra.sweeper.get("grids"):
         return []
     return ["experiment: one that brings its own sweep stands alone"]
+
+
+def target_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    """A penalty that is typed beside a target, which takes its place."""
+    texts = [text_of(one) for one in typed if one.key_or_group in ("penalty", "quantizer.training.penalty")]
+    return [f"{text}: a target steers the penalty; give one of them" for text in texts if has_target(cfg)]
 
 
 def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str]:

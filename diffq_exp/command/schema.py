@@ -133,6 +133,8 @@ class Config:
     param: str = key("bits", "what the logits parameterise", str, choices=("bits", "noise"))
     group_size: int = key(8, "weights that share one learned width; 0: a whole tensor", int, low=0)
     penalty: float = key(5.0, "weight of the size in MB in the loss", float, low=0)
+    target_mb: float | None = key(None, "most MB of the stored file, in place of a penalty", float, above=0)
+    target_ratio: float | None = key(None, "the same as float32 size over file size", float, above=1)
     min_bits: float = key(2.0, "narrowest width that can be learned", float, low=0, below=15)
     max_bits: float = key(15.0, "widest width that can be learned", float, above=1, high=15)
     init_bits: float = key(8.0, "width that learning starts from", float, above=1, below=15)

@@ -29,7 +29,13 @@ CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}
 LATER_KEYS = {"storage.fold": False, "quantizer.per_channel": False, "quantizer.ranges": "minmax"}
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
-FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty")  # what the trainer does besides steps
+TARGET_KEYS = ("target_mb", "target_ratio")  # in place of the penalty
+FINISH_KEYS = (
+    "average_decay",
+    "batch_norm_batches",
+    "round_penalty",
+    *TARGET_KEYS,
+)  # what the trainer does besides steps
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
 SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
 FLOAT32 = "float32"  # the run of the same configuration with quantizer=none
@@ -39,6 +45,8 @@ FLOAT32_VALUES = {  # and with these
     "storage.float": "float32",
     "storage.fold": False,
     "round_penalty": None,
+    "target_mb": None,
+    "target_ratio": None,
 }
 MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
@@ -58,6 +66,8 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     place = PLACE_OF.get(values["dataset"].get("_target_"), "root")
     if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
         values["dataset"][place] = str(user_path(values["dataset"][place]).resolve())
+    if has_target(cfg):
+        values["quantizer"].get("training", {}).pop("penalty", None)
     for key, default in LATER_KEYS.items():
         node, name = key.split(".")
         if values.get(node, {}).get(name) == default:
@@ -82,13 +92,18 @@ def consumed_nodes(cfg: DictConfig) -> list[str]:
 def unused_nodes(cfg: DictConfig) -> set[str]:
     """Nodes without effect under the chosen quantizer."""
     penalty = OmegaConf.select(cfg, "quantizer.training.penalty")
-    unused = {"penalty_schedule"} if penalty is None else set()
+    unused = {"penalty_schedule"} if penalty is None or has_target(cfg) else set()
     return unused | ({"size"} if cfg.quantizer.get("_target_") is None else set())
 
 
 @cache
 def _shipped(group: str, choice: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{choice}.yaml"))
+
+
+def has_target(cfg: DictConfig) -> bool:
+    """Whether the file has a size to end at."""
+    return any(cfg.get(key) is not None for key in TARGET_KEYS)
 
 
 def only_afterwards(cfg: DictConfig) -> bool:
@@ -205,6 +220,7 @@ def unused_keys(cfg: DictConfig) -> set[str]:
     text = json.dumps([OmegaConf.to_container(cfg[name], resolve=False) for name in NODES])
     used = set(re.findall(r"\$\{(\w+)\}", text))
     used |= set(TEACHER_KEYS) if cfg.teacher is not None and not only_afterwards(cfg) else set()
+    used -= {"penalty"} if has_target(cfg) else set()
     return set(PLAIN) - used - {*TRAINER_KEYS, *FINISH_KEYS} - set(MACHINE_KEYS)
 
 

@@ -29,6 +29,7 @@ class Owner(Protocol):
     selection: Selection
     float16: bool
     progress: float
+    coarsened: float
     method: str
 
     def training_values(self) -> Iterable[Tensor | None]: ...
@@ -150,12 +151,13 @@ class Attachment:
             owner.adopt(item, tensors[item.name])
         self._cache = (self._versions(), tensors, None)
 
-    def _versions(self) -> list[tuple[float, int]] | None:
-        """Changes whenever a weight, a learned tensor (`.data` written in place excepted) or the progress does."""
+    def _versions(self) -> list[tuple[float, float]] | None:
+        """Changes whenever a weight, a learned tensor, the progress or a width does; not by `.data` in place."""
         tensors = [item.param for item in self._items()] + list(self.owner.learned().values())
         if any(tensor.is_inference() for tensor in tensors):
             return None
-        return [(self.owner.progress, 0), *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
+        own = self.owner.progress, self.owner.coarsened
+        return [own, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
 
     def quantize(self) -> None:
         """See Quantizer.quantize."""

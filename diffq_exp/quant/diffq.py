@@ -117,6 +117,13 @@ class DiffQuantizer(Quantizer):
             ]
         ).sum()
 
+    @torch.no_grad()
+    def coarsen(self, bits: float) -> None:
+        """Lowers all widths."""
+        for item in self.selection.quantized:
+            widths = (self.widths(item).double() - bits).clamp(self.min_bits, self.max_bits)
+            self._logits(item).copy_(logits_of(widths, self._param, margin=1e-4))
+
     def check_stored(self, item: Tensors, stored: Stored) -> None:
         if stored.group_size != self.group_size:
             groups = (

@@ -48,10 +48,23 @@ class LSQ(Quantizer):
         per_channel: bool = False,
     ) -> None:
         self.width = int(check_number("bits", bits, 2, MAX_STORED_BITS, whole=True))
-        self.half, self.per_channel = 2 ** (self.width - 1), per_channel
+        self.per_channel = per_channel
         check_suffix(suffix)
         self.suffix = suffix
         super().__init__(model, min_size, float16, exclude, detect_bound)
+
+    @property
+    def half(self) -> int:
+        """Levels are from -half to half - 1."""
+        return int(2 ** (self._own_width - 1))
+
+    @property
+    def _own_width(self) -> int:
+        return min(max(math.ceil(self.width - self.coarsened), 2), MAX_STORED_BITS)
+
+    def coarsen(self, bits: float) -> None:
+        """A step that is 2^bits times as large covers the same range with so many bits less."""
+        self.coarsened += bits
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
         """The step, (1,) or (C,), with the rate and weight decay of its optimizer."""
@@ -59,8 +72,9 @@ class LSQ(Quantizer):
         step = 2 * rows.mean(1) / math.sqrt(self.half)
         return {self.suffix: Learned(step.clamp(min=SMALLEST_STEP))}
 
-    def _step(self, item: Tensors) -> nn.Parameter:
-        return self.learned_tensor(item, self.suffix)
+    def _step(self, item: Tensors) -> Tensor:
+        learned = self.learned_tensor(item, self.suffix)
+        return learned * 2.0**self.coarsened if self.coarsened else learned
 
     def training_value(self, item: Tensors) -> Tensor:
         step = self._step(item)
@@ -68,21 +82,21 @@ class LSQ(Quantizer):
         return _RoundToSteps.apply(item.param, step, self.half, gradient_scale)  # type: ignore[no-untyped-call, no-any-return]
 
     def store(self, item: Tensors, weight: Tensor) -> Stored:
-        return store_step(weight, self._step(item).float().clamp(min=SMALLEST_STEP), self.width)
+        return store_step(weight, self._step(item).float().clamp(min=SMALLEST_STEP), self._own_width)
 
     def size_bits(self, exact: bool) -> float:
         items = self.selection.quantized
-        return sum(self.width * item.entries + STEP_BITS * len(self._step(item)) for item in items)
+        return sum(self._own_width * item.entries + STEP_BITS * len(self._step(item)) for item in items)
 
     def check_stored(self, item: Tensors, stored: Stored) -> None:
         check_steps(item, stored, self._step(item))
 
     def adopt(self, item: Tensors, stored: Stored) -> None:
         with torch.no_grad():
-            self._step(item).copy_(stored.scales)
+            self.learned_tensor(item, self.suffix).copy_(stored.scales / 2.0**self.coarsened)
 
     def widths(self, item: Tensors) -> Tensor:
-        return torch.tensor([float(self.width)])
+        return torch.tensor([float(self._own_width)])
 
 
 class _RoundToSteps(torch.autograd.Function):

@@ -42,6 +42,7 @@ class Quantizer(StoresModel):
     method = ""  # the name of the method in states and files
     measure = "formula"  # the name of what `model_size` measures
     least_dims = 0  # parameters of fewer dimensions stay float
+    coarsened = 0.0  # bits by which `coarsen` has lowered a width that is not learned
 
     def __init__(
         self,
@@ -98,6 +99,14 @@ class Quantizer(StoresModel):
 
     def adopt(self, item: Tensors, stored: Stored) -> None:
         """Set the learned tensors of `item` to the values that `stored` was made with."""
+
+    def coarsen(self, bits: float) -> None:
+        """Make all stored steps 2^bits times as large as they are now, as far as the method can; finer if bits < 0.
+
+        It is how a file is made to fit a size. A method changes its learned tensors, or reads `self.coarsened`.
+        Raises: ValueError for a method that has no way to do so.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be made to fit a size")
 
     def at(self, progress: float) -> None:
         """Say that this share of training is done, 0 to 1; it is then `self.progress`.

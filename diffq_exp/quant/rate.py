@@ -117,6 +117,11 @@ class RateQuantizer(Quantizer):
         """The mean bits of the entries of each row (output channel), (rows,)."""
         return self._kernel_bits(item, rounded=True).sum(1) * len(item.param) / item.entries
 
+    @torch.no_grad()
+    def coarsen(self, bits: float) -> None:
+        for item in self.selection.quantized:
+            self.learned_tensor(item, self.suffix).add_(bits * math.log(2.0))
+
     def check_stored(self, item: Tensors, stored: Stored) -> None:
         check_steps(item, stored, self.learned_tensor(item, self.suffix))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -42,8 +41,19 @@ class UniformQuantizer(Quantizer):
     ) -> None:
         self.width = check_number("bits", bits, 1, MAX_STORED_BITS)
         self.qat, self.per_channel, self.ranges = qat, per_channel, check_choice("ranges", ranges, RANGES)
-        self.top = math.floor(2.0**self.width) - 1  # the highest level
         super().__init__(model, min_size, float16, exclude, detect_bound)
+
+    @property
+    def top(self) -> int:
+        """The highest level."""
+        return int(2.0**self._own_width) - 1
+
+    @property
+    def _own_width(self) -> float:
+        return min(max(self.width - self.coarsened, 1.0), float(MAX_STORED_BITS))
+
+    def coarsen(self, bits: float) -> None:
+        self.coarsened += bits
 
     def training_value(self, item: Tensors) -> Tensor | None:
         if not self.qat:
@@ -57,11 +67,11 @@ class UniformQuantizer(Quantizer):
         width = self.top.bit_length()
         bits = torch.full((1,), width, dtype=torch.uint8, device=weight.device)
         ranges = choose_ranges(weight, self.top, self.ranges, self.per_channel and weight.dim() > 1)
-        return store_minmax(weight, bits, 0, width, None if self.width.is_integer() else self.top, ranges)
+        return store_minmax(weight, bits, 0, width, None if self._own_width.is_integer() else self.top, ranges)
 
     def size_bits(self, exact: bool) -> float:
         ranges = sum(item.channels if self.per_channel else 1 for item in self.selection.quantized)
-        return EXTREMES_BITS * ranges + sum(self.width * item.entries for item in self.selection.quantized)
+        return EXTREMES_BITS * ranges + sum(self._own_width * item.entries for item in self.selection.quantized)
 
     def widths(self, item: Tensors) -> Tensor:
-        return torch.tensor([self.width])
+        return torch.tensor([self._own_width])

@@ -158,6 +158,8 @@ def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _N
         "val": record.val or None,
         "size_mb": record.size_mb,
         "seconds": record.seconds,
+        "target_mb": record.target_mb,
+        "target_met": record.target_met,
         "device": record.device,
         "commit": _commit(record),
         "hardware": hardware.number(_machine(record.hardware)),

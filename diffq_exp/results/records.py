@@ -29,6 +29,7 @@ class RunRecord:
     test, val: {score: value} of the stored network; test also has `float32_<headline>` of the trained weights.
     size_mb: {"file", "packed", "true", "float32", "soft", "measure": the name of the size that is in "soft"}.
     bits: {"mean", "min", "max", "layers", "zero_rows": {layer: [rows (output channels) that are all zero, rows]}}.
+    target_mb, target_met: what `target_mb` or `target_ratio` asked for, and whether the file has at most that.
     epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes.
     """
 
@@ -52,6 +53,8 @@ class RunRecord:
     val: Mapping[str, float | None] = field(default_factory=dict)
     size_mb: Mapping[str, Any] = field(default_factory=dict)
     bits: Mapping[str, Any] = field(default_factory=dict)
+    target_mb: float | None = None
+    target_met: bool | None = None
     reason: str | None = None
     epoch: float | None = None
     step: float | None = None

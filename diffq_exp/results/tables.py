@@ -22,7 +22,18 @@ _ALWAYS = ("dataset", "model", "quantizer", "seed")
 _SIZES = {  # of result.json, in runs.csv after the scores
     "size_mb": ("file", "true", "soft", "float32"), "bits": ("mean", "min", "max"),
 }  # fmt: skip
-_PLAIN = ("epochs", "seconds", "device", "git_commit", "git_dirty", "epoch", "step", "reason")
+_PLAIN = (
+    "target_mb",
+    "target_met",
+    "epochs",
+    "seconds",
+    "device",
+    "git_commit",
+    "git_dirty",
+    "epoch",
+    "step",
+    "reason",
+)
 _TEX = {char: f"\\{char}" for char in "&%$#_{}"}
 _TEX |= {char: f"{{{char}}}" for char in "[]*"}  # at the beginning of a row they would be options of the row before
 _TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}

@@ -22,7 +22,9 @@ from ..quant.quantizer import Quantizer
 from ..quant.size import Size
 from ..tasks import Task, as_task
 from ..training.optim import Optimizers, make_optimizers
-from ..training.penalty import Penalty
+from ..training.penalty import Penalty, SizeControl
+from ..training.steering import SteeredPenalty, SteeredWidth
+from ..training.target import Target
 
 NOT_ARGUMENTS = ("training",)  # keys of a node that say how it is used
 
@@ -130,7 +132,9 @@ def build_size(cfg: DictConfig) -> Size:
     return size
 
 
-def build_penalty(cfg: DictConfig, size: Size) -> Penalty | None:
-    """The penalty on size in the loss; None where the quantizer's `training` has none."""
+def build_penalty(cfg: DictConfig, size: Size, target: Target | None = None) -> SizeControl | None:
+    """The penalty on size in the loss, or what steers a run to its target; None where nothing does."""
     weight = OmegaConf.select(cfg, "quantizer.training.penalty")
+    if target is not None:
+        return SteeredWidth(target) if weight is None else SteeredPenalty(target, size)
     return None if weight is None else Penalty(weight, size, build(cfg.penalty_schedule))

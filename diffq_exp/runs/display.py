@@ -83,6 +83,11 @@ def show_result(record: RunRecord, folder: Path) -> None:
     table.add_row("float32 weights", _number(before), f"{float32_mb:.4f}", "1.0")
     table.add_row("model.safetensors", _number(record.score), f"{file_mb:.4f}", f"{float32_mb / file_mb:.1f}")
     _print(table)
+    if record.target_mb is not None:
+        if record.target_met:
+            log.info(f"target {record.target_mb:.5g} MB: {100 * file_mb / record.target_mb:.1f} % of it are used")
+        else:
+            log.warning(f"target {record.target_mb:.5g} MB is NOT met: the file has {file_mb:.5g} MB")
     if layers := record.bits.get("layers"):
         zeros = record.bits.get("zero_rows", {})
         bits = Table("layer", "mean bits", *(["rows of zeros"] if zeros else []), box=None, title_justify="left")

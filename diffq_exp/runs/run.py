@@ -35,7 +35,7 @@ from .build import pick_device
 from .display import show_result
 from .machine import describe_machine, prepare_torch
 from .run_folder import FolderBusy, FolderError, RunFolder
-from .session import Session
+from .session import Session, TargetTooSmall
 
 log = logging.getLogger("diffq_exp")
 IfBusy = Literal["refuse", "wait", "raise"]
@@ -121,12 +121,15 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     folder.write_record(record)
     folder.write_config(cfg, request)
     started = time.monotonic()
-    code = FAILED
+    code, refused = FAILED, None
     with FileLog(folder.path / LOG), StopFlag() as stop:
         session = Session(cfg, folder, request.choices, device, stop, record)
         try:
             record = session.run()
             code = FINISHED
+        except TargetTooSmall as error:
+            refused = error
+            code, ending = _ending(error, stop, folder.path)
         except BaseException as error:
             code, ending = _ending(error, stop, folder.path)
             record = replace(record, **ending)
@@ -141,6 +144,8 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
         if code == FINISHED:
             folder.drop_earlier()
             show_result(record, folder.path)
+    if refused is not None and not earlier.status:
+        folder.drop()
     return code
 
 

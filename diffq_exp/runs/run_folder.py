@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..command.request import Request
 from ..results.records import RunRecord, read_record, write_record
-from ..results.run_files import EARLIER, LEFT_BY_A_RUN, LOCK, LOG
+from ..results.run_files import EARLIER, LEFT_BY_A_RUN, LOCK, LOG, RESULT
 
 
 class FolderError(RuntimeError):
@@ -90,6 +91,14 @@ class RunFolder:
                 os.truncate(self.path / LOG, 0)
             elif (self.path / name).exists():
                 (self.path / name).rename(self.path / EARLIER / name)
+
+    def drop(self) -> None:
+        """Delete the folder of a run that was refused before it began, unless there is more in it than that."""
+        shutil.rmtree(self.path / ".hydra", ignore_errors=True)
+        for name in (LOG, RESULT, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def drop_earlier(self) -> None:
         """Delete what `set_aside` kept."""

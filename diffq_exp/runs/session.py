@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
-from ..command.signature import only_afterwards
+from ..command.signature import has_target, only_afterwards
 from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data
@@ -31,6 +31,7 @@ from ..training.finish import Finish
 from ..training.measure import evaluate
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
+from ..training.target import Target
 from ..training.trainer import Settings, Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
 from .display import Display
@@ -38,6 +39,10 @@ from .loading import load_model, load_weights, stored_config
 from .run_folder import RunFolder
 
 log = logging.getLogger("diffq_exp")
+
+
+class TargetTooSmall(ValueError):
+    """A target for the file that no training can meet."""
 
 
 class TrackerListener:
@@ -85,7 +90,7 @@ class Session:
         self.record = replace(self.record, headline=task.headline(data))
         self.display = Display(cfg.epochs, task.headline(data), data.unit)
         optimizers, quantizer = build_optimizers(cfg, model)
-        size = build_size(cfg)
+        size, target = build_size(cfg), self._target(data, model, quantizer)
         storage.check_storable(quantizer if quantizer is not None else model)
         log.info(self._summary(data, model, quantizer))
         trainer = Trainer(
@@ -100,18 +105,44 @@ class Session:
             folder=self.folder.path,
             run_id=self.record.run_id or "",
             listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
-            penalty=build_penalty(cfg, size),
+            penalty=build_penalty(cfg, size, target),
             size=size,
             teacher=self._teacher(),
             finish=Finish(
                 None if cfg.average_decay is None else Averages(model, cfg.average_decay),
                 cfg.batch_norm_batches,
                 cfg.round_penalty,
+                target,
             ),
         )
         trainer.fit(self.stop)
         self.display.close()
         return self._measure(data, model, quantizer, task, trainer)
+
+    def _target(self, data: Data, model: nn.Module, quantizer: Quantizer | None) -> Target | None:
+        """The size that the file is to have. Raises: TargetTooSmall where it cannot even without levels."""
+        cfg = self.cfg
+        if not has_target(cfg) or quantizer is None:
+            return None
+        config, options = stored_config(cfg, self.choices, data, model), cfg.storage
+        float32 = float32_mb(model, set(quantizer.learned()))
+        target = MB * (cfg.target_mb if cfg.target_mb is not None else float32 / cfg.target_ratio)
+
+        def stored() -> StoredModel:
+            return storage.stored_model_of(quantizer, options.float, bool(options.fold))
+
+        def file_bytes() -> int:
+            return len(storage.serialize(stored(), config, coding=options.coding))
+
+        rest = len(storage.serialize(stored().without_levels(), config, coding=options.coding))
+        if target < rest:
+            key = "target_mb" if cfg.target_mb is not None else "target_ratio"
+            raise TargetTooSmall(
+                f"{key}={cfg[key]:g}: the file has {rest / MB:.4g} MB without any levels, float32 {float32:.4g} MB"
+            )
+        self.record = replace(self.record, target_mb=target / MB)
+        finer = only_afterwards(cfg) or OmegaConf.select(cfg, "quantizer.training.penalty") is not None
+        return Target(int(target), file_bytes, rest, finer)
 
     def _settings(self) -> Settings:
         cfg = self.cfg
@@ -166,6 +197,8 @@ class Session:
         sizes = size_row(model, quantizer, trainer.size)
         sizes["size_mb"] |= {"float32": float32_mb(model, learned)}
         sizes["size_mb"] |= {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        target = self.record.target_mb
+        met = None if target is None else size <= target * MB
         if zero_rows := stored.zero_rows():
             sizes["bits"]["zero_rows"] = zero_rows
         return replace(
@@ -175,6 +208,7 @@ class Session:
             data=_describe(data),
             test={**test, headline.float32_name: float32.get(headline.name)},
             val=evaluate(fresh, data.val, task) if data.val is not None else {},
+            target_met=met,
             **sizes,
         )
 

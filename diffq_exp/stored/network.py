@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,14 @@ class StoredModel:
         """Every tensor by every name it has in a state_dict; quantized tensors as the weights they stand for."""
         values = {name: stored.values() for name, stored in self.tensors.items()} | self.plain()
         return values | {other: values[name] for other, name in self.tied.items()}
+
+    def without_levels(self) -> StoredModel:
+        """The same with levels that are all zero: what it takes beside them."""
+        zeros = {
+            name: replace(stored, levels=torch.zeros_like(stored.levels), bits=torch.ones_like(stored.bits))
+            for name, stored in self.tensors.items()
+        }
+        return replace(self, tensors=zeros)
 
     def zero_rows(self) -> dict[str, list[int]]:
         """{name: [rows that are all zero, rows]} of the quantized tensors that have such rows."""

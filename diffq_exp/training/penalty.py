@@ -1,13 +1,16 @@
 """The penalty on size in the loss: weight * schedule(progress) * size in MB.
 
+A penalty may also be steered towards a size of the file (steering.py).
+
 A schedule of the penalty is a function of progress, the share of training that is done: nothing to save, and a
 resumed run continues exactly.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -46,9 +49,31 @@ class RampPenalty:
         return min(max((progress - self.start) / (self.end - self.start), 0.0), 1.0)
 
 
+class SizeControl(ABC):
+    """What keeps the network small while it trains."""
+
+    @abstractmethod
+    def __call__(self, quantizer: Quantizer, progress: float) -> Tensor:
+        """What is added to the task's loss of a batch, a scalar."""
+
+    def begin(self, quantizer: Quantizer) -> None:
+        """Called before the first step, not when a run is resumed."""
+
+    def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
+        """Called with the weights that would be stored; -> entries for the epoch's row of metrics."""
+        return {}
+
+    def state_dict(self) -> dict[str, float]:
+        """What a resumed run needs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float], quantizer: Quantizer) -> None:
+        """Undo `state_dict`."""
+
+
 @dataclass(frozen=True)
-class Penalty:
-    """What is added to the task's loss. weight: loss per MB."""
+class Penalty(SizeControl):
+    """weight * schedule(progress) * size. weight: loss per MB."""
 
     weight: float
     size: Size

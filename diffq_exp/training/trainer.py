@@ -31,7 +31,7 @@ from .distillation import Teacher
 from .finish import Finish
 from .measure import Sums, evaluate
 from .optim import Optimizers
-from .penalty import Penalty
+from .penalty import SizeControl
 from .schedule import Schedule
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
@@ -81,7 +81,7 @@ class Trainer:
         folder: Path,
         run_id: str,
         listeners: list[Listener],
-        penalty: Penalty | None = None,
+        penalty: SizeControl | None = None,
         size: Size | None = None,
         teacher: Teacher | None = None,
         finish: Finish | None = None,
@@ -201,6 +201,8 @@ class Trainer:
             if self.data.val is not None:
                 row["val"] = evaluate(self.model, self.data.val, self.task)
             row |= size_row(self.model, self.quantizer, self.size)
+            if self.penalty is not None and self.quantizer is not None:
+                row |= self.penalty.epoch_ended(self.quantizer, self.progress)
         row["seconds"] = round(self.seconds, 3)
         row["examples_per_second"] = round(self.data.train.examples / max(self.seconds, 1e-9), 1)
         row["lr"] = self.optimizers.param_groups[0]["lr"]
@@ -227,6 +229,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "rng": rng_state(),
                 "averages": self.averages.state_dict() if self.averages is not None else None,
+                "penalty": self.penalty.state_dict() if self.penalty is not None else {},
             },
         )
 
@@ -246,6 +249,10 @@ class Trainer:
             set_rng_state(state["rng"])
             if self.averages is not None:
                 self.averages.load_state_dict(state["averages"])
+            if self.penalty is not None and self.quantizer is not None:
+                self.penalty.load_state_dict(state.get("penalty", {}), self.quantizer)
+        elif self.penalty is not None and self.quantizer is not None:
+            self.penalty.begin(self.quantizer)
         rows = read_rows(self.folder / METRICS)[: self.epoch]
         write_rows(self.folder / METRICS, rows)
         return rows

@@ -62,6 +62,7 @@ function facts(run) {
     ["with float32 weights", scoreText(run.test[float32])],
     [`Validation ${label}`, scoreText(run.val?.[name])],
     ["Size of the file", megabytes(sizes.file)],
+    ["Target for it", targetText(run)],
     ["by the method's formula", megabytes(sizes.true)],
     ["as float32", megabytes(sizes.float32)],
     ["Time", [duration(run.seconds), run.device].filter(Boolean).join(" on ")],
@@ -155,6 +156,11 @@ function drawCurve(box, { lines, format }, epochs) {
     },
     CONFIG,
   );
+}
+
+/** The size that a run was asked for, and whether it was met. */
+function targetText(run) {
+  return known(run.target_mb) ? `${megabytes(run.target_mb)}, ${run.target_met ? "met" : "NOT met"}` : null;
 }
 
 // ---- bits -----------------------------------------------------------------------------------------------------------

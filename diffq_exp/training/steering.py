@@ -1,0 +1,139 @@
+"""Training towards a size of the stored file, in place of a penalty that one would have to guess.
+
+A method that learns its size has a penalty whose weight is steered, in the domain of logarithms:
+
+    ln weight = ln(START / target) + GAIN f + INTEGRAL (integral of f over progress)
+    f = e + AHEAD de/dprogress,    e = ln(size / aim)
+
+The aim falls from the size at the beginning to a little less than the target (UNDER) in the first half of training
+(RAMP): at the end, steps that are made finer do no harm, but larger ones do, since many weights are just below the
+next level. f looks ahead by the rate at which the error changes, since a network that was made too small grows
+slowly. The size is that of the file: the soft size, which is known at each step, times what the coder spent on it at the end of the last epoch.
+From FROZEN on the weight stays as it is. What is left at the end is closed by target.fit.
+
+A method of one width has no penalty; its width is fitted to the aim at the end of each epoch until FROZEN_WIDTH.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..common.units import MB
+from ..quant.formula import BITS_PER_MB
+from ..quant.quantizer import Quantizer
+from ..quant.size import Size
+from .penalty import SizeControl
+from .target import Target, fit
+
+START = 0.1  # loss that the whole target is worth at first
+GAIN, INTEGRAL = 3.0, 4.0
+AHEAD, SMOOTH = 0.1, 0.03  # shares of training: how far e looks ahead, and over what its rate is averaged
+RAMP, FROZEN, FROZEN_WIDTH = 0.5, 0.9, 0.7  # shares of training
+UNDER = 0.96  # of the target
+LARGEST_CHANGE = 12.0  # of ln weight: beyond it the size does not follow
+SMALLEST = 1e-12  # MB of levels
+
+
+class Steering(SizeControl):
+    """Shared by both: the aim, and the size of the file at the end of epochs.
+
+    target: see Target. After `begin` or `load_state_dict`, `start` is the file's size at the beginning, in bytes.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.start, self.file = target, 0, 0
+
+    def aim(self, progress: float) -> float:
+        """The bytes that the file should have at a share of training."""
+        left, last = max(1 - progress / RAMP, 0.0), UNDER * self.target.bytes
+        return float(last * max(self.start / last, 1.0) ** left)
+
+    def begin(self, quantizer: Quantizer) -> None:
+        self.start = self.file = self.target.file_bytes()
+
+    def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
+        self.file = self.target.file_bytes()
+        return {"steering": {"file_mb": self.file / MB, "error": math.log(self.file / self.aim(progress))}}
+
+
+class SteeredPenalty(Steering):
+    """The penalty of a method that learns its size. size: what it is on."""
+
+    def __init__(self, target: Target, size: Size) -> None:
+        super().__init__(target)
+        self.size = size
+        self.log_weight = math.log(START * MB / target.bytes)
+        self.integral, self.progress, self.error, self.rate = 0.0, 0.0, 0.0, 0.0  # rate: of the error
+        self.ratio = 1.0  # bytes of the coder over soft bytes
+
+    def __call__(self, quantizer: Quantizer, progress: float) -> Tensor:
+        soft = self.size.soft(quantizer)
+        if progress < FROZEN:
+            levels = max(float(soft.detach()) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
+            self._steer((self.target.rest + levels * MB * self.ratio) / self.aim(progress), progress)
+        return math.exp(self.log_weight) * soft
+
+    def _steer(self, excess: float, progress: float) -> None:
+        """excess: the size of the file over the aim."""
+        error, passed = math.log(excess), progress - self.progress
+        if passed > 0:
+            share = passed / (passed + SMOOTH)
+            self.rate += share * ((error - self.error) / passed - self.rate)
+        ahead = error + AHEAD * self.rate
+        moved = self.integral + INTEGRAL * ahead * passed
+        self.integral, self.progress, self.error = min(max(moved, -LARGEST_CHANGE), LARGEST_CHANGE), progress, error
+        self.log_weight = math.log(START * MB / self.target.bytes) + self.integral + GAIN * ahead
+
+    def begin(self, quantizer: Quantizer) -> None:
+        super().begin(quantizer)
+        self._compare(quantizer)
+
+    def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
+        row = super().epoch_ended(quantizer, progress)
+        self._compare(quantizer)
+        row["steering"]["penalty"] = math.exp(self.log_weight)
+        return row
+
+    @torch.no_grad()
+    def _compare(self, quantizer: Quantizer) -> None:
+        """The soft size with that of the file, of the same weights."""
+        levels = max(float(self.size.soft(quantizer)) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
+        self.ratio = max(self.file - self.target.rest, 1) / (levels * MB)
+
+    def state_dict(self) -> dict[str, float]:
+        return {name: float(getattr(self, name)) for name in STATE}
+
+    def load_state_dict(self, state: dict[str, float], quantizer: Quantizer) -> None:
+        for name in STATE:
+            setattr(self, name, state[name])
+
+
+STATE = ("start", "file", "log_weight", "integral", "progress", "error", "rate", "ratio")
+
+
+class SteeredWidth(Steering):
+    """The width of a method that has one for all weights; it adds nothing to the loss."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.coarsened = 0.0
+
+    def __call__(self, quantizer: Quantizer, progress: float) -> Tensor:
+        return torch.zeros(())
+
+    def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
+        if progress <= FROZEN_WIDTH:
+            fit(quantizer, int(self.aim(progress)), self.target.file_bytes)
+            self.coarsened = quantizer.coarsened
+        return super().epoch_ended(quantizer, progress)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"start": float(self.start), "file": float(self.file), "coarsened": self.coarsened}
+
+    def load_state_dict(self, state: dict[str, float], quantizer: Quantizer) -> None:
+        self.start, self.file = int(state["start"]), int(state["file"])
+        quantizer.coarsened = self.coarsened = state["coarsened"]

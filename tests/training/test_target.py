@@ -1,0 +1,76 @@
+"""A file that fits: at most the target, and nearly all of it."""
+
+import pytest
+import torch
+from helpers.quant_models import Bag
+
+from diffq_exp import storage
+from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer
+from diffq_exp.training.target import fit
+
+METHODS = {  # and the least share of the target that a file has
+    "diffq": (DiffQuantizer, {"group_size": 8}, 0.97),
+    "groups of one": (DiffQuantizer, {"group_size": 1}, 0.97),
+    "noise": (DiffQuantizer, {"group_size": 8, "param": "noise"}, 0.97),
+    "vanishing": (DiffQuantizer, {"group_size": 8, "min_bits": 0}, 0.97),
+    "rate": (RateQuantizer, {"step": 0.3}, 0.97),
+    "rate by channel": (RateQuantizer, {"step": 0.3, "per_channel": True}, 0.97),
+    "lsq": (LSQ, {"bits": 8}, 0.97),
+    "uniform": (UniformQuantizer, {"bits": 8}, 0.8),  # 7 levels or 8: files of some sizes only
+}
+
+
+def quantizer_of(method):
+    torch.manual_seed(0)
+    model = Bag((60, 50), (80, 40))
+    with torch.no_grad():
+        for name in model.names:
+            weight = getattr(model, name)
+            weight.copy_(torch.distributions.Laplace(0.0, 1.0).sample(weight.shape))
+    kind, keywords, least = METHODS[method]
+    quantizer = kind(model, min_size=0, **keywords)
+    for name, value in quantizer.learned().items():
+        if "diffq" in name:
+            torch.nn.init.normal_(value, std=0.5)
+    return quantizer.no_optimizer() or quantizer, least
+
+
+def size_of(quantizer):
+    return lambda: len(storage.serialize(quantizer))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("share", [0.85, 0.6, 1.1])
+def test_at_most_the_target_and_nearly_all_of_it(method, share):
+    quantizer, least = quantizer_of(method)
+    most = int(share * size_of(quantizer)())
+    size = fit(quantizer, most, size_of(quantizer))
+    assert size == size_of(quantizer)()
+    assert least * most <= size <= most
+
+
+@pytest.mark.parametrize("method", ["diffq", "rate", "lsq", "uniform"])
+def test_a_file_that_fits_is_left_alone(method):
+    quantizer, _ = quantizer_of(method)
+    before = {name: value.clone() for name, value in quantizer.learned().items()}
+    size = size_of(quantizer)()
+    for most in (size, int(size / 0.99), 10 * size):  # the last one is larger than finer steps would need
+        assert fit(quantizer, most, size_of(quantizer)) == size
+    assert quantizer.coarsened == 0
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.learned().items())
+
+
+def test_only_coarser_leaves_a_smaller_file_alone():
+    quantizer, _ = quantizer_of("rate")
+    size = size_of(quantizer)()
+    assert fit(quantizer, int(1.2 * size), size_of(quantizer), finer=False) == size
+    assert fit(quantizer, int(0.9 * size), size_of(quantizer), finer=False) <= 0.9 * size
+
+
+@pytest.mark.parametrize("method", ["diffq", "rate", "lsq", "uniform"])
+def test_out_of_reach_it_is_as_small_as_it_can_be(method):
+    quantizer, _ = quantizer_of(method)
+    size = fit(quantizer, 10, size_of(quantizer))
+    assert size > 10
+    quantizer.coarsen(4)
+    assert size_of(quantizer)() >= size - 40
