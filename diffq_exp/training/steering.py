@@ -8,8 +8,9 @@ A method that learns its size has a penalty whose weight is steered, in the doma
 The aim falls from the size at the beginning to a little less than the target (UNDER) in the first half of training
 (RAMP): at the end, steps that are made finer do no harm, but larger ones do, since many weights are just below the
 next level. f looks ahead by the rate at which the error changes, since a network that was made too small grows
-slowly. The size is that of the file: the soft size, which is known at each step, times what the coder spent on it at the end of the last epoch.
-From FROZEN on the weight stays as it is. What is left at the end is closed by target.fit.
+slowly. The size is that of the file: the soft size, which is known at each step, times what the coder spent on it
+at the end of the last epoch. From FROZEN on the weight stays as it is. What is left at the end is closed by
+target.fit.
 
 A method of one width has no penalty; its width is fitted to the aim at the end of each epoch until FROZEN_WIDTH.
 """

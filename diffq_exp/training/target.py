@@ -35,7 +35,7 @@ class Target:
 
 
 def fit(quantizer: Quantizer, most: int, file_bytes: Callable[[], int], finer: bool = True) -> int:
-    """Coarsen what is stored until the file has at most `most` bytes, or, with `finer`, refine it if it has far less.
+    """Coarsen what is stored until the file has at most `most` bytes; with `finer`, refine it if it has far less.
 
     -> the bytes of the file. They are more than `most` if no step is large enough, and the steps are those of
     training where the file is smaller even with steps of a quarter.
