@@ -37,14 +37,20 @@ def bits_of_a_step(sizes: Tensor) -> Tensor:
     return slope[:, :, None].expand(kernels.shape).reshape(sizes.shape)
 
 
-def _means(sums: Tensor, places: int) -> Tensor:
-    """The mean size of the levels of each kernel, (rows, columns)."""
+def row_and_column_means(sums: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    """The mean size of the levels of each row, (rows,), and of each column in units of the tensor's, (columns,)."""
     rows, columns = sums.shape
     start, count = PRIOR
     of_row = (sums.sum(1) + start) / (columns * places + count)
     of_column = (sums.sum(0) + start) / (rows * places + count)
     of_all = (sums.sum() + start) / (rows * columns * places + count)
-    return (of_row[:, None] * (of_column / of_all)).clamp_(min=SMALLEST_MEAN)
+    return of_row, of_column / of_all
+
+
+def _means(sums: Tensor, places: int) -> Tensor:
+    """The mean size of the levels of each kernel, (rows, columns)."""
+    of_row, of_column = row_and_column_means(sums, places)
+    return (of_row[:, None] * of_column).clamp_(min=SMALLEST_MEAN)
 
 
 def _bits_of_mean(mean: Tensor) -> tuple[Tensor, Tensor]:
