@@ -37,13 +37,18 @@ def bits_of_a_step(sizes: Tensor) -> Tensor:
     return slope[:, :, None].expand(kernels.shape).reshape(sizes.shape)
 
 
-def _means(sums: Tensor, places: int) -> Tensor:
-    """The mean size of the levels of each kernel, (rows, columns)."""
+def row_and_column_means(sums: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    """The mean size of the levels of each row, (rows,), and of each column in units of the tensor's, (columns,)."""
     rows, columns = sums.shape
     of_row = mean_size(sums.sum(1), columns * places)
     of_column = mean_size(sums.sum(0), rows * places)
-    of_all = mean_size(sums.sum(), rows * columns * places)
-    return (of_row[:, None] * (of_column / of_all)).clamp_(min=SMALLEST_MEAN)
+    return of_row, of_column / mean_size(sums.sum(), rows * columns * places)
+
+
+def _means(sums: Tensor, places: int) -> Tensor:
+    """The mean size of the levels of each kernel, (rows, columns)."""
+    of_row, of_column = row_and_column_means(sums, places)
+    return (of_row[:, None] * of_column).clamp_(min=SMALLEST_MEAN)
 
 
 def mean_size(total: Tensor, count: Tensor | int) -> Tensor:

@@ -24,6 +24,7 @@ from ..stored.selection import Tensors
 from .arguments import check_number, check_suffix
 from .coded_bits import estimated_bits
 from .formula import STEP_BITS
+from .kernels.coded import StepKernels, serves
 from .learned import Learned, check_steps
 from .noise import Noise, draw, noise_of
 from .quantizer import Quantizer
@@ -62,6 +63,7 @@ class RateQuantizer(Quantizer):
         self.noise, self.per_channel = noise_of(noise), per_channel
         check_suffix(suffix)
         self.suffix = suffix
+        self._kernels = StepKernels()
         super().__init__(model, min_size, float16, exclude, detect_bound)
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
@@ -82,6 +84,16 @@ class RateQuantizer(Quantizer):
     def rounding(self) -> bool:
         return self.progress >= self.round_from
 
+    def _weights_and_log_steps(self) -> tuple[list[Tensor], list[Tensor]]:
+        items = self.selection.quantized
+        return [item.param for item in items], [self.learned_tensor(item, self.suffix) for item in items]
+
+    def training_values(self) -> Iterable[Tensor | None]:
+        tensors, noise = self._weights_and_log_steps(), None if self.rounding else self.noise
+        if serves(*tensors, noise):
+            return self._kernels.values(*tensors, noise, apart=self.attachment.holding)
+        return super().training_values()
+
     def training_value(self, item: Tensors) -> Tensor:
         weight, step = item.param, self._divisor(item)
         with torch.no_grad():
@@ -99,6 +111,9 @@ class RateQuantizer(Quantizer):
         return store_step(weight, step, width)
 
     def size_bits(self, exact: bool) -> Tensor:
+        tensors = self._weights_and_log_steps()
+        if not exact and serves(*tensors):
+            return self._kernels.bits(*tensors, self.rounding) + STEP_BITS * len(self.selection.quantized)
         with torch.set_grad_enabled(not exact and torch.is_grad_enabled()):
             return torch.stack([self._kernel_bits(item, exact).sum() for item in self.selection.quantized]).sum()
 

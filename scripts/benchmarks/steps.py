@@ -18,11 +18,15 @@ from .variants import HERE, PLAIN, THEIRS, LossOf, Taken, Trainee, Variant, atta
 
 CLASSES = 10
 NOISES = ("gaussian", "uniform")
+RATE = {"noise": Variant("rate"), "rounded": Variant("rate", progress=1.0)}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One comparison. goals: group size -> the most that a ratio may be; steps: in a row, see Trainee.timed."""
+    """One comparison. goals: group size -> the most that a ratio may be; steps: in a row, see Trainee.timed.
+
+    rate: the most that the ratio of rate may be, None where it is not measured.
+    """
 
     model: str
     batch: int
@@ -31,6 +35,7 @@ class Setting:
     image_size: int = 32
     steps: int = 1
     bf16: bool = False  # autocast, with channels_last
+    rate: float | None = None
     tenth: float | None = None  # the most that may be added, as a share of what diffq adds
 
     @property
@@ -38,7 +43,7 @@ class Setting:
         return f"{self.model}, batch {self.batch}{', bf16 channels_last' if self.bf16 else ''}"
 
 
-BATCH_32 = Setting("resnet18", 32, Rounds(warm=2, least=5, most=25, seconds=80), {8: 1.10, 1: 1.20})
+BATCH_32 = Setting("resnet18", 32, Rounds(warm=2, least=5, most=25, seconds=80), {8: 1.10, 1: 1.20}, rate=1.15)
 BATCH_128 = Setting("resnet18", 128, Rounds(warm=1, least=5, most=15, seconds=95), {8: 1.04})
 EVALUATION = Setting("resnet18", 128, Rounds(warm=1, least=7, most=21, seconds=40), {8: 1.02})
 TINY: dict[str, Any] = {"model": "resnet20", "image_size": 8, "batch": 4, "steps": 1, "rounds": Rounds(1, 2, 2, 0)}
@@ -81,12 +86,14 @@ def their_variant(setting: Setting, group_size: int = 8) -> Variant:
 
 
 def train_variants(context: Context, setting: Setting) -> list[Variant]:
-    """plain; both noises of ours and the default one of diffq's, for each group size."""
+    """plain; both noises of ours and the default one of diffq's, for each group size; rate."""
     listed = [Variant(PLAIN)]
     if setting.bf16 and context.diffq:
         listed.append(Variant(PLAIN, contiguous=True))
     for group in setting.goals:
         listed += [Variant(HERE, noise, group) for noise in NOISES] + [their_variant(setting, group)]
+    if setting.rate is not None:
+        listed += RATE.values()
     return wanted(context, *listed)
 
 
@@ -118,6 +125,8 @@ def train_step(context: Context, setting: Setting) -> Part:
             rows.append(_ratio_row(title, ours, theirs if noise == "gaussian" else None, seconds, limit, detail))
             if setting.tenth is not None and noise == "gaussian":
                 rows.append(_share_row(title, ours, theirs, seconds, setting.tenth))
+    for what, rate in RATE.items() if setting.rate is not None else ():
+        rows.append(_ratio_row(f"train step, {setting.title}, rate, {what}", rate, None, seconds, setting.rate, {}))
     notes = [f"{setting.title}: of these ratios, the optimizer of the logits takes {', '.join(shares)}."]
     if setting.bf16 and context.diffq:
         notes.append(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer
 
 from .common import Clock, Context
 
@@ -28,20 +28,23 @@ LossOf = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True)
 class Variant:
-    """whose: plain, here, diffq, or one of ours by its name: lsq, uniform (one width for all, not trained).
+    """whose: plain, here, diffq, or one of ours by its name: lsq, rate, uniform (one width for all, not trained).
 
-    contiguous: weights as they are made, where the others are channels_last: all that diffq takes.
+    progress: the share of training that is done, from which rate rounds instead of adding noise. contiguous:
+    weights as they are made, where the others are channels_last: all that diffq takes.
     """
 
     whose: str
     noise: str = "gaussian"
     group_size: int = 8
     contiguous: bool = False
+    progress: float = 0.0
 
     @property
     def name(self) -> str:
         learned = f" {self.noise} group {self.group_size}" if self.whose in (HERE, THEIRS) else ""
-        return f"{self.whose}{learned}{' contiguous' if self.contiguous else ''}"
+        later = f" at {self.progress:g}" if self.progress else ""
+        return f"{self.whose}{learned}{later}{' contiguous' if self.contiguous else ''}"
 
     @property
     def reference(self) -> str:
@@ -57,6 +60,10 @@ def attach(variant: Variant, model: nn.Module, min_size: float = 0.01) -> Any:
         return UniformQuantizer(model, bits=8, min_size=min_size)
     if variant.whose == "lsq":
         return LSQ(model, bits=8, min_size=min_size)
+    if variant.whose == "rate":  # as anyone gets it: all tensors of two dimensions or more
+        quantizer = RateQuantizer(model)
+        quantizer.at(variant.progress)
+        return quantizer
     options: dict[str, Any] = {"group_size": variant.group_size, "noise": variant.noise, "min_size": min_size}
     if variant.whose == HERE:
         return DiffQuantizer(model, **options)

@@ -16,7 +16,7 @@ import benchmark  # noqa: E402
 from benchmarks import common, growth, growth_plot, memory, output, startup, steps  # noqa: E402
 from benchmarks import gpu as gpu_part  # noqa: E402
 from benchmarks.common import THEIRS, Context, Row, over  # noqa: E402
-from benchmarks.variants import Trainee, Variant  # noqa: E402
+from benchmarks.variants import Trainee, Variant, attach  # noqa: E402
 
 CPU = torch.device("cpu")
 WITH = pytest.param(True, marks=pytest.mark.skipif(not THEIRS, reason="diffq is not installed"), id="diffq")
@@ -61,6 +61,9 @@ def test_train_step_and_evaluation(diffq):
     seconds = train.data["seconds"]
     ratio = over(seconds["here gaussian group 1"], seconds["plain"]).median
     assert shown[2].detail["ratio"]["median"] == ratio and shown[2].met == (ratio <= 1.2)
+    rates = [row for row in train.rows if ", rate, " in row.what]
+    ratio = over(seconds["rate at 1"], seconds["plain"]).median
+    assert [row.goal for row in rates] == ["<= 1.15"] * 2 and rates[1].detail["ratio"]["median"] == ratio
     beside = [shown[0].diffq, shown[2].diffq, evaluated.rows[1].diffq]
     assert all((text == "skipped") != diffq for text in beside)
     assert len(evaluated.rows) == 4 and evaluated.rows[0].met is None
@@ -106,6 +109,13 @@ def test_peak_asks_cuda_after_the_first_steps(monkeypatch):
     assert (peak, asked) == (5.0, ["reset"])
     model = steps.network(setting, CPU)
     assert 0.9 < quantized / sum(param.nbytes for param in model.parameters()) < 1
+
+
+def test_rate_is_measured_with_noise_and_rounded():
+    for progress in (0.0, 1.0):
+        model = nn.Linear(8, 8)
+        quantizer = attach(Variant("rate", progress=progress), model, min_size=1.0)
+        assert quantizer.rounding == bool(progress) and quantizer.quantized_names == ["weight"]
 
 
 # ---- memory, start-up -------------------------------------------------------------------------------------------

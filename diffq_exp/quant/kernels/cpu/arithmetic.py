@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .jobs import adding, inner
+from ..cells import CELLS
+from .jobs import adding, exact, floats, inner
 
 SHORT = 32  # entries of a group
+PER_COUNTER = 8  # entries that a counter gives: 16 bits of 128 each
 F0, F1, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 LOG2_E, LN2 = np.float32(1 / math.log(2)), np.float32(math.log(2))
+MIDDLE, PER_CELL = np.float32((CELLS - 1) / 2), np.float32(1 / CELLS)
 TAYLOR = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))  # of 2^x
 EXPONENT, SIGN, ROOT = np.int32(23), np.int32(31), np.float32(0.5**0.5).view(np.int32)  # in the bits of a float32
 
@@ -35,6 +38,20 @@ def philox(out: Any, count: Any, number: Any, rank: Any, key: Any) -> None:
             c1, c3 = np.uint32(second), np.uint32(first)
             k0, k1 = np.uint32(k0 + np.uint32(0x9E3779B9)), np.uint32(k1 + np.uint32(0xBB67AE85))
         out[i], out[count + i], out[2 * count + i], out[3 * count + i] = c0, c1, c2, c3
+
+
+@inner
+def fill_noise(job: Any, index: Any, words: Any, eps: Any) -> None:
+    """The eps of a tile."""
+    philox(words, (len(eps) + PER_COUNTER - 1) // PER_COUNTER, job.number + np.uint64(index), job.rank, job.key)
+    chosen = words.view(np.uint16)
+    if job.cells == 0:  # of the uniform noise, whose values need no table
+        for i in range(len(eps)):
+            eps[i] = (np.float32(chosen[i]) - MIDDLE) * PER_CELL
+        return
+    cells = floats(job.cells, CELLS)
+    for i in range(len(eps)):
+        eps[i] = cells[chosen[i]]
 
 
 @inner
@@ -125,3 +142,18 @@ def add_up_groups(entries: Any, size: Any, sums: Any) -> None:
             sums[j] = sum_of(entries[j * size : (j + 1) * size])
     if full < len(sums):
         sums[full] = sum_of(entries[full * size :])
+
+
+@adding
+def dot(one: Any, other: Any) -> Any:
+    """The sum of their products; see `sum_of`."""
+    total = F0
+    for i in range(len(one)):
+        total += one[i] * other[i]
+    return total
+
+
+@exact
+def level(weight: Any, step: Any) -> Any:
+    """The level of a weight, a whole number as a float: as evaluation has it, so without reciprocals."""
+    return np.rint(weight / step)

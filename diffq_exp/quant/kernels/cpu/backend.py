@@ -57,10 +57,10 @@ def add_noise_backward(
     sums = np.empty(len(tiling.tiles), np.float32)
     run(kernels.add_noise_backward, tiling, **_noise_operands(bundle), **grad, **operands, **extremes, sums=sums)
     if tiling.split:  # sums of gradient times noise in parts of groups
-        to_scale = _finish_groups(bundle, extremes, _add_up(sums, tiling.first_of_group), logits, to_logits)
+        to_scale = _finish_groups(bundle, extremes, add_up(sums, tiling.first_of_group), logits, to_logits)
     else:
-        to_scale = _add_up(sums, tiling.first_of_tensor)
-    low, high = (_add_up(extremes[side], tiling.first_of_tensor) for side in ("at_low", "at_high"))
+        to_scale = add_up(sums, tiling.first_of_tensor)
+    low, high = (add_up(extremes[side], tiling.first_of_tensor) for side in ("at_low", "at_high"))
     shares = {"to_low": -to_scale / np.maximum(low, 1), "to_high": to_scale / np.maximum(high, 1)}
     own = {"weight": addresses(weights), "grad_weight": grad["grad_weight"]}
     run(kernels.share_scale, tiling, **own, **extremes, **shares)
@@ -103,10 +103,10 @@ def _finish_groups(
     parts = torch.split(slope * of_group * (high - low), bundle.tiling.groups)
     for to_logit, part in zip(to_logits, parts, strict=True):
         to_logit.copy_(part)
-    return _add_up((step * of_group).numpy(), np.cumsum(groups) - groups)
+    return add_up((step * of_group).numpy(), np.cumsum(groups) - groups)
 
 
 @np.errstate(all="ignore")  # an overflow gives inf without a warning, as in torch
-def _add_up(values: Array, starts: Array) -> Array:
+def add_up(values: Array, starts: Array) -> Array:
     """The sums of segments, added up in float64."""
     return np.add.reduceat(values, starts, dtype=np.float64).astype(np.float32)

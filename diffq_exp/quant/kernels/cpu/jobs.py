@@ -13,7 +13,8 @@ from numba.extending import intrinsic
 from ..tiles import Tile
 
 HERE = Path(__file__).parent
-FILES = [HERE / "jobs.py", HERE / "arithmetic.py", HERE.parent / "tiles.py", HERE.parent / "cells.py"]
+NAMES = "cpu/jobs.py", "cpu/arithmetic.py", "tiles.py", "cells.py", "../coded_bits.py"
+FILES = [HERE.parent / name for name in NAMES]
 VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()[:8]
 
 Job = np.dtype(
@@ -31,7 +32,11 @@ Job = np.dtype(
         *((name, "i8") for name in ("low", "high", "to_low", "to_high", "size", "last")),  # (T,)
         # size, last: how many entries groups have, and the last one
         *((name, "i8") for name in ("lows", "highs", "at_low", "at_high", "sums")),  # (P,)
-        (VERSION, "i1"),  # numba keeps kernels by the date of kernels.py and by this type: now by these files, too
+        ("steps", "i8"),  # (T,)
+        ("rounded", "i8"),  # whether weights are rounded, or have noise
+        *((name, "i8") for name in ("blocks", "slopes", "of_row", "of_column")),  # as weight: (T,)
+        *((name, "i8") for name in ("columns", "places")),  # (T,)
+        (VERSION, "i1"),  # numba keeps kernels by the date of kernels.py and by this type: now by these FILES, too
     ]
 )
 
@@ -40,6 +45,7 @@ IN_ORDER: dict[str, Any] = {"fastmath": STRICT, "error_model": "numpy"}  # 1 / 0
 IN_ANY_ORDER = {**IN_ORDER, "fastmath": STRICT | {"reassoc"}}  # for sums
 
 inner, adding = njit(**IN_ORDER), njit(**IN_ANY_ORDER)  # functions that kernels call
+exact = njit(fastmath={"nsz"}, error_model="numpy")  # one that has torch's results to the bit
 
 
 def kernel(function: Any) -> Any:
@@ -82,6 +88,11 @@ def tiles_of(job: Any) -> Any:
 @inner
 def floats(address: Any, count: Any) -> Any:
     return carray(_pointer(address), count, np.float32)
+
+
+@inner
+def integers(address: Any, count: Any) -> Any:
+    return carray(_pointer(address), count, np.int64)
 
 
 @inner

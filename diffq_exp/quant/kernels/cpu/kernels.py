@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from ..cells import CELLS
 from ..tiles import TILE
 from .arithmetic import (
     F0,
@@ -32,27 +31,15 @@ from .arithmetic import (
     add_up_groups,
     count_of,
     exp2,
+    fill_noise,
     log2,
     ordered,
-    philox,
     sigma_and_slope,
     sigmoid,
     sum_of,
     value_of,
 )
 from .jobs import at, entries_of, floats, has, inner, kernel, take, tiles_of
-
-PER_COUNTER = 8  # entries that a counter gives: 16 bits of 128 each
-
-
-@inner
-def _fill_noise(job: Any, index: Any, words: Any, eps: Any) -> None:
-    """The eps of a tile."""
-    philox(words, (len(eps) + PER_COUNTER - 1) // PER_COUNTER, job.number + np.uint64(index), job.rank, job.key)
-    chosen, cells = words.view(np.uint16), floats(job.cells, CELLS)
-    for i in range(len(eps)):
-        eps[i] = cells[chosen[i]]
-
 
 # ---- the kernels of the noise ------------------------------------------------------------------------------------
 
@@ -93,7 +80,7 @@ def add_noise(pointer: Any) -> None:
         for j in range(len(logits)):
             amounts[j] = (high - low) / (exp2(base + rise * sigmoid(logits[j])) - offset)
         noise = eps[: len(weight)]
-        _fill_noise(job, index, words, noise)
+        fill_noise(job, index, words, noise)
         for i in range(len(noise)):
             noisy[i] = weight[i] + amounts[group[i]] * noise[i]
         at_low[index] = count_of(weight, low) if at(job.lows, index) == low and low < high else F0
@@ -119,7 +106,7 @@ def add_noise_backward(pointer: Any) -> None:
             continue
         grad = entries_of(job.grad, tile.tensor, tile.start, tile.stop)
         noise, dot = eps[: len(grad)], dots[: tile.last - tile.first]
-        _fill_noise(job, index, words, noise)
+        fill_noise(job, index, words, noise)
         for i in range(len(noise)):
             noise[i] *= grad[i]
         if has(job.grad_weight, tile.tensor):

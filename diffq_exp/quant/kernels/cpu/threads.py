@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..blocks import Blocks
 from ..cells import Array
 from ..tiles import Tiling
 from .jobs import Job
@@ -21,7 +22,7 @@ from .jobs import Job
 FEW = 2**15  # entries; torch, too, takes so few on a single thread
 
 
-def run(kernel: Any, tiling: Tiling, **fields: Array | float) -> None:
+def run(kernel: Any, tiling: Tiling | Blocks, **fields: Array | float) -> None:
     """Run a kernel of kernels.py over the tiles of a tiling; fields: the rest of its job, arrays by address."""
     job = np.zeros(1, Job)
     for name, value in {"tiles": tiling.tiles, "count": len(tiling.tiles), **fields}.items():
