@@ -19,9 +19,10 @@ from diffq_exp.stored.network import write_into
 INTEGERS = {TensorProto.DataType.Value(f"UINT{n}") for n in (2, 4, 8, 16) if f"UINT{n}" in dir(TensorProto)}
 
 
-@pytest.mark.parametrize(
-    "way", ["diffq whole tensors", "diffq 1", "diffq 8, tails", "uniform 2.5", "lsq 3", "rate", "none"]
-)
+QUICK, LONG = ("diffq 8, tails", "rate"), ("diffq whole tensors", "diffq 1", "uniform 2.5", "lsq 3", "none")
+
+
+@pytest.mark.parametrize("way", [*QUICK, *(pytest.param(way, marks=pytest.mark.long) for way in LONG)])
 def test_it_computes_what_torch_does(way):
     graph, model, stored = exported(attached(way, network()), Net)
     agree(graph, model)
@@ -97,7 +98,7 @@ def test_constant_weights():
         }
 
 
-@pytest.mark.parametrize("detect", [True, False])
+@pytest.mark.parametrize("detect", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_tied_weights_are_there_once(detect):
     source = UniformQuantizer(network(TiedImages), bits=4, min_size=0, detect_bound=detect)
     graph, model, stored = exported(source, TiedImages)
@@ -107,6 +108,7 @@ def test_tied_weights_are_there_once(detect):
     assert bool(stored.tied) == detect
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("build", [Recurrent, Attention])
 def test_other_layers(build):
     graph, model, stored = exported(attached("diffq 8, tails", network(build)), build)
@@ -138,6 +140,7 @@ def test_the_older_exporter_stands_in_for_the_newer(way, monkeypatch):
     assert len(graph.parts) == len(stored.tensors)
 
 
+@pytest.mark.long
 def test_a_given_opset():
     source = attached("diffq 8, tails", network())
     graph, model, _ = exported(source, Net, opset=21)
@@ -158,6 +161,7 @@ def test_nothing_of_this_machine_is_in_the_file():
     assert [(note.key, note.value) for note in notes] == [("mean", "[0.5]")]
 
 
+@pytest.mark.long
 def test_the_same_network_gives_the_same_bytes():
     one, other = (exported(attached("diffq 8, tails", network()), Net)[0] for _ in range(2))
     assert one.data == other.data

@@ -111,6 +111,7 @@ def test_peak_asks_cuda_after_the_first_steps(monkeypatch):
 # ---- memory, start-up -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not memory.RESET.exists(), reason="no /proc that tells peaks of memory")
 def test_peak_memory_of_a_process():
     plain, here = (memory.peaks_of(Variant(whose), pairs=1) for whose in ("plain", "here"))
@@ -156,6 +157,7 @@ def test_epochs_are_taken_off_a_run(monkeypatch, tmp_path):
     assert startup.beside_epochs(("tracking=none",), tmp_path) == 6.5
 
 
+@pytest.mark.long
 def test_a_real_run_on_few_images(tmp_path):
     words = (*startup.DIGITS["a digits run, no tracking"], *TINY, "epochs=1")
     assert startup.beside_epochs(words, tmp_path, epochs=1) > 0

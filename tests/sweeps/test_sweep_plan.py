@@ -137,7 +137,7 @@ def test_one_error_in_any_grid_refuses_the_whole_and_all_are_told_at_once(tmp_pa
         ("lr=glob(*)", "lr=glob(*)"),
         ("seed=range(3,0)", "seed=range(3,0)"),
         ("seed=range(0,1,0)", "seed=range(0,1,0)"),
-        ("experiment=pareto_digits,digits", "stands alone"),
+        pytest.param("experiment=pareto_digits,digits", "stands alone", marks=pytest.mark.long),
         ("experiment=digits,pareto_digits", "stands alone"),
         ("seed=0,1 hydra.sweeper.grids=3", "hydra.sweeper.grids=3: a list"),
         ("hydra.sweeper.grids=[3]", "hydra.sweeper.grids=[3]: a list"),
