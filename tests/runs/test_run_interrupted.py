@@ -67,6 +67,7 @@ def test_ptq_interrupted_in_its_float32_run(tmp_path, monkeypatch, floats):
 LONG = (*TINY, "dataset.train_images=320", "dataset.test_images=32", "epochs=3", "optimizer=sgd", "clip=5")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_three_times_and_ended_once_it_ends_as_one_that_was_not(tmp_path):
     reference = do(*LONG, root=tmp_path / "whole")

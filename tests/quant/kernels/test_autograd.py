@@ -129,6 +129,7 @@ def test_logits_that_are_no_numbers_or_very_large(param, device):
     assert moved[0] <= 1.01 * scale * 2.2 / 32767 and moved[1] <= 1.01 * scale * 2.2 / 3
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_sizes_and_their_gradients(group_size, param, device):

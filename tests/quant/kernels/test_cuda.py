@@ -25,6 +25,7 @@ LARGE = (3, 230, 2, 3), (6, 700, 1, 1), (1, 30, 70, 2)  # tiles have 4096 entrie
 SHAPES = *SMALL, LARGE[0], *(pytest.param(shape, marks=pytest.mark.long) for shape in LARGE[1:])
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_weights_and_gradients_in_memory_formats_of_their_own(shape, device):
     setting = Setting(group_size=5, init_bits=3)
