@@ -19,7 +19,8 @@ from diffq_exp.stored.network import write_into
 INTEGERS = {TensorProto.DataType.Value(f"UINT{n}") for n in (2, 4, 8, 16) if f"UINT{n}" in dir(TensorProto)}
 
 
-QUICK, LONG = ("diffq 8, tails", "rate"), ("diffq whole tensors", "diffq 1", "uniform 2.5", "lsq 3", "none")
+QUICK = ("diffq 8, tails",)
+LONG = ("diffq whole tensors", "diffq 1", "uniform 2.5", "lsq 3", "rate", "none")
 
 
 @pytest.mark.parametrize("way", [*QUICK, *(pytest.param(way, marks=pytest.mark.long) for way in LONG)])
@@ -98,7 +99,8 @@ def test_constant_weights():
         }
 
 
-@pytest.mark.parametrize("detect", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.usefixtures("by_script")
+@pytest.mark.parametrize("detect", [True, False])
 def test_tied_weights_are_there_once(detect):
     source = UniformQuantizer(network(TiedImages), bits=4, min_size=0, detect_bound=detect)
     graph, model, stored = exported(source, TiedImages)
@@ -118,6 +120,7 @@ def test_other_layers(build):
     assert not any(name.startswith("aside") for name in initializers(graph))
 
 
+@pytest.mark.usefixtures("by_script")
 def test_float16_parts_take_two_bytes():
     source = DiffQuantizer(network(), min_size=4 * 20 / 2**20, float16=True, group_size=4)
     graph, model, stored = exported(source, Net)
@@ -154,6 +157,7 @@ def test_a_given_opset():
         exported(source, Net, opset=18)
 
 
+@pytest.mark.long
 def test_nothing_of_this_machine_is_in_the_file():
     graph, _, _ = exported(attached("uniform 4", network()), Net, notes={"mean": "[0.5]"})
     assert b".py" not in graph.data and b"stack_trace" not in graph.data

@@ -73,7 +73,8 @@ def test_the_compiled_step_is_the_eager_step_in_eval_and_in_its_mean():
     assert hidden(model) == []
 
 
-@pytest.mark.parametrize("kind", [pytest.param(UniformQuantizer, marks=pytest.mark.long), LSQ])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [UniformQuantizer, LSQ])
 def test_the_other_quantizers(kind):
     model = network()
     quantizer = kind(model, bits=3, min_size=0, **({"qat": True} if kind is UniformQuantizer else {}))

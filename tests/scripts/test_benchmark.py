@@ -182,6 +182,7 @@ def test_growth_and_its_picture(diffq, tmp_path):
 # ---- what is printed and written --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(common, "THEIRS", False)
