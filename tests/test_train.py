@@ -150,7 +150,7 @@ def test_a_wrong_option_is_one_line(typed, part, capsys):
 SHORT = [*TINY, "epochs=1", "dataset.train_images=20"]
 
 
-@pytest.mark.parametrize(("lr", "code"), [("0.1", 0), ("1e30", 1)])
+@pytest.mark.parametrize(("lr", "code"), [pytest.param("0.1", 0, marks=pytest.mark.long), ("1e30", 1)])
 def test_hydras_own_sweeper_and_launcher_in_this_process(lr, code):
     basic = ["hydra/sweeper=basic", "hydra/launcher=basic", "optimizer=sgd", "batch_size=4"]
     assert command("-m", *SHORT, *basic, f"lr={lr}", "seed=0,1")[0] == code
