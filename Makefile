@@ -4,11 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-browser test-slurm lint clean
+.PHONY: train test test-all test-browser test-slurm lint clean
 train: $(VENV)/ready
 	$(BIN)/python -m diffq_exp.train $(ARGS)
 
+# Of several checks of one thing the cheapest: minutes on two cores.
 test: $(VENV)/ready-dev lint
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-all: $(VENV)/ready-dev lint
 	$(BIN)/python -m pytest $(ARGS)
 
 # A sweep on a Slurm of its own; needs root and apt-get install slurm-wlm munge.

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from diffq_exp import load_model, models, storage
 from diffq_exp.export import main
 from diffq_exp.onnx import graph as onnx_graph
+from diffq_exp.onnx import trace
 from diffq_exp.onnx.integers import session
 
 
@@ -47,7 +48,13 @@ def files(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.fixture
+def by_script(monkeypatch):
+    """The older exporter, which is much quicker, where the exporter is not the subject."""
+    monkeypatch.setattr(trace, "EXPORTERS", {"TorchScript": trace._by_script})
+
+
+@pytest.mark.parametrize("what", ["folder", pytest.param("file", marks=pytest.mark.long)])
 def test_onnx(what, tmp_path, capsys):
     path = store(tmp_path / "run")
     lines = said(capsys, path if what == "file" else tmp_path / "run", "--to", "onnx")
@@ -71,6 +78,7 @@ def test_onnx(what, tmp_path, capsys):
     assert 0 <= float(lines["difference"].split()[0]) <= 1e-4
 
 
+@pytest.mark.usefixtures("by_script")
 def test_onnx_says_how_the_input_is_made(tmp_path, capsys):
     said(capsys, store(tmp_path), "--to", "onnx")
     notes = {note.key: json.loads(note.value) for note in onnx.load(tmp_path / "model.onnx").metadata_props}
@@ -91,6 +99,7 @@ def test_onnx_of_learned_widths(tmp_path, capsys):
     assert lines["opset"].startswith("21 ") and files(tmp_path) == {"model.safetensors", "small.onnx"}
 
 
+@pytest.mark.usefixtures("by_script")
 def test_onnx_of_a_class_of_ones_own_that_leaves_a_part_unused(tmp_path, capsys):
     class_name = "helpers.storage_models.UserNet"
     conf = config()
@@ -103,6 +112,7 @@ def test_onnx_of_a_class_of_ones_own_that_leaves_a_part_unused(tmp_path, capsys)
     assert number(lines["integers"]) == 0 and "none" in lines["integers"]  # it has no quantizer
 
 
+@pytest.mark.usefixtures("by_script")
 def test_a_difference_is_an_error_and_leaves_what_was_there(tmp_path, capsys, monkeypatch):
     store(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"older")
@@ -156,6 +166,7 @@ def test_state_dict_of_tied_weights_and_buffers_of_every_type(build, way, tmp_pa
 # ---- what is wrong --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("by_script")
 @pytest.mark.parametrize("form", ["onnx", "state_dict"])
 def test_wrong_files(form, tmp_path, capsys):
     path = store(tmp_path / "run")

@@ -171,6 +171,7 @@ def test_a_terminal_of_ascii(tmp_path):
     assert done.returncode == 0 and b" ? " in done.stdout and done.stderr == b""
 
 
+@pytest.mark.long
 def test_a_thousand_runs_in_time(tmp_path):
     """The bounds are those of the issue, on a machine that does other things too."""
     for seed in range(8):

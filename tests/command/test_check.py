@@ -64,7 +64,12 @@ NEEDS_DATA = {
 }
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+SWEEPS = ("noise_ablation", "pareto_cifar10", "pareto_digits")  # tests/conf plans them too
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in SWEEPS)) for name in EXPERIMENTS]
+)
 def test_every_experiment_is_right(name, tmp_path):
     place = NEEDS_DATA.get(name)  # that only its user knows
     plan = check([f"experiment={name}", *([f"{place}={tmp_path}"] if place else [])])

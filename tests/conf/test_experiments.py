@@ -1,6 +1,7 @@
 """Every experiment of conf/experiment: its hyper-parameters, and one step of its own on made images."""
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,21 @@ def test_every_experiment_of_conf_is_tested_here():
     assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == {*SHAPES, *TEXTS, *SWEEPS}
 
 
+@cache
+def planned(name):
+    return check([f"experiment={name}", "dataset=synthetic"])
+
+
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_has_each_of_its_runs_once_and_without_errors(name):
-    plan = check([f"experiment={name}", "dataset=synthetic"])
+    plan = planned(name)
     assert not plan.errors and not plan.warnings
     assert len({job.signature for job in plan.jobs}) == len(plan.jobs) == SWEEPS[name]
 
 
 def test_the_front_of_the_digits_has_every_method_at_three_seeds():
     jobs = Counter()
-    for job in check(["experiment=pareto_digits"]).jobs:
+    for job in planned("pareto_digits").jobs:
         jobs[
             job.cfg.hydra.runtime.choices.quantizer, job.cfg.bits if "bits" in " ".join(job.overrides) else None
         ] += 1
@@ -136,7 +142,11 @@ def test_a_group_typed_beside_an_experiment_decides():
     assert asked.choices["quantizer"] == "qat" and asked.choices["optimizer"] == "adamw"
 
 
-@pytest.mark.parametrize("name", SHAPES)
+LARGE = ("cifar100_wide_resnet", "imagenet_deit")
+ONE_STEP = [pytest.param(name, marks=[pytest.mark.long] * (name in LARGE)) for name in SHAPES]
+
+
+@pytest.mark.parametrize("name", ONE_STEP)
 def test_one_step(name, tmp_path):
     """With its own model, optimizer, quantizer, schedule, precision; pretrained weights are not downloaded."""
     classes, channels, side = SHAPES[name]

@@ -1,7 +1,7 @@
-"""Do the steps of a page in this folder, each in a fork of a process that has imported torch: a second for each.
+"""Do the steps of a page in this folder, each in a fork of this process (see `helpers/warm.py`).
 
-A step is ["run", module, words] for `python -m module words`, or ["python", text]. Reads them as JSON from standard
-input, and prints the number and the output of the first that fails, or nothing.
+A step is ["run", module, words] for `python -m module words`, or ["python", text]. Reads them as JSON from a file,
+and prints the number and the output of the first that fails, or nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 RUN = "outputs/digits-..."  # in the pages, the folder of a run
-IMPORTED_LATE = ["sweeps.launch", "command.check", "runs.run", "runs.loading", "quant.kernels.cpu.kernels"]
 
 
 def main() -> int:
     import torch
     from torch.nn.functional import cross_entropy
-
-    importlib.import_module("torch._dynamo")  # each optimizer imports it, and it takes seconds
-    for module in IMPORTED_LATE:
-        importlib.import_module(f"diffq_exp.{module}")
 
     def given() -> dict[str, Any]:
         """What the Python blocks take for granted."""
@@ -40,7 +35,7 @@ def main() -> int:
             "MyNetwork": Net,
         }
 
-    for number, step in enumerate(json.load(sys.stdin)):
+    for number, step in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         log = Path(f"step{number}.log")
         child = os.fork()
         if child == 0:

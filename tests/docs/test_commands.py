@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from docs.pages import PAGES, ROOT, Block, blocks_of
+from helpers import warm
 
 TINY = (
     "dataset=synthetic", "dataset.num_classes=4", "dataset.channels=1", "dataset.image_size=8",
@@ -19,6 +18,7 @@ TINY = (
 SHORT = ("epochs=1", "batch_size=32", "device=cpu", "threads=1", "tracking=none")
 TRAIN = "diffq_exp.train"
 NO_TRAINING = {"--help", "--cfg"}
+MANY = ("docs/quickstart.md", "docs/sweeps_and_reports.md")  # pages of many commands
 
 
 def is_python(words: list[str]) -> bool:
@@ -26,15 +26,16 @@ def is_python(words: list[str]) -> bool:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """The overrides of a train command on tiny data, a sweep of -m cut to two runs, other sweeps only planned."""
+    """The overrides of a train command on tiny data, a sweep of -m cut to two runs, other sweeps planned."""
     if NO_TRAINING & set(words):
         return words
     experiment = next((word for word in words if word.startswith("experiment=")), "")
     if experiment:
-        return [*words, *(() if "dry_run=true" in words else ("dry_run=true",))]
+        return [*(word.split(",")[0] for word in words if word != "dry_run=true"), "dry_run=true"]
     if "-m" in words:
         first = next(number for number, word in enumerate(words) if "," in word)
         words = [",".join(word.split(",")[: 2 if number == first else 1]) for number, word in enumerate(words)]
+        words = [*words, "hydra/launcher=basic"]
     data = () if any(word.startswith("dataset") for word in words) else TINY
     return [*words, *data, *SHORT]
 
@@ -59,7 +60,8 @@ def steps_of(block: Block, folder: Path) -> list[list]:
             module, rest = words[2], words[3:]
             if module == TRAIN:
                 rest = planned(rest) if block.mark else shortened(rest)
-            steps.append(["run", module, rest])
+            if ["run", module, rest] not in steps:
+                steps.append(["run", module, rest])
         elif words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         else:
@@ -67,7 +69,7 @@ def steps_of(block: Block, folder: Path) -> list[list]:
     return steps
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.long] * (page in MANY)) for page in PAGES])
 def test_the_blocks_of_a_page_run(page, tmp_path):
     for name in ("FILE", "DIR/train/a/x.png", "DIR/train/b/x.png", "DIR/val/a/x.png", "DIR/val/b/x.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +77,8 @@ def test_the_blocks_of_a_page_run(page, tmp_path):
     steps = [step for block in blocks_of(page) for step in steps_of(block, tmp_path)]
     if not steps:
         return
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(tmp_path)])
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "docs" / "driver.py")],
-        input=json.dumps(steps), cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=285,
-    )  # fmt: skip
+    (tmp_path / "steps.json").write_text(json.dumps(steps))
+    ended = warm.run([str(ROOT / "tests" / "docs" / "driver.py"), "steps.json"], tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 

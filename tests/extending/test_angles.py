@@ -1,13 +1,11 @@
 """The task and data of angles.py, copied to a folder of their own, by the real commands."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import warm
 
 from diffq_exp import evaluate
 
@@ -27,9 +25,7 @@ WORDS = (
 
 def trained(root):
     """Train in a user's folder, outside the package; -> the lines of the command."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(HERE.parents[1])])}
-    line = [sys.executable, "-m", "diffq_exp.train", *WORDS]
-    done = subprocess.run(line, cwd=root, env=env, capture_output=True, text=True)
+    done = warm.run(["-m", "diffq_exp.train", *WORDS], root)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 

@@ -99,7 +99,13 @@ def test_clipping_rounds_from_the_share_of_training_that_it_was_given():
 # ---- a noise ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("typed", ["noise={_target_:triangular.Triangular}", "quantizer=diffq_triangular"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "quantizer=diffq_triangular",
+        pytest.param("noise={_target_:triangular.Triangular}", marks=pytest.mark.long),
+    ],
+)
 def test_triangular_noise_by_the_command(typed):
     run, result = finished(typed, "penalty=100")
     assert result["test"]["accuracy"] > 0.5

@@ -1,8 +1,8 @@
-"""A process that runs `python -m diffq_exp.train` again and again, and kills it: <signal>:<saves> ... -- <words>
+"""A program that runs `python -m diffq_exp.train` again and again, and kills it: <signal>:<saves> ... -- <words>
 
-Each start is a fork of this process, which has imported torch: what differs from a start by hand are the seconds
-that importing takes. A start is sent the signal after so many checkpoints of its own, and a moment; the last one
-is left alone. Prints a line of JSON for each: its exit status, and status and rows that it left.
+Each start is a fork of this process, which has imported torch (`helpers/warm.py`). A start is sent the signal
+after so many checkpoints of its own, and a moment; the last one is left alone. Prints a line of JSON for each: its
+exit status, and status and rows that it left.
 """
 
 from __future__ import annotations
@@ -64,12 +64,6 @@ def left() -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> None:
-    import torch
-    import torch._dynamo  # which each optimizer imports
-
-    import diffq_exp.runs.run  # noqa: F401
-
-    torch.set_num_threads(1)
     cut = arguments.index("--")
     for plan in arguments[:cut]:
         number, saves = map(int, plan.split(":"))

@@ -62,5 +62,6 @@ def store(folder: Path, conf: dict[str, Any] | None = None, model: nn.Module | N
     """The stored model in a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
-    storage.save(network() if model is None else model, path, config() if conf is None else conf)
+    conf = config() if conf is None else conf
+    storage.save(network() if model is None else model, path, conf, coding="packed")  # the quicker one
     return path

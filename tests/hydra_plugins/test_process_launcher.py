@@ -22,6 +22,7 @@ from PIL import Image
 
 from diffq_exp.sweeps.cores import cores
 
+pytestmark = pytest.mark.long  # tests/test_train.py has a short sweep in processes
 KEEP = ("test", "val", "size_mb", "bits", "config", "choices")  # of a result: what does not depend on the day
 
 # ---- one of each kind of failure ---------------------------------------------------------------------------------

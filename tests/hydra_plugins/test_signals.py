@@ -13,6 +13,14 @@ LONG = [*TINY, "quantizer=none", "seed=0,1,2", f"epochs={EPOCHS}", "hydra.launch
 NO_END = [*TINY, "quantizer=none", "seed=0,1", "epochs=100000", "hydra.launcher.n_jobs=2"]
 
 
+def test_a_signal_is_told_to_the_jobs_which_save(tmp_path):
+    with sweep(tmp_path, *NO_END) as started:
+        wait_until(lambda: started.runs_with_rows(1))
+        os.kill(started.process.pid, signal.SIGTERM)
+        assert (started.end(), statuses(tmp_path)) == (143, ["interrupted", "interrupted"])
+        assert "Traceback" not in started.text
+
+
 @pytest.fixture(scope="module")
 def stopped_twice(tmp_path_factory):
     """A sweep stopped by Ctrl-C, started again, stopped by SIGTERM, and started again: what it left each time."""
@@ -32,6 +40,7 @@ def stopped_twice(tmp_path_factory):
     return left
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("time", "code"), [(0, 130), (1, 143)])
 def test_running_jobs_save_and_the_exit_code_names_the_signal(stopped_twice, time, code):
     got, text, found, _ = stopped_twice[time]
@@ -40,6 +49,7 @@ def test_running_jobs_save_and_the_exit_code_names_the_signal(stopped_twice, tim
     assert "Traceback" not in text
 
 
+@pytest.mark.long
 def test_the_same_command_goes_on_where_the_runs_stopped(stopped_twice):
     code, text, found, rows = stopped_twice[2]
     assert sorted(rows) == ["run-0", "run-1", "run-2"]
@@ -52,6 +62,7 @@ def test_the_same_command_goes_on_where_the_runs_stopped(stopped_twice):
     assert all(len(done) == EPOCHS for done in rows.values())
 
 
+@pytest.mark.long
 def test_a_signal_before_the_first_job_works_stops_it_too(tmp_path):
     """While the server of processes starts, which takes seconds, there is no process yet to tell."""
     with sweep(tmp_path, *NO_END) as started:
@@ -61,6 +72,7 @@ def test_a_signal_before_the_first_job_works_stops_it_too(tmp_path):
         assert set(statuses(tmp_path)) <= {"interrupted", "running"} and not written(tmp_path, "finished")
 
 
+@pytest.mark.long
 def test_a_second_signal_kills(tmp_path):
     with sweep(tmp_path, *NO_END) as started:
         wait_until(lambda: started.runs_with_rows(1))
@@ -72,6 +84,7 @@ def test_a_second_signal_kills(tmp_path):
         assert started.end() in (130, 143)
 
 
+@pytest.mark.long
 def test_ctrl_c_while_the_server_of_processes_imports_is_no_traceback(tmp_path):
     """It goes to all processes of the terminal, the server too, which would break off its imports."""
     with sweep(tmp_path, *NO_END) as started:

@@ -19,9 +19,11 @@ from diffq_exp.stored.network import write_into
 INTEGERS = {TensorProto.DataType.Value(f"UINT{n}") for n in (2, 4, 8, 16) if f"UINT{n}" in dir(TensorProto)}
 
 
-@pytest.mark.parametrize(
-    "way", ["diffq whole tensors", "diffq 1", "diffq 8, tails", "uniform 2.5", "lsq 3", "rate", "none"]
-)
+QUICK = ("diffq 8, tails",)
+LONG = ("diffq whole tensors", "diffq 1", "uniform 2.5", "lsq 3", "rate", "none")
+
+
+@pytest.mark.parametrize("way", [*QUICK, *(pytest.param(way, marks=pytest.mark.long) for way in LONG)])
 def test_it_computes_what_torch_does(way):
     graph, model, stored = exported(attached(way, network()), Net)
     agree(graph, model)
@@ -97,6 +99,7 @@ def test_constant_weights():
         }
 
 
+@pytest.mark.usefixtures("by_script")
 @pytest.mark.parametrize("detect", [True, False])
 def test_tied_weights_are_there_once(detect):
     source = UniformQuantizer(network(TiedImages), bits=4, min_size=0, detect_bound=detect)
@@ -107,6 +110,7 @@ def test_tied_weights_are_there_once(detect):
     assert bool(stored.tied) == detect
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("build", [Recurrent, Attention])
 def test_other_layers(build):
     graph, model, stored = exported(attached("diffq 8, tails", network(build)), build)
@@ -116,6 +120,7 @@ def test_other_layers(build):
     assert not any(name.startswith("aside") for name in initializers(graph))
 
 
+@pytest.mark.usefixtures("by_script")
 def test_float16_parts_take_two_bytes():
     source = DiffQuantizer(network(), min_size=4 * 20 / 2**20, float16=True, group_size=4)
     graph, model, stored = exported(source, Net)
@@ -138,6 +143,7 @@ def test_the_older_exporter_stands_in_for_the_newer(way, monkeypatch):
     assert len(graph.parts) == len(stored.tensors)
 
 
+@pytest.mark.long
 def test_a_given_opset():
     source = attached("diffq 8, tails", network())
     graph, model, _ = exported(source, Net, opset=21)
@@ -151,6 +157,7 @@ def test_a_given_opset():
         exported(source, Net, opset=18)
 
 
+@pytest.mark.long
 def test_nothing_of_this_machine_is_in_the_file():
     graph, _, _ = exported(attached("uniform 4", network()), Net, notes={"mean": "[0.5]"})
     assert b".py" not in graph.data and b"stack_trace" not in graph.data
@@ -158,6 +165,7 @@ def test_nothing_of_this_machine_is_in_the_file():
     assert [(note.key, note.value) for note in notes] == [("mean", "[0.5]")]
 
 
+@pytest.mark.long
 def test_the_same_network_gives_the_same_bytes():
     one, other = (exported(attached("diffq 8, tails", network()), Net)[0] for _ in range(2))
     assert one.data == other.data

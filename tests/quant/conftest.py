@@ -12,13 +12,17 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+# Without a GPU its kernels are slow. Tests of kernels/ that name both devices run them always.
+CUDA = pytest.param("cuda", marks=[] if torch.cuda.is_available() else [pytest.mark.long])
+
+
+@pytest.fixture(params=["cpu", CUDA])
 def device(request, monkeypatch):
     """Where kernels run. Without a GPU, its kernels run on a CPU, by Triton's interpreter."""
     return kernels_on(request.param, monkeypatch)
 
 
-@pytest.fixture(params=["torch", "cpu", "cuda"])
+@pytest.fixture(params=["torch", "cpu", CUDA])
 def each_way(request, monkeypatch):
     """Noise and sizes by torch, and by the kernels of either kind; -> where tensors are to be for that."""
     taken = "each_way" in inspect.signature(request.function).parameters

@@ -26,7 +26,9 @@ def network():
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-@pytest.mark.parametrize(("noise", "param"), [("gaussian", "bits"), ("uniform", "noise")])
+@pytest.mark.parametrize(
+    ("noise", "param"), [("gaussian", "bits"), pytest.param("uniform", "noise", marks=pytest.mark.long)]
+)
 def test_training_in_a_whole_graph(noise, param):
     model = network()
     optimizer = torch.optim.Adam(model.parameters())
@@ -49,6 +51,7 @@ def test_training_in_a_whole_graph(noise, param):
     assert_same(snapshot(model), floats)
 
 
+@pytest.mark.long
 def test_the_compiled_step_is_the_eager_step_in_eval_and_in_its_mean():
     model = network()
     DiffQuantizer(model, **SETTING.kwargs()).no_optimizer()
@@ -70,6 +73,7 @@ def test_the_compiled_step_is_the_eager_step_in_eval_and_in_its_mean():
     assert hidden(model) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [UniformQuantizer, LSQ])
 def test_the_other_quantizers(kind):
     model = network()
@@ -86,6 +90,7 @@ def test_the_other_quantizers(kind):
     torch.testing.assert_close(compiled.eval()(x), eager.eval()(x), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_tied_weights_have_one_draw_in_the_graph():
     model = Tied()
     DiffQuantizer(model, **SETTING.kwargs()).no_optimizer()

@@ -1,13 +1,19 @@
 """DistributedDataParallel made after the quantizer, two gloo processes on this machine."""
 
 import torch
+from helpers import warm
+
+TRAIN = """
+import sys
 import torch.multiprocessing as mp
 from helpers.quant_two_processes import train
+mp.start_processes(train, args=sys.argv[1:], nprocs=2, start_method="fork")
+"""
 
 
-def test_bits_stay_equal_on_both_ranks(tmp_path, monkeypatch):
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(train, args=(str(tmp_path),), nprocs=2)
+def test_bits_stay_equal_on_both_ranks(tmp_path):
+    done = warm.run(["-c", TRAIN, str(tmp_path)], tmp_path, GLOO_SOCKET_IFNAME="lo")
+    assert done.returncode == 0, done.stderr
     for kind in ("diffq", "rate"):
         first, second = (torch.load(tmp_path / f"{kind}{rank}.pt") for rank in (0, 1))
         for part in ("bits", "learned", "weights"):

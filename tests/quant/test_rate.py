@@ -247,7 +247,7 @@ def test_arguments_that_are_wrong_are_refused_by_name(options, message):
 
 
 def test_the_command_trains_stores_and_measures_it(tmp_path):
-    outcome = do(*TINY, "quantizer=rate", "penalty=100", root=tmp_path)
+    outcome = do(*TINY, "storage.coding=auto", "quantizer=rate", "penalty=100", root=tmp_path)
     record = json.loads((outcome.folder / "result.json").read_text())
     assert record["status"] == "finished" and record["choices"]["quantizer"] == "rate"
     sizes = record["size_mb"]

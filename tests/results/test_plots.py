@@ -10,8 +10,9 @@ from helpers.made_runs import TEXT, made_run, made_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffq_exp.results import plots
 from diffq_exp.results.discovery import find_runs
-from diffq_exp.results.plots import PANELS, STYLES, draw, styles, ticks, worst_shown
+from diffq_exp.results.plots import STYLES, draw, styles, ticks, worst_shown
 from diffq_exp.results.summary import make_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,12 +42,13 @@ def test_names_may_hold_mathematics_and_markup(tmp_path):
     assert "<!-- a$_{b$&lt;&amp;&gt; -->" in svg or "<!-- a$_{b$<&> -->" in svg  # as it is, and not typeset
 
 
-def test_many_problems_are_cut(tmp_path):
-    for number in range(PANELS + 1):
+def test_many_problems_are_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "PANELS", 3)
+    for number in range(4):
         made_run(tmp_path, [f"dataset=d{number:02}", "quantizer=qat"])
     svg = draw(report_of(tmp_path), tmp_path)[1].read_text()
     titles = set(re.findall(r"<!-- (d\d\d), digits_cnn -->", svg))
-    assert titles == {f"d{number:02}" for number in range(PANELS)}
+    assert titles == {f"d{number:02}" for number in range(3)}
 
 
 def problem_of(tmp_path, accuracies):

@@ -1,14 +1,12 @@
 """A run that is interrupted or killed goes on where it stopped, to the same bits."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import warm
 from helpers.run_configs import TINY, do, rows_of, timeless
 from helpers.run_folders import payloads
 from helpers.run_signals import interrupt_at
@@ -69,22 +67,15 @@ def test_ptq_interrupted_in_its_float32_run(tmp_path, monkeypatch, floats):
 LONG = (*TINY, "dataset.train_images=320", "dataset.test_images=32", "epochs=3", "optimizer=sgd", "clip=5")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_three_times_and_ended_once_it_ends_as_one_that_was_not(tmp_path):
     reference = do(*LONG, root=tmp_path / "whole")
     (tmp_path / "cut").mkdir()
     tests = Path(__file__).parents[1]
     plan = [f"{number}:{random.randint(1, 7)}" for number in (9, 9, 15, 9)]  # signal, after how many checkpoints
-    command = [
-        sys.executable,
-        str(tests / "helpers" / "run_kills.py"),
-        *plan,
-        "--",
-        *LONG,
-        "checkpoint_minutes=1e-9",
-    ]
-    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
-    done = subprocess.run(command, cwd=tmp_path / "cut", env=environment, capture_output=True, text=True)
+    kills = str(tests / "helpers" / "run_kills.py")
+    done = warm.run([kills, *plan, "--", *LONG, "checkpoint_minutes=1e-9"], tmp_path / "cut")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     said = (tmp_path / "cut" / "said.txt").read_text()

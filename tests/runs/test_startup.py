@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from helpers import warm
 
 from diffq_exp.runs.startup import uncollected
 
@@ -22,6 +23,13 @@ UNNEEDED = {"sklearn", "matplotlib", "plotly"}
 UNNEEDED |= {"torchvision"}
 
 
+def test_the_modules_of_a_run_import_nothing_heavy(tmp_path):
+    done = warm.run(["-c", "import sys; print(*sys.modules)"], tmp_path)
+    imported = set(done.stdout.split())
+    assert "diffq_exp.runs.run" in imported and not UNNEEDED & imported
+
+
+@pytest.mark.long
 def test_a_digits_run_imports_nothing_heavy_that_it_does_not_need(tmp_path):
     words = ["epochs=1", "device=cpu", "tracking.mode=offline"]
     path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

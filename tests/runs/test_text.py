@@ -78,6 +78,7 @@ def test_a_stopped_run_ends_with_the_same_bits(run, tmp_path, monkeypatch):
     assert again.result["test"] == run.result["test"]
 
 
+@pytest.mark.long
 def test_the_stored_network_is_loaded_measured_and_exported(run, tmp_path, capsys):
     model = load_model(run.folder)
     _, config = read(run.folder / "model.safetensors")

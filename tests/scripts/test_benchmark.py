@@ -121,6 +121,7 @@ def test_rate_is_measured_with_noise_and_rounded():
 # ---- memory, start-up -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not memory.RESET.exists(), reason="no /proc that tells peaks of memory")
 def test_peak_memory_of_a_process():
     plain, here = (memory.peaks_of(Variant(whose), pairs=1) for whose in ("plain", "here"))
@@ -166,6 +167,7 @@ def test_epochs_are_taken_off_a_run(monkeypatch, tmp_path):
     assert startup.beside_epochs(("tracking=none",), tmp_path) == 6.5
 
 
+@pytest.mark.long
 def test_a_real_run_on_few_images(tmp_path):
     words = (*startup.DIGITS["a digits run, no tracking"], *TINY, "epochs=1")
     assert startup.beside_epochs(words, tmp_path, epochs=1) > 0
@@ -190,6 +192,7 @@ def test_growth_and_its_picture(diffq, tmp_path):
 # ---- what is printed and written --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(common, "THEIRS", False)

@@ -127,6 +127,7 @@ def run_agent(server: SweepServer, folder: Path) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.long
 def test_trials_report_to_the_runs_of_their_agent(tmp_path):
     """The second asks for what is done already: the run is not repeated, but W&B has to hear its numbers."""
     with SweepServer(trial("first", **TRIAL), trial("second", **TRIAL)) as server:

@@ -1,15 +1,12 @@
 """Small files that claim much: refused, in time and memory that are in proportion to the file and the network."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import storage_peak, stored_networks
+from helpers import storage_peak, stored_networks, warm
 from helpers.storage_models import good_file
 from helpers.stored_files import changed, deflated
 
@@ -18,15 +15,12 @@ from diffq_exp.stored.packing import pack_bits
 
 pytestmark = pytest.mark.skipif(not storage_peak.resettable(), reason="no /proc that tells peaks of memory")
 
-TESTS = Path(storage_peak.__file__).parents[1]
 SECONDS = 2.0
 
 
 def reading(asked: list[tuple[str, Path]]) -> dict[str, str]:
     """What is said by a process that reads files, each in its way, one after the other; each is bounded."""
-    command = [sys.executable, storage_peak.__file__, *(f"{how}={path}" for how, path in asked)]
-    env = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    done = warm.run([storage_peak.__file__, *(f"{how}={path}" for how, path in asked)], Path())
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for (_, path), took in zip(asked, lines, strict=True):

@@ -2,8 +2,6 @@
 
 import importlib
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,14 @@ def fuzz(monkeypatch):
     return importlib.import_module("fuzz_storage")
 
 
-def test_300_files(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "fuzz_storage.py"), "--files", "300", "--keep", str(tmp_path / "kept")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line.rsplit(maxsplit=3) for line in done.stdout.splitlines()[1:11]]
+def test_300_files(fuzz, tmp_path, capsys):
+    code = fuzz.main(["--files", "300", "--keep", str(tmp_path / "kept")])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    rows = [line.rsplit(maxsplit=3) for line in said.splitlines()[1:11]]
     assert sum(int(loaded) + int(refused) for _, loaded, refused, _ in rows) == 300
     assert all(int(refused) > 0 and failed == "0" for _, _, refused, failed in rows)
-    assert "300 files, seed 0" in done.stdout and not (tmp_path / "kept").exists()
+    assert "300 files, seed 0" in said and not (tmp_path / "kept").exists()
 
 
 def test_a_seed_gives_the_same_files(fuzz):

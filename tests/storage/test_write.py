@@ -5,12 +5,12 @@ import errno
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from helpers import warm
 from helpers.storage_models import network
 
 from diffq_exp import storage
@@ -107,23 +107,18 @@ except OSError as fault:
 """
 
 
-def start(how: str, path) -> subprocess.Popen:
-    command = [sys.executable, "-c", WRITE, how, str(path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 @pytest.mark.parametrize("how", ["limit", "kill in writing"])
 def test_no_room_or_killed_in_writing(path, how):
     storage.save(network(), path)
     before = path.read_bytes()
-    said, wrong = (process := start(how, path)).communicate(timeout=120)
+    done = warm.run(["-c", WRITE, how, str(path)], path.parent)
     assert path.read_bytes() == before
     if how == "limit":
-        assert process.returncode == 0, wrong
-        assert said.strip() == f"OSError {errno.EFBIG}" and list(path.parent.iterdir()) == [path]
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"OSError {errno.EFBIG}" and list(path.parent.iterdir()) == [path]
     else:
-        assert process.returncode == -signal.SIGKILL
+        assert done.returncode == -signal.SIGKILL
     storage.save(network(seed=1), path)  # what a killed process left is not in the way
     storage.load(path, network())
 
@@ -145,13 +140,12 @@ def test_killed_at_any_time(path):
     """A process that saves again and again: whenever it is killed there is one whole network."""
     source, seen = random.Random(0), set()
     for _ in range(4):
-        process = start("kill at any time", path)
-        assert process.stdout.readline().strip() == "ready"
-        while not path.exists():
+        process = warm.Program(["-c", WRITE, "kill at any time", str(path)], path.parent)
+        while not process.stdout or not path.exists():
             time.sleep(0.01)
         time.sleep(0.2 * source.random())
-        process.kill()
-        process.communicate(timeout=120)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.end().returncode == -signal.SIGKILL
         model = torch.nn.Linear(1000, 1000)
         storage.load(path, model)
         seen.add(model.bias[0].item())

@@ -4,17 +4,14 @@ By hand, to see the numbers: PYTHONPATH=tests python tests/storage/test_write_me
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import storage_peak
+from helpers import storage_peak, warm
 
 pytestmark = pytest.mark.skipif(not storage_peak.resettable(), reason="no /proc that tells peaks of memory")
 
-TESTS = Path(storage_peak.__file__).parents[1]
 LARGEST = 4 * 512 * 512 * 9 / 2**20  # MB of the largest of the network's tensors, 9.0; all of them are 42.7
 # Above the network. Measured: 10 to 14, once 19; 18 to 19; and 57 to 59: a quantizer keeps the levels and a copy of
 # the weights.
@@ -71,14 +68,12 @@ print(json.dumps([took, seconds]))
 
 def measure(coding: str, path: Path) -> tuple[dict[str, float], dict[str, float]]:
     """{what: megabytes above the network}, {what: seconds}."""
-    command = [sys.executable, "-c", MEASURE, coding, str(path)]
-    env = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    done = warm.run(["-c", MEASURE, coding, str(path)], Path())
     assert done.returncode == 0, done.stderr
     return tuple(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("coding", ["auto", "packed"])
+@pytest.mark.parametrize("coding", ["auto", pytest.param("packed", marks=pytest.mark.long)])
 def test_little_more_than_the_largest_tensor(path, coding):
     """ResNet-18: 11.2 M weights, groups of 8 with 2 to 5 bits."""
     took, _ = measure(coding, path)

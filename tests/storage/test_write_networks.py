@@ -28,6 +28,14 @@ from diffq_exp import storage
 from diffq_exp.quant import LSQ, UniformQuantizer
 
 both = pytest.mark.parametrize("coding", ["auto", "packed"])
+
+
+def rarely(value):
+    """A case for the long tests."""
+    return pytest.param(value, marks=pytest.mark.long)
+
+
+DTYPES = [torch.float32, torch.bfloat16, rarely(torch.float16), rarely(torch.float64)]
 QUANTIZERS = {
     "diffq": lambda model, **how: diffq(model, **how),
     "uniform": lambda model, group_size: UniformQuantizer(model, bits=3, min_size=0),
@@ -50,7 +58,7 @@ def saved(model: nn.Module, kind: str, path, coding: str, group_size: int = 8) -
 
 @both
 @pytest.mark.parametrize("kind", QUANTIZERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_types_and_layouts(path, kind, coding, dtype, layout):
     """A network large enough for entropy coding; the fresh one has either layout."""
@@ -78,7 +86,7 @@ def test_a_network_of_another_type_takes_the_values_as_it_can(path, coding, kind
 
 @both
 @pytest.mark.parametrize("kind", QUANTIZERS)
-@pytest.mark.parametrize("group_size", [0, 1, 8, 2**40])
+@pytest.mark.parametrize("group_size", [0, 8, *map(rarely, (1, 2**40))])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1), (3,), (7, 1)])
 def test_tensors_of_few_entries(path, coding, kind, group_size, shape):
     """A scalar among them, and groups that are larger than the tensor."""

@@ -11,7 +11,7 @@ from diffq_exp.quant import RateQuantizer
 from diffq_exp.runs.build import build_data
 from diffq_exp.runs.loading import stored_config
 
-WORDS = (*TINY, "quantizer=diffq", "min_size=0.0001", "group_size=8")
+WORDS = (*TINY, "storage.coding=auto", "quantizer=diffq", "min_size=0.0001", "group_size=8")
 
 
 SMALL = ("storage.float=int8", "storage.fold=true", "exclude=[norm*]")

@@ -47,31 +47,33 @@ def told(capsys, monkeypatch, *words):
 # ---- configs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "",
-        "lr=1 seed=3 noise=uniform clip=null threads=2",
-        "lr=4 lr=5",
-        "lr=4 ++lr=3",
-        "++lr=3 lr=4",
-        "exclude=[a,b] exclude=[c]",
-        "exclude=[a] ++exclude=[b]",
-        "quantizer=qat bits=3 quantizer.qat=false",
-        "quantizer=qat quantizer=lsq bits=3",
-        "optimizer=sgd optimizer.momentum=0.5 optimizer.lr=${bits_lr} bits_lr=0.25",
-        "noise=uniform quantizer.noise=gaussian",
-        "epochs=${batch_size} batch_size=16",
-        "+model.width=3 ++task.label_smoothing=0.1 lr=1e-3",
-        "optimizer=sgd ~optimizer.nesterov lr=1",
-        "experiment=quick epochs=3",
-        "experiment=cifar10_resnet20 quantizer=none scheduler.every=7 min_size=0",
-        "seed=3 experiment=pareto_digits",
-        "dataset=synthetic dataset.num_classes=4 val_fraction=0",
-        "hydra.sweep.dir=elsewhere/${seed} seed=3",
-        "hydra.sweep.subdir=${hydra.job.override_dirname} seed=3 quantizer=qat",
-    ],
-)
+LINES = [
+    "",
+    "lr=1 seed=3 noise=uniform clip=null threads=2",
+    "quantizer=qat quantizer=lsq bits=3",
+    "noise=uniform quantizer.noise=gaussian",
+    "experiment=cifar10_resnet20 quantizer=none scheduler.every=7 min_size=0",
+    "hydra.sweep.subdir=${hydra.job.override_dirname} seed=3 quantizer=qat",
+]
+MORE_LINES = [
+    "lr=4 lr=5",
+    "lr=4 ++lr=3",
+    "++lr=3 lr=4",
+    "exclude=[a,b] exclude=[c]",
+    "exclude=[a] ++exclude=[b]",
+    "quantizer=qat bits=3 quantizer.qat=false",
+    "optimizer=sgd optimizer.momentum=0.5 optimizer.lr=${bits_lr} bits_lr=0.25",
+    "epochs=${batch_size} batch_size=16",
+    "+model.width=3 ++task.label_smoothing=0.1 lr=1e-3",
+    "optimizer=sgd ~optimizer.nesterov lr=1",
+    "experiment=quick epochs=3",
+    "seed=3 experiment=pareto_digits",
+    "dataset=synthetic dataset.num_classes=4 val_fraction=0",
+    "hydra.sweep.dir=elsewhere/${seed} seed=3",
+]
+
+
+@pytest.mark.parametrize("line", [*LINES, *(pytest.param(line, marks=pytest.mark.long) for line in MORE_LINES)])
 def test_a_composed_job_is_hydras_own(line):
     """Plain values are set in a copy of what the choices give; it comes to the same config, name and folder."""
     register()
@@ -137,7 +139,7 @@ def test_one_error_in_any_grid_refuses_the_whole_and_all_are_told_at_once(tmp_pa
         ("lr=glob(*)", "lr=glob(*)"),
         ("seed=range(3,0)", "seed=range(3,0)"),
         ("seed=range(0,1,0)", "seed=range(0,1,0)"),
-        ("experiment=pareto_digits,digits", "stands alone"),
+        pytest.param("experiment=pareto_digits,digits", "stands alone", marks=pytest.mark.long),
         ("experiment=digits,pareto_digits", "stands alone"),
         ("seed=0,1 hydra.sweeper.grids=3", "hydra.sweeper.grids=3: a list"),
         ("hydra.sweeper.grids=[3]", "hydra.sweeper.grids=[3]: a list"),

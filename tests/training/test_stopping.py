@@ -3,13 +3,12 @@
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import warm
 from helpers.run_configs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -138,7 +137,6 @@ def test_without_a_starter_there_is_nobody_to_hand_on_to(handlers):
 STARTED = """
 import json, signal, sys
 from pathlib import Path
-sys.path[:0] = [sys.argv.pop(1)]
 starter = sys.argv.pop(1)
 
 def requeue(number, frame):
@@ -174,9 +172,7 @@ sys.exit(diffq_exp.train.main())
     [("submitit", 77, ["bypassed", "requeue interrupted False"]), ("none", 128 + signal.SIGUSR2, [])],
 )
 def test_a_whole_run_saves_and_is_free_before_it_is_handed_on(starter, code, said, tmp_path):
-    root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", STARTED, root, starter, *TINY, "epochs=3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = warm.run(["-c", STARTED, starter, *TINY, "epochs=3"], tmp_path)
     assert done.returncode == code, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith(("bypassed", "requeue"))] == said
     (folder,) = (tmp_path / "outputs").iterdir()

@@ -138,7 +138,9 @@ def go_on(way, folder, seed=99, **more):
 
 
 @pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize("share", [0.1, 0.6, 0.85])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.1, marks=pytest.mark.long), 0.6, pytest.param(0.85, marks=pytest.mark.long)]
+)
 def test_stopped_and_gone_on(name, share, never_stopped, tmp_path):
     """At batches 1, 6 (the end of an epoch) and 8 of 9."""
     way = WAYS[name]
@@ -225,7 +227,9 @@ def test_the_seconds_of_an_epoch_go_on(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["one optimizer", "two optimizers", "accumulate", "saved all the time"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize(
+    "share", [0.1, pytest.param(0.5, marks=pytest.mark.long), 0.7, pytest.param(1.0, marks=pytest.mark.long)]
+)
 def test_killed_and_gone_on(name, share, never_stopped, tmp_path):
     way = WAYS[name]
     batch = max(1, round(share * way.batches))

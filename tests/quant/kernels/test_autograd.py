@@ -15,10 +15,14 @@ from diffq_exp.quant.kernels.cpu.jobs import inner
 
 SHAPES = (7,), (8, 16, 3, 3), (8197,), (4, 5), (1,)  # 8197: two tiles and a bit, two groups of 4097 and a bit
 GROUP_SIZES = [0, 1, 2, 3, 8, 32, 33, 72, 4096, 4097, 5000]
+QUICK = [0, 32]  # gaussian bits, uniform noise
 PAIRS = ("bits", "gaussian"), ("noise", "uniform"), ("bits", "uniform"), ("noise", "gaussian")
 # Each with each on a CPU; by the interpreter, which is slow, each group size with one of the pairs
 CASES = [(group_size, *pair, "cpu") for group_size in GROUP_SIZES for pair in PAIRS]
-CASES += [(group_size, *PAIRS[at % 4], "cuda") for at, group_size in enumerate(GROUP_SIZES)]
+CASES += [
+    pytest.param(size, *PAIRS[at % 4], "cuda", marks=[] if size in QUICK else [pytest.mark.long])
+    for at, size in enumerate(GROUP_SIZES)
+]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,11 @@ def test_each_rank_has_a_counter_of_its_own(monkeypatch, device):
 
 @pytest.mark.parametrize(
     ("group_size", "device"),
-    [(0, "cpu"), (1, "cpu"), (8, "cpu"), (5000, "cpu"), (0, "cuda"), (8, "cuda")],
+    [
+        *((size, "cpu") for size in (0, 1, 8, 5000)),
+        (0, "cuda"),
+        pytest.param(8, "cuda", marks=pytest.mark.long),
+    ],
     indirect=["device"],
 )
 def test_equal_extremes_share_the_gradient(group_size, device):
@@ -121,6 +129,7 @@ def test_logits_that_are_no_numbers_or_very_large(param, device):
     assert moved[0] <= 1.01 * scale * 2.2 / 32767 and moved[1] <= 1.01 * scale * 2.2 / 3
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("param", ["bits", "noise"])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_sizes_and_their_gradients(group_size, param, device):

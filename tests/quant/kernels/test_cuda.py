@@ -20,9 +20,12 @@ from diffq_exp.quant.kernels.dispatch import trial
 
 triton = pytest.importorskip("triton", reason="this torch has no Triton")
 FORMATS = {4: (torch.contiguous_format, torch.channels_last), 5: (torch.contiguous_format, torch.channels_last_3d)}
-SHAPES = (3, 230, 2, 3), (6, 5, 1, 4), (6, 700, 1, 1), (1, 30, 70, 2), (4, 5, 2, 3, 3)  # tiles have 4096 entries
+SMALL = (6, 5, 1, 4), (4, 5, 2, 3, 3)
+LARGE = (3, 230, 2, 3), (6, 700, 1, 1), (1, 30, 70, 2)  # tiles have 4096 entries
+SHAPES = *SMALL, *(pytest.param(shape, marks=pytest.mark.long) for shape in LARGE)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_weights_and_gradients_in_memory_formats_of_their_own(shape, device):
     setting = Setting(group_size=5, init_bits=3)
@@ -109,7 +112,15 @@ for words in sys.argv[1:]:
 """
 
 
-@pytest.mark.parametrize("targets", [("cuda 80 32 72", "cuda 90 32 0"), ("hip gfx942 64 8",)], ids=str)
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("cuda 80 32 72",),
+        pytest.param(("cuda 90 32 0",), marks=pytest.mark.long),
+        pytest.param(("hip gfx942 64 8",), marks=pytest.mark.long),
+    ],
+    ids=str,
+)
 def test_triton_compiles_them_without_a_gpu(targets):
     """To machine code, for groups that are split, a power of two or neither; the interpreter allows more."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
