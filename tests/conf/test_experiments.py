@@ -31,12 +31,16 @@ SHAPES = {
     "best": (10, 1, 8),
     "mnist_lenet5": (10, 1, 28),
     "cifar10_resnet20": (10, 3, 32),
+    "cifar10_short": (10, 3, 32),
     "cifar10_resnet18": (10, 3, 32),
     "cifar100_wide_resnet": (100, 3, 32),
     "imagenet_deit": (1000, 3, 224),
 }
 TEXTS = ("text_gpt", "wikitext103_transformer")
-SWEEPS = {"pareto_digits": 81, "pareto_cifar10": 51, "noise_ablation": 36}  # jobs
+SWEEPS = {  # jobs
+    "pareto_digits": 81, "pareto_cifar10": 51, "noise_ablation": 36,
+    "pareto_text": 39, "pareto_mnist": 24, "pareto_cifar10_short": 39,
+}  # fmt: skip
 DIGITS = 32 * 9 + 64 * 32 * 9 + 64 * 64 * 9 + 128 * 64 * 9 + 128 * 128 * 9 + 2 * 416 + 128 * 10 + 10
 # entries of the network, where the paper or the issue says how many
 ENTRIES = {
@@ -45,6 +49,7 @@ ENTRIES = {
     "best": DIGITS,
     "mnist_lenet5": 431_080,
     "cifar10_resnet20": None,
+    "cifar10_short": None,
     "cifar10_resnet18": 11_173_962,
     "cifar100_wide_resnet": 36_536_884,
     "imagenet_deit": 5_717_416,
@@ -80,7 +85,8 @@ def test_every_experiment_of_conf_is_tested_here():
 
 @cache
 def planned(name):
-    return check([f"experiment={name}", "dataset=synthetic"])
+    data = f"dataset.path={__file__}" if name == "pareto_text" else "dataset=synthetic"
+    return check([f"experiment={name}", data])
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -222,7 +228,9 @@ def _trainer(cfg, model, quantizer, optimizers, data, folder: Path) -> Trainer:
 
 def _check_optimizers(name, optimizers, quantizer, cfg) -> None:
     weights, *rest = optimizers.optimizers
-    if name in VALUES:
+    if name == "cifar10_short":
+        assert type(weights) is SGD and [type(one) for one in rest] == [Adam]
+    elif name in VALUES:
         assert type(weights) is SGD and [type(one) for one in rest] == [Adam]
         assert weights.defaults["nesterov"] and weights.defaults["momentum"] == 0.9
         assert weights.defaults["lr"] == 0.1
