@@ -60,15 +60,16 @@ def test_the_bare_command_is_right():
 NEEDS_DATA = {
     "imagenet_deit": "dataset.root",
     "text_gpt": "dataset.path",
+    "pareto_text": "dataset.path",
     "wikitext103_transformer": "dataset.root",
 }
 
 
-SWEEPS = ("noise_ablation", "pareto_cifar10", "pareto_digits")  # tests/conf plans them too
+SWEEPS = ("noise_", "pareto_")  # tests/conf plans them too
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in SWEEPS)) for name in EXPERIMENTS]
+    "name", [pytest.param(name, marks=[pytest.mark.long] * name.startswith(SWEEPS)) for name in EXPERIMENTS]
 )
 def test_every_experiment_is_right(name, tmp_path):
     place = NEEDS_DATA.get(name)  # that only its user knows

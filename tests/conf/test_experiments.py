@@ -89,7 +89,10 @@ def planned(name):
     return check([f"experiment={name}", data])
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+PLANNED = [pytest.param(name, marks=[pytest.mark.long] * (name != "pareto_digits")) for name in SWEEPS]
+
+
+@pytest.mark.parametrize("name", PLANNED)
 def test_a_sweep_has_each_of_its_runs_once_and_without_errors(name):
     plan = planned(name)
     assert not plan.errors and not plan.warnings

@@ -18,7 +18,7 @@ TINY = (
 SHORT = ("epochs=1", "batch_size=32", "device=cpu", "threads=1", "tracking=none")
 TRAIN = "diffq_exp.train"
 NO_TRAINING = {"--help", "--cfg"}
-MANY = ("docs/quickstart.md", "docs/sweeps_and_reports.md")  # pages of many commands
+MANY = ("docs/quickstart.md", "docs/sweeps_and_reports.md", "docs/extending.md")  # of many commands
 
 
 def is_python(words: list[str]) -> bool:

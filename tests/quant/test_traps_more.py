@@ -41,7 +41,7 @@ def test_trap_08_channels_last_weights_in_row_major_groups(group_size):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("min_bits", 0), ("min_bits", 0.0), ("param", "typo"), ("noise", "typo")]
+    ("name", "value"), [("min_bits", -1), ("min_bits", -0.5), ("param", "typo"), ("noise", "typo")]
 )
 def test_trap_08_wrong_arguments_are_refused_by_name_and_value(name, value):
     with pytest.raises(ValueError, match=f"{name}.*{value}"):

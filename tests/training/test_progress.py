@@ -88,7 +88,7 @@ def test_a_run_with_nothing_left_to_train_hears_of_the_end(tmp_path):
 def test_evaluation_follows_progress_where_the_stored_form_does():
     class Finer(UniformQuantizer):
         def store(self, item, weight):
-            self.top = 1 if self.progress < 1 else 255
+            self.width = 1.0 if self.progress < 1 else 8.0
             return super().store(item, weight)
 
     model = TinyNet()

@@ -116,7 +116,7 @@ RUNS = {  # what is typed -> the least share of the target that the file has
 
 @pytest.mark.parametrize("typed", RUNS)
 def test_the_file_ends_at_its_target(typed, tmp_path):
-    outcome = do(*TINY, *typed.split(), root=tmp_path)
+    outcome = do(*TINY, *typed.split(), "storage.coding=auto", root=tmp_path)
     record = outcome.result
     target = 2.0**20 * record["target_mb"]
     assert (outcome.code, record["status"], record["target_met"]) == (0, "finished", True)
