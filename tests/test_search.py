@@ -1,0 +1,55 @@
+"""`python -m diffq_exp.search`: what it asks for, what it finds, and what it refuses."""
+
+import json
+
+import pytest
+from helpers import warm
+from helpers.run_configs import TINY
+
+from diffq_exp import search
+
+WORDS = [*TINY, "quantizer=qat", "bits=8"]
+
+
+def found(tmp_path, *words):
+    """The search in a process of its own."""
+    return warm.run(["-m", "diffq_exp.search", *WORDS, *words], cwd=tmp_path)
+
+
+def test_the_smallest_file_within_the_drop_and_going_on(tmp_path):
+    first = found(tmp_path, "max_drop=0.9", "probes=2")
+    assert first.returncode == 0, first.stderr
+    assert "target_ratio=64" in first.stdout or "target_ratio=16" in first.stdout
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/result.json")]
+    probes = [record for record in records if record["choices"]["quantizer"] == "qat"]
+    assert len(records) == len(probes) + 1 and 1 <= len(probes) <= 2  # and the float32 run
+    smallest = min(record["size_mb"]["file"] for record in probes if record["target_met"])
+    assert f"smallest: {smallest * 2**20:,.0f} bytes" in first.stdout
+    written = {path: path.stat().st_mtime for path in tmp_path.glob("outputs/*/model.safetensors")}
+    again = found(tmp_path, "max_drop=0.9", "probes=2")
+    assert again.returncode == 0 and "is finished already" in again.stdout + again.stderr
+    assert written == {path: path.stat().st_mtime for path in tmp_path.glob("outputs/*/model.safetensors")}
+    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "max_drop: has no default"),
+        (["max_drop=0"], "max_drop=0: a number > 0 and < 1 is allowed"),
+        (["max_drop=2"], "max_drop=2: a number > 0 and < 1 is allowed"),
+        (["max_drop=few"], "max_drop=few: a number is allowed"),
+        (["max_drop=0.1", "probes=0"], "probes=0: a whole number >= 1 is allowed"),
+        (["max_drop=0.1", "target_mb=1"], "target_mb=1: a search makes its own runs"),
+        (["max_drop=0.1", "penalty=1"], "penalty=1: a search makes its own runs"),
+        (["max_drop=0.1", "seed=0,1"], "seed=0,1: a search makes its own runs"),
+        (["max_drop=0.1", "quantizer=none"], "quantizer=none has no size to choose"),
+        (["max_drop=0.1", "epoch=3"], "epoch=3: unknown; the nearest is epochs"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert search.main(words) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
+    assert not list(tmp_path.iterdir())
