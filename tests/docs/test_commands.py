@@ -17,6 +17,7 @@ TINY = (
 )  # fmt: skip
 SHORT = ("epochs=1", "batch_size=32", "device=cpu", "threads=1", "tracking=none")
 TRAIN = "diffq_exp.train"
+SEARCH = "diffq_exp.search"
 NO_TRAINING = {"--help", "--cfg"}
 MANY = ("docs/quickstart.md", "docs/sweeps_and_reports.md", "docs/extending.md")  # of many commands
 
@@ -60,6 +61,8 @@ def steps_of(block: Block, folder: Path) -> list[list]:
             module, rest = words[2], words[3:]
             if module == TRAIN:
                 rest = planned(rest) if block.mark else shortened(rest)
+            if module == SEARCH:
+                rest = ["max_drop=0.9", "probes=1", "quantizer=qat", *TINY, *SHORT]
             if ["run", module, rest] not in steps:
                 steps.append(["run", module, rest])
         elif words[0] == "make":
