@@ -8,9 +8,10 @@ A method that learns its size has a penalty whose weight is steered, in the doma
 The aim falls from the size at the beginning to a little less than the target (UNDER) in the first half of training
 (RAMP): at the end, steps that are made finer do no harm, but larger ones do, since many weights are just below the
 next level. f looks ahead by the rate at which the error changes, since a network that was made too small grows
-slowly. The size is that of the file: the soft size, which is known at each step, times what the coder spent on it
-at the end of the last epoch. From FROZEN on the weight stays as it is. What is left at the end is closed by
-target.fit.
+slowly. While the file is smaller than the aim by SLACK or more there is no penalty at all: however small, it would
+move the bits of weights that the loss leaves alone. The size is that of the file: the soft size, which is known at
+each step, times what the coder spent on it at the end of the last epoch. From FROZEN on the weight stays as it is.
+What is left at the end is closed by target.fit.
 
 A method of one width has no penalty; its width is fitted to the aim at the end of each epoch until FROZEN_WIDTH.
 """
@@ -34,7 +35,7 @@ START = 0.1  # loss that the whole target is worth at first
 GAIN, INTEGRAL = 3.0, 4.0
 AHEAD, SMOOTH = 0.1, 0.03  # shares of training: how far e looks ahead, and over what its rate is averaged
 RAMP, FROZEN, FROZEN_WIDTH = 0.5, 0.9, 0.7  # shares of training
-UNDER = 0.96  # of the target
+UNDER, SLACK = 0.96, 0.1  # of the target, of the aim
 LARGEST_CHANGE = 12.0  # of ln weight: beyond it the size does not follow
 SMALLEST = 1e-12  # MB of levels
 
@@ -69,14 +70,19 @@ class SteeredPenalty(Steering):
         self.size = size
         self.log_weight = math.log(START * MB / target.bytes)
         self.integral, self.progress, self.error, self.rate = 0.0, 0.0, 0.0, 0.0  # rate: of the error
-        self.ratio = 1.0  # bytes of the coder over soft bytes
+        self.ratio, self.share = 1.0, 1.0  # bytes of the coder over soft bytes; of the weight that is applied
 
     def __call__(self, quantizer: Quantizer, progress: float) -> Tensor:
         soft = self.size.soft(quantizer)
         if progress < FROZEN:
             levels = max(float(soft.detach()) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
             self._steer((self.target.rest + levels * MB * self.ratio) / self.aim(progress), progress)
-        return math.exp(self.log_weight) * soft
+        return self.weight * soft
+
+    @property
+    def weight(self) -> float:
+        """Loss per MB."""
+        return self.share * math.exp(self.log_weight)
 
     def _steer(self, excess: float, progress: float) -> None:
         """excess: the size of the file over the aim."""
@@ -88,6 +94,7 @@ class SteeredPenalty(Steering):
         moved = self.integral + INTEGRAL * ahead * passed
         self.integral, self.progress, self.error = min(max(moved, -LARGEST_CHANGE), LARGEST_CHANGE), progress, error
         self.log_weight = math.log(START * MB / self.target.bytes) + self.integral + GAIN * ahead
+        self.share = min(max(1 + error / SLACK, 0.0), 1.0)
 
     def begin(self, quantizer: Quantizer) -> None:
         super().begin(quantizer)
@@ -96,7 +103,7 @@ class SteeredPenalty(Steering):
     def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
         row = super().epoch_ended(quantizer, progress)
         self._compare(quantizer)
-        row["steering"]["penalty"] = math.exp(self.log_weight)
+        row["steering"]["penalty"] = self.weight
         return row
 
     @torch.no_grad()
@@ -113,7 +120,7 @@ class SteeredPenalty(Steering):
             setattr(self, name, state[name])
 
 
-STATE = ("start", "file", "log_weight", "integral", "progress", "error", "rate", "ratio")
+STATE = ("start", "file", "log_weight", "integral", "progress", "error", "rate", "ratio", "share")
 
 
 class SteeredWidth(Steering):
