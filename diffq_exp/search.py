@@ -8,6 +8,7 @@ The same command goes on where it stopped, since finished runs are not done agai
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from .sweeps.bisection import search_ratios
 
 FOUND, NOTHING, MISTAKE, SIGNAL = 0, 1, 2, 128  # exit codes
 PROBES = 10
+NO_RUN = ("-m", "--multirun", "--cfg", "--info", "--hydra-help", "--help", "-h")
 STEERED = ("target_mb", "target_ratio", "penalty")  # what the search chooses
 
 
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         max_drop, probes, overrides = _own_words(overrides)
         return _search(max_drop, probes, overrides, args.seeds)
-    except Mistake as mistake:
+    except (ValueError, OSError) as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return MISTAKE
     except _Stopped as stopped:
@@ -69,7 +71,7 @@ def _own_words(words: Sequence[str]) -> tuple[float, int, list[str]]:
         key, _, value = word.partition("=")
         if key in own:
             own[key] = value
-        elif key in STEERED or word in ("-m", "--multirun") or _sweeps(value):
+        elif key in STEERED or key == "dry_run" or word in NO_RUN or key.startswith("hydra") or _sweeps(value):
             raise Mistake(f"{word}: a search makes its own runs, and chooses their targets")
         else:
             overrides.append(word)
@@ -90,19 +92,26 @@ def _sweeps(value: str) -> bool:
 
 def _number(key: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise Mistake(f"{key}={text}: a number is allowed") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise Mistake(f"{key}={text}: a number is allowed")
+    return number
 
 
 def _search(max_drop: float, probes: int, overrides: list[str], seeds: int) -> int:
     plan = check([*overrides, "target_ratio=2"])
     if plan.errors:
         raise Mistake("\nerror: ".join(plan.errors))
-    cfg, folder = plan.jobs[0].cfg, Path(plan.jobs[0].folder)
+    if plan.multirun:
+        raise Mistake("a sweep: a search makes its own runs")
+    cfg, folder = plan.jobs[0].cfg, plan.jobs[0].folder
+    if 0 in (cfg.dataset.get("val_fraction"), cfg.dataset.get("val_share")):
+        raise Mistake("val_fraction=0: a search needs a validation part")
     plain = folder.parent / run_name(float32_config(cfg), {**cfg.hydra.runtime.choices, "quantizer": "none"})
     reference = _run(float32_overrides(cfg, overrides), plain)
-    if reference is None or reference.compared_by.name not in reference.val:
+    if reference is None or reference.val.get(reference.compared_by.name) is None:
         raise Mistake(f"{plain}: the float32 run has no validation score to compare with")
     tried: list[Probe] = []
     ratios = search_ratios(probes)
@@ -135,15 +144,17 @@ def _run(overrides: list[str], folder: Path) -> RunRecord | None:
 
 
 def _probe(overrides: list[str], ratio: float, reference: RunRecord) -> Probe | None:
-    """The run at a ratio; None where it was refused, as too small, or failed."""
+    """The run at a ratio; None where it was refused, as too small, failed, or has no score."""
     words = [*overrides, f"target_ratio={ratio:g}"]
-    folder = Path(check(words).jobs[0].folder)
+    folder = check(words).jobs[0].folder
     record = _run(words, folder)
     if record is None:
         return None
     headline = reference.compared_by
-    scores = [float(one.val[headline.name] or 0.0) for one in (reference, record)]
-    return Probe(ratio, folder, record, headline.goodness(scores[0]) - headline.goodness(scores[1]))
+    before, after = (one.val.get(headline.name) for one in (reference, record))
+    if before is None or after is None or record.score is None:
+        return None
+    return Probe(ratio, folder, record, headline.goodness(before) - headline.goodness(after))
 
 
 def _bytes(probe: Probe) -> float:
@@ -174,7 +185,7 @@ def _confirm(overrides: list[str], best: Probe, seeds: int) -> int:
     for seed in range(seeds):
         words = [*(word for word in overrides if not word.startswith("seed=")), f"target_ratio={best.ratio:g}"]
         words.append(f"seed={seed}")
-        if (record := _run(words, Path(check(words).jobs[0].folder))) is not None:
+        if (record := _run(words, check(words).jobs[0].folder)) is not None:
             records.append(record)
     scores, sizes = [float(one.score or 0.0) for one in records], [one.size_mb["file"] * MB for one in records]
     if not records:

@@ -68,13 +68,18 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
         values["dataset"][place] = str(user_path(values["dataset"][place]).resolve())
     if has_target(cfg):
         values["quantizer"].get("training", {}).pop("penalty", None)
+    _drop_later_keys(values)
+    values |= _sources(cfg)
+    kept: dict[str, Any] = _without_nulls(values)
+    return kept
+
+
+def _drop_later_keys(values: dict[str, Any]) -> None:
+    """Take the keys of LATER_KEYS that have their default out of nodes."""
     for key, default in LATER_KEYS.items():
         node, name = key.split(".")
         if values.get(node, {}).get(name) == default:
             del values[node][name]
-    values |= _sources(cfg)
-    kept: dict[str, Any] = _without_nulls(values)
-    return kept
 
 
 def consumed_nodes(cfg: DictConfig) -> list[str]:
@@ -191,6 +196,7 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
     keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
     values = {key: _plain(cfg[key]) for key in keys}
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
+    _drop_later_keys(values)
     values |= {key: FLOAT32 if cfg.get(key) == FLOAT32 else value for key, value in _sources(cfg).items()}
     sources = hydra.runtime.config_sources if hydra is not None else []
     searched = [os.path.relpath(source.path) for source in sources if source.provider == "command-line"]

@@ -63,7 +63,7 @@ class LSQ(Quantizer):
         return min(max(math.ceil(self.width - self.coarsened), 2), MAX_STORED_BITS)
 
     def coarsen(self, bits: float) -> None:
-        """A step that is 2^bits times as large covers the same range with so many bits less."""
+        """So many bits less, and the step as LSQ begins with it at that width: it goes by 1 / sqrt(2^(bits-1))."""
         self.coarsened += bits
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
@@ -74,7 +74,7 @@ class LSQ(Quantizer):
 
     def _step(self, item: Tensors) -> Tensor:
         learned = self.learned_tensor(item, self.suffix)
-        return learned * 2.0**self.coarsened if self.coarsened else learned
+        return learned * 2.0 ** (self.coarsened / 2) if self.coarsened else learned
 
     def training_value(self, item: Tensors) -> Tensor:
         step = self._step(item)
@@ -93,7 +93,7 @@ class LSQ(Quantizer):
 
     def adopt(self, item: Tensors, stored: Stored) -> None:
         with torch.no_grad():
-            self.learned_tensor(item, self.suffix).copy_(stored.scales / 2.0**self.coarsened)
+            self.learned_tensor(item, self.suffix).copy_(stored.scales / 2.0 ** (self.coarsened / 2))
 
     def widths(self, item: Tensors) -> Tensor:
         return torch.tensor([float(self._own_width)])

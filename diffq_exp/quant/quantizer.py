@@ -101,7 +101,7 @@ class Quantizer(StoresModel):
         """Set the learned tensors of `item` to the values that `stored` was made with."""
 
     def coarsen(self, bits: float) -> None:
-        """Make all stored steps 2^bits times as large as they are now, as far as the method can; finer if bits < 0.
+        """Make what is stored coarser by so many bits for each weight, as far as the method can; finer if bits < 0.
 
         It is how a file is made to fit a size. A method changes its learned tensors, or reads `self.coarsened`.
         Raises: ValueError for a method that has no way to do so.

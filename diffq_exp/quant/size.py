@@ -46,4 +46,6 @@ class CodedSize(Size):
     name = "coded"
 
     def soft(self, quantizer: Quantizer) -> Tensor:
+        if not quantizer.selection.quantized:
+            return quantizer.model_size()
         return (quantizer.coded_bits() + quantizer.float_bits) / BITS_PER_MB

@@ -69,8 +69,8 @@ class RunRecord:
             if name != "headline" and name in known and not isinstance(known[name], kinds):
                 raise ValueError(f"{name} is {known[name]!r}")
         for name in ("layers", "zero_rows"):
-            value = known.get("bits", {}).get(name, {})
-            if not isinstance(value, dict):
+            value = known.get("bits", {}).get(name)
+            if value is not None and not isinstance(value, dict):
                 raise ValueError(f"bits.{name} is {value!r}")
         if "headline" in known:
             known["headline"] = Headline.from_json(known["headline"])

@@ -31,7 +31,7 @@ from ..training.finish import Finish
 from ..training.measure import evaluate
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
-from ..training.target import Target
+from ..training.target import Target, varied_floats
 from ..training.trainer import Settings, Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
 from .display import Display
@@ -39,6 +39,9 @@ from .loading import load_model, load_weights, stored_config
 from .run_folder import RunFolder
 
 log = logging.getLogger("diffq_exp")
+
+
+CERTAIN = 0.8  # of the size without levels, below which a target is refused: floats may become a little smaller
 
 
 class TargetTooSmall(ValueError):
@@ -134,8 +137,11 @@ class Session:
         def file_bytes() -> int:
             return len(storage.serialize(stored(), config, coding=options.coding))
 
-        rest = len(storage.serialize(stored().without_levels(), config, coding=options.coding))
-        if target < rest:
+        if type(quantizer).coarsen is Quantizer.coarsen:
+            raise TargetTooSmall(f"{type(quantizer).__name__} has no coarsen(), which makes a file fit a size")
+        with varied_floats(model, quantizer):
+            rest = len(storage.serialize(stored().without_levels(), config, coding=options.coding))
+        if target < CERTAIN * rest:
             key = "target_mb" if cfg.target_mb is not None else "target_ratio"
             raise TargetTooSmall(
                 f"{key}={cfg[key]:g}: the file has {rest / MB:.4g} MB without any levels, float32 {float32:.4g} MB"

@@ -197,4 +197,6 @@ def check_stored(name: str, stored: Stored) -> None:
             allowed = " or ".join(f"({count},)" for count in sorted(expected))
             raise ValueError(f"tensor {name!r}: {part} of shape {tuple(tensor.shape)}, expected {allowed}")
     if not torch.isfinite(stored.scales).all():
-        raise ValueError(f"tensor {name!r}: its scales are not finite: {stored.scales.tolist()}")
+        odd = stored.scales[~torch.isfinite(stored.scales)]
+        count = f"{len(odd)} of its {len(stored.scales)} scales"
+        raise ValueError(f"tensor {name!r}: {count} are not finite, the first is {odd[0]:g}")

@@ -10,7 +10,8 @@ The aim falls from the size at the beginning to a little less than the target (U
 next level. f looks ahead by the rate at which the error changes, since a network that was made too small grows
 slowly. While the file is smaller than the aim by SLACK or more there is no penalty at all: however small, it would
 move the bits of weights that the loss leaves alone. The size is that of the file: the soft size, which is known at
-each step, times what the coder spent on it at the end of the last epoch. From FROZEN on the weight stays as it is.
+each step, times what the coder spent on it at the end of the last epoch (on averages of the weights, if they are
+what is stored: so it is aimed at their size). From FROZEN on the weight stays as it is.
 What is left at the end is closed by target.fit.
 
 A method of one width has no penalty; its width is fitted to the aim at the end of each epoch until FROZEN_WIDTH.
@@ -70,14 +71,20 @@ class SteeredPenalty(Steering):
         self.size = size
         self.log_weight = math.log(START * MB / target.bytes)
         self.integral, self.progress, self.error, self.rate = 0.0, 0.0, 0.0, 0.0  # rate: of the error
+        self.levels = SMALLEST  # the last soft size of what is quantized, MB
         self.ratio, self.share = 1.0, 1.0  # bytes of the coder over soft bytes; of the weight that is applied
 
     def __call__(self, quantizer: Quantizer, progress: float) -> Tensor:
         soft = self.size.soft(quantizer)
+        self.levels = self._levels(quantizer, soft)
         if progress < FROZEN:
-            levels = max(float(soft.detach()) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
-            self._steer((self.target.rest + levels * MB * self.ratio) / self.aim(progress), progress)
+            self._steer((self.target.rest + self.levels * MB * self.ratio) / self.aim(progress), progress)
         return self.weight * soft
+
+    @staticmethod
+    def _levels(quantizer: Quantizer, soft: Tensor) -> float:
+        """The soft size of what is quantized, in MB."""
+        return max(float(soft.detach()) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
 
     @property
     def weight(self) -> float:
@@ -98,19 +105,19 @@ class SteeredPenalty(Steering):
 
     def begin(self, quantizer: Quantizer) -> None:
         super().begin(quantizer)
-        self._compare(quantizer)
+        with torch.no_grad():
+            self.levels = self._levels(quantizer, self.size.soft(quantizer))
+        self._compare()
 
     def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
         row = super().epoch_ended(quantizer, progress)
-        self._compare(quantizer)
+        self._compare()
         row["steering"]["penalty"] = self.weight
         return row
 
-    @torch.no_grad()
-    def _compare(self, quantizer: Quantizer) -> None:
-        """The soft size with that of the file, of the same weights."""
-        levels = max(float(self.size.soft(quantizer)) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
-        self.ratio = max(self.file - self.target.rest, 1) / (levels * MB)
+    def _compare(self) -> None:
+        """The file with the last soft size."""
+        self.ratio = max(self.file - self.target.rest, 1) / (self.levels * MB)
 
     def state_dict(self) -> dict[str, float]:
         return {name: float(getattr(self, name)) for name in STATE}
@@ -120,7 +127,7 @@ class SteeredPenalty(Steering):
             setattr(self, name, state[name])
 
 
-STATE = ("start", "file", "log_weight", "integral", "progress", "error", "rate", "ratio", "share")
+STATE = ("start", "file", "log_weight", "integral", "progress", "error", "rate", "levels", "ratio", "share")
 
 
 class SteeredWidth(Steering):

@@ -7,17 +7,18 @@ the bytes that the real coder gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..quant.quantizer import Quantizer
 
-FINEST, COARSEST = -2.0, 16.0  # c; finer steps than training had are of no use
+FINEST, COARSEST = -8.0, 16.0  # c
 ENOUGH = 0.985  # of the target; a file within it is not searched further
-TRIES = 16  # files that a search looks at
+TRIES, CLOSE = 16, 0.005  # files that a search looks at; c is known to so much
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Target:
 def fit(quantizer: Quantizer, most: int, file_bytes: Callable[[], int], finer: bool = True) -> int:
     """Coarsen what is stored until the file has at most `most` bytes; with `finer`, refine it if it has far less.
 
-    -> the bytes of the file. They are more than `most` if no step is large enough, and the steps are those of
-    training where the file is smaller even with steps of a quarter.
+    -> the bytes of the file. What is stored stays as it was, with more than `most` bytes, where no step is large
+    enough, and with less where none is small enough.
     """
     start = _State(quantizer)
 
@@ -52,9 +53,7 @@ def fit(quantizer: Quantizer, most: int, file_bytes: Callable[[], int], finer: b
     if now <= most and (now >= ENOUGH * most or not finer):
         return now
     small, large = (COARSEST, 0.0) if now > most else (0.0, FINEST)
-    if now > most and (least := measured(small)) > most:
-        return least
-    if now < most and measured(large) <= most:
+    if (now > most and measured(small) > most) or (now < most and measured(large) <= most):
         return measured(0.0)
     for _ in range(TRIES):
         middle = (small + large) / 2
@@ -63,7 +62,7 @@ def fit(quantizer: Quantizer, most: int, file_bytes: Callable[[], int], finer: b
             large = middle
             continue
         small = middle
-        if size >= ENOUGH * most:
+        if size >= ENOUGH * most or small - large < CLOSE:
             break
     return measured(small)
 
@@ -82,3 +81,25 @@ class _State:
         self._quantizer.coarsened = self._coarsened
         for name, value in self._quantizer.learned().items():
             value.copy_(self._values[name])
+
+
+@contextmanager
+def varied_floats(model: nn.Module, quantizer: Quantizer) -> Iterator[None]:
+    """Numbers between 0.5 and 1.5 in all that is not quantized, inside a `with`.
+
+    For the size of a trained network: before training, batch norms and biases are constant, and take no bytes.
+    """
+    source = torch.Generator().manual_seed(0)
+    others = {id(item.param) for item in quantizer.selection.quantized} | set(map(id, quantizer.learned().values()))
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [tensor for tensor in tensors if tensor.is_floating_point() and id(tensor) not in others]
+    kept = [tensor.detach().clone() for tensor in tensors]
+    try:
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(torch.rand(tensor.shape, generator=source) + 0.5)
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)

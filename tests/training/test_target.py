@@ -6,7 +6,7 @@ from helpers.quant_models import Bag
 
 from diffq_exp import storage
 from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer
-from diffq_exp.training.target import fit
+from diffq_exp.training.target import fit, varied_floats
 
 METHODS = {  # and the least share of the target that a file has
     "diffq": (DiffQuantizer, {"group_size": 8}, 0.97),
@@ -68,9 +68,42 @@ def test_only_coarser_leaves_a_smaller_file_alone():
 
 
 @pytest.mark.parametrize("method", ["diffq", "rate", "lsq", "uniform"])
-def test_out_of_reach_it_is_as_small_as_it_can_be(method):
+def test_out_of_reach_it_stays_as_it_was(method):
     quantizer, _ = quantizer_of(method)
-    size = fit(quantizer, 10, size_of(quantizer))
-    assert size > 10
-    quantizer.coarsen(4)
-    assert size_of(quantizer)() >= size - 40
+    size = size_of(quantizer)()
+    assert fit(quantizer, 10, size_of(quantizer)) == size == size_of(quantizer)()
+    assert quantizer.coarsened == 0
+
+
+def test_far_too_small_a_file_is_refined():
+    quantizer, _ = quantizer_of("rate")
+    size = size_of(quantizer)()
+    quantizer.coarsen(4.5)
+    assert size_of(quantizer)() < size / 5
+    assert 0.97 * size <= fit(quantizer, size, size_of(quantizer)) <= size
+
+
+def test_lsq_that_was_coarsened_is_as_one_of_that_width():
+    """Not a few levels over the range of many: the same step as LSQ begins with."""
+    quantizer, _ = quantizer_of("lsq")
+    quantizer.coarsen(5)
+    torch.manual_seed(0)
+    model = Bag((60, 50), (80, 40))
+    with torch.no_grad():
+        for name in model.names:
+            getattr(model, name).copy_(getattr(quantizer.model, name))
+    LSQ(model, bits=3, min_size=0).no_optimizer()
+    for value, expected in zip(quantizer.model.eval()(), model.eval()(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_floats_vary_only_inside():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    quantizer = RateQuantizer(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    with varied_floats(model, quantizer):
+        assert not torch.equal(model[1].running_var, before["1.running_var"]) and (model[1].running_var > 0).all()
+        assert torch.equal(model[0].weight, before["0.weight"])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
