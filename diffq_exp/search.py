@@ -18,6 +18,7 @@ from pathlib import Path
 from .command.check import check
 from .command.signature import float32_config, float32_overrides, run_name
 from .common.units import MB
+from .results.headline import PERCENT
 from .results.records import RunRecord, read_record
 from .sweeps.bisection import search_ratios
 
@@ -113,6 +114,7 @@ def _search(max_drop: float, probes: int, overrides: list[str], seeds: int) -> i
     reference = _run(float32_overrides(cfg, overrides), plain)
     if reference is None or reference.val.get(reference.compared_by.name) is None:
         raise Mistake(f"{plain}: the float32 run has no validation score to compare with")
+    _warn_of_few_examples(reference, max_drop)
     tried: list[Probe] = []
     ratios = search_ratios(probes)
     ratio: float | None = next(ratios)
@@ -128,6 +130,17 @@ def _search(max_drop: float, probes: int, overrides: list[str], seeds: int) -> i
     if not good:
         return NOTHING
     return _confirm(overrides, min(good, key=_bytes), seeds)
+
+
+def _warn_of_few_examples(reference: RunRecord, max_drop: float) -> None:
+    """Where one example of the validation part is worth more than the drop."""
+    count = reference.data.get("val")
+    if reference.compared_by.unit == PERCENT and isinstance(count, int) and count * max_drop < 1:
+        print(
+            f"warning: max_drop={max_drop:g}: one of the {count} examples of the validation part is worth "
+            f"{1 / count:.2g}; a larger val_fraction would tell more",
+            file=sys.stderr,
+        )
 
 
 class _Stopped(Exception):

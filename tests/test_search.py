@@ -7,6 +7,8 @@ from helpers import warm
 from helpers.run_configs import TINY
 
 from diffq_exp import search
+from diffq_exp.results.headline import Headline
+from diffq_exp.results.records import RunRecord
 
 WORDS = [*TINY, "quantizer=qat", "bits=8"]
 
@@ -19,6 +21,7 @@ def found(tmp_path, *words):
 def test_the_smallest_file_within_the_drop_and_going_on(tmp_path):
     first = found(tmp_path, "max_drop=0.9", "probes=2")
     assert first.returncode == 0, first.stderr
+    assert "warning" not in first.stderr
     assert "target_ratio=64" in first.stdout or "target_ratio=16" in first.stdout
     records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/result.json")]
     probes = [record for record in records if record["choices"]["quantizer"] == "qat"]
@@ -58,3 +61,11 @@ def test_mistakes_are_one_line(words, message, capsys, tmp_path, monkeypatch):
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_validation_part_too_small_for_the_drop_is_told(capsys):
+    record = RunRecord(data={"val": 120}, headline=Headline())
+    search._warn_of_few_examples(record, 0.01)
+    assert capsys.readouterr().err == ""
+    search._warn_of_few_examples(record, 0.005)
+    assert "one of the 120 examples of the validation part is worth 0.0083" in capsys.readouterr().err
