@@ -13,7 +13,9 @@ How small can this network get before it gets worse? Trains, quantizes, stores a
 
     python -m diffq_exp.train noise=uniform group_size=8      one run
     python -m diffq_exp.train -m penalty=0.3,3,30             a sweep
+    python -m diffq_exp.train target_mb=0.1                   a size of the file, in place of a penalty
     python -m diffq_exp.train experiment=quick                a few seconds
+    python -m diffq_exp.search max_drop=0.005                 the smallest file within half a point of float32
 """
 TAIL = """
 Keys inside a group are set by group.key=value, a key that its YAML lacks by +group.key=value, and anything of

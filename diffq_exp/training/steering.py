@@ -69,10 +69,9 @@ class SteeredPenalty(Steering):
     def __init__(self, target: Target, size: Size) -> None:
         super().__init__(target)
         self.size = size
-        self.log_weight = math.log(START * MB / target.bytes)
         self.integral, self.progress, self.error, self.rate = 0.0, 0.0, 0.0, 0.0  # rate: of the error
         self.levels = SMALLEST  # the last soft size of what is quantized, MB
-        self.ratio, self.share = 1.0, 1.0  # bytes of the coder over soft bytes; of the weight that is applied
+        self.ratio = 1.0  # bytes of the coder over soft bytes
 
     def __call__(self, quantizer: Quantizer, progress: float) -> Tensor:
         soft = self.size.soft(quantizer)
@@ -87,9 +86,15 @@ class SteeredPenalty(Steering):
         return max(float(soft.detach()) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
 
     @property
+    def log_weight(self) -> float:
+        """ln weight, by the formula above."""
+        ahead = self.error + AHEAD * self.rate
+        return math.log(START * MB / self.target.bytes) + self.integral + GAIN * ahead
+
+    @property
     def weight(self) -> float:
-        """Loss per MB."""
-        return self.share * math.exp(self.log_weight)
+        """Loss per MB: less, and at last nothing, where the file is smaller than the aim."""
+        return min(max(1 + self.error / SLACK, 0.0), 1.0) * math.exp(self.log_weight)
 
     def _steer(self, excess: float, progress: float) -> None:
         """excess: the size of the file over the aim."""
@@ -97,11 +102,8 @@ class SteeredPenalty(Steering):
         if passed > 0:
             share = passed / (passed + SMOOTH)
             self.rate += share * ((error - self.error) / passed - self.rate)
-        ahead = error + AHEAD * self.rate
-        moved = self.integral + INTEGRAL * ahead * passed
+        moved = self.integral + INTEGRAL * (error + AHEAD * self.rate) * passed
         self.integral, self.progress, self.error = min(max(moved, -LARGEST_CHANGE), LARGEST_CHANGE), progress, error
-        self.log_weight = math.log(START * MB / self.target.bytes) + self.integral + GAIN * ahead
-        self.share = min(max(1 + error / SLACK, 0.0), 1.0)
 
     def begin(self, quantizer: Quantizer) -> None:
         super().begin(quantizer)
@@ -127,7 +129,7 @@ class SteeredPenalty(Steering):
             setattr(self, name, state[name])
 
 
-STATE = ("start", "file", "log_weight", "integral", "progress", "error", "rate", "levels", "ratio", "share")
+STATE = ("start", "file", "integral", "progress", "error", "rate", "levels", "ratio")
 
 
 class SteeredWidth(Steering):

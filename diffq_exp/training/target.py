@@ -1,8 +1,8 @@
 """A target for the size of the stored file: what it would be now, and one number that makes it fit exactly.
 
 Training with a penalty ends near a size, not at one. What is left is closed by a scalar on which the size of the
-file depends monotonically: all stored steps are made 2^c times as large (Quantizer.coarsen), and c is bisected on
-the bytes that the real coder gives.
+file depends monotonically: what is stored is made coarser by c bits for each weight (Quantizer.coarsen), and c is
+bisected on the bytes that the real coder gives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRIES, CLOSE = 16, 0.005  # files that a search looks at; c is known to so much
 class Target:
     """bytes: the most that the file may have. file_bytes: measures the file that would be stored now.
 
-    rest: bytes of a file whose levels are all zero; no target below it can be met. finer: whether steps may be made
+    rest: about the bytes of a file whose levels are all zero. finer: whether steps may be made
     finer where the file is smaller, which does no harm to weights that are trained for any step.
     """
 
