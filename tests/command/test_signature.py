@@ -5,6 +5,7 @@ import re
 from functools import cache
 
 import pytest
+from helpers.run_configs import ask
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -222,3 +223,17 @@ def test_quantizing_a_trained_network_ignores_how_to_train(tmp_path):
 def test_a_target_of_ones_own_names_the_run():
     cfg = composed("model._target_=mine.Net", "quantizer=ptq")
     assert run_name(cfg).startswith("digits-Net-ptq-")
+
+
+def test_keys_that_came_later_are_in_no_record_unless_they_were_changed():
+    """So that runs of before and runs of now, which differ in their seed only, are one point of a report."""
+
+    def config_of(*words):
+        asked = ask("quantizer=qat", *words)
+        return record_of(asked.cfg, asked.choices, []).config
+
+    plain = config_of()
+    assert not {"per_channel", "ranges"} & plain["quantizer"].keys() and "fold" not in plain["storage"]
+    changed = config_of("quantizer.per_channel=true", "quantizer.ranges=mse", "storage.fold=true")
+    assert changed["quantizer"]["per_channel"] is True and changed["quantizer"]["ranges"] == "mse"
+    assert changed["storage"]["fold"] is True
