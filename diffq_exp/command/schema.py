@@ -195,6 +195,7 @@ NODE_RANGES: dict[str, Range] = {
     "quantizer.extra_bits": Range(float, low=0),
     "quantizer.step": Range(float, above=0),
     "quantizer.round_from": Range(float, low=0, high=1),
+    "quantizer.least_dims": Range(int, low=0, high=4),
     "quantizer.ranges": Range(str, choices=("minmax", "mse")),
     "quantizer.noise": Range(str, choices=("gaussian", "uniform", "none"), or_target=True),
     "penalty_schedule.start": Range(float, low=0, below=1),

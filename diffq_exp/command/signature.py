@@ -27,7 +27,12 @@ from .schema import NODES, PLAIN, conf_dir, shown
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 # Added after runs had signatures, with their defaults:
 LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}
-LATER_KEYS = {"storage.fold": False, "quantizer.per_channel": False, "quantizer.ranges": "minmax"}
+LATER_KEYS = {
+    "storage.fold": False,
+    "quantizer.per_channel": False,
+    "quantizer.ranges": "minmax",
+    "quantizer.least_dims": 2,
+}
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
 TARGET_KEYS = ("target_mb", "target_ratio")  # in place of the penalty
 FINISH_KEYS = (

@@ -13,6 +13,9 @@ treated as a constant.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,10 +23,15 @@ PRIOR = 0.5, 2.0  # the sum of sizes, and the number of levels, that a mean begi
 SMALLEST_MEAN = 1e-5
 
 
+def kernels_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(rows, columns, places) of a weight: its first two dimensions, and all others. A vector is one kernel."""
+    rows, columns, *places = shape if len(shape) > 1 else (1, 1, *shape)
+    return rows, columns, math.prod(places)
+
+
 def estimated_bits(sizes: Tensor) -> Tensor:
-    """Bits of a tensor whose levels have these real-valued sizes |k|, (rows, columns, ...): (rows, columns)."""
-    rows, columns = (*sizes.shape, 1)[:2]
-    kernels = sizes.reshape(rows, columns, -1)
+    """Bits of a tensor whose levels have these real-valued sizes |k|, of any shape: (rows, columns)."""
+    kernels = sizes.reshape(kernels_shape(sizes.shape))
     places, sums = kernels.shape[2], kernels.sum(2)  # (rows, columns)
     constant, slope = bits_of_mean(_means(sums.detach().float(), places))
     return places * constant + slope * sums
@@ -31,8 +39,7 @@ def estimated_bits(sizes: Tensor) -> Tensor:
 
 def bits_of_a_step(sizes: Tensor) -> Tensor:
     """What a level of each entry costs more than the next smaller one, in bits; the shape of `sizes`."""
-    rows, columns = (*sizes.shape, 1)[:2]
-    kernels = sizes.detach().reshape(rows, columns, -1)
+    kernels = sizes.detach().reshape(kernels_shape(sizes.shape))
     slope = bits_of_mean(_means(kernels.sum(2).float(), kernels.shape[2]))[1]
     return slope[:, :, None].expand(kernels.shape).reshape(sizes.shape)
 

@@ -30,6 +30,7 @@ from .noise import Noise, draw, noise_of
 from .quantizer import Quantizer
 
 SMALLEST_STEP = 1e-8
+SIZE_OF_ZEROS = 0.01  # what a tensor that begins with zeros, as many biases do, is taken to have as its mean size
 
 
 class RateQuantizer(Quantizer):
@@ -37,13 +38,13 @@ class RateQuantizer(Quantizer):
 
     step: the first step, in units of the mean size of the tensor's weights. noise: as of DiffQuantizer, in units of
     the step. round_from: the share of training (see `at`) from which weights are rounded; 0: always. All parameters
-    of two dimensions or more are quantized, unless min_size or exclude leaves them out. per_channel: a step for
-    each channel (entry of the first dimension). The rest: see Quantizer.
+    of `least_dims` dimensions or more are quantized, unless min_size or exclude leaves them out; 1: biases and
+    scales of norms too. per_channel: a step for each channel (entry of the first dimension).
+    The rest: see Quantizer.
     """
 
     method = "rate"
     measure = "coded"  # the estimate of the coder's bytes
-    least_dims = 2
 
     def __init__(
         self,
@@ -57,9 +58,11 @@ class RateQuantizer(Quantizer):
         exclude: Iterable[str] = (),
         detect_bound: bool = True,
         per_channel: bool = False,
+        least_dims: int = 2,
     ) -> None:
         self.first_step = check_number("step", step, SMALLEST_STEP, math.inf)
         self.round_from = check_number("round_from", round_from, 0, 1)
+        self.least_dims = int(check_number("least_dims", least_dims, 0, 4, whole=True))
         self.noise, self.per_channel = noise_of(noise), per_channel
         check_suffix(suffix)
         self.suffix = suffix
@@ -68,7 +71,8 @@ class RateQuantizer(Quantizer):
 
     def learned_tensors(self, weight: Tensors) -> Mapping[str, Learned]:
         """The logarithm of the step, (1,) or (C,), at the rate 1e-2 and without weight decay."""
-        step = (self.first_step * weight.param.detach().abs().float().mean()).clamp(min=SMALLEST_STEP)
+        size = weight.param.detach().abs().float().mean()
+        step = (self.first_step * torch.where(size > 0, size, SIZE_OF_ZEROS)).clamp(min=SMALLEST_STEP)
         steps = step.log().repeat(weight.channels if self.per_channel else 1)
         return {self.suffix: Learned(steps, {"lr": 1e-2, "weight_decay": 0.0})}
 
@@ -130,7 +134,8 @@ class RateQuantizer(Quantizer):
 
     def widths(self, item: Tensors) -> Tensor:
         """The mean bits of the entries of each row (output channel), (rows,)."""
-        return self._kernel_bits(item, rounded=True).sum(1) * len(item.param) / item.entries
+        bits = self._kernel_bits(item, rounded=True)
+        return bits.sum(1) * len(bits) / item.entries
 
     @torch.no_grad()
     def coarsen(self, bits: float) -> None:

@@ -55,6 +55,20 @@ def test_everything_of_two_dimensions_is_quantized_and_nothing_else():
     assert quantizer.float_names and all(model.get_parameter(name).dim() == 1 for name in quantizer.float_names)
 
 
+def test_biases_are_quantized_too_where_they_are_asked_for():
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3))
+    with torch.no_grad():
+        model[2].bias.zero_()
+    quantizer = ready(model, least_dims=1, exclude=["2.weight"])
+    assert quantizer.quantized_names == ["0.weight", "0.bias", "2.bias"]
+    vector = quantizer.selection.quantized[1]
+    levels = (model[0].bias / quantizer.step(vector)).abs()
+    torch.testing.assert_close(estimated_bits(levels), estimated_bits(levels.view(1, 1, 40)))  # one kernel
+    torch.testing.assert_close(quantizer.widths(vector)[0] * 40, estimated_bits(levels.round()).sum() + 32)
+    zeros = quantizer.selection.quantized[2]
+    assert quantizer.step(zeros).item() == pytest.approx(0.3 * 0.01)  # wide enough for what training gives it
+
+
 @pytest.mark.parametrize("progress", [0.0, 0.29])
 def test_before_rounding_a_weight_carries_its_noise(progress):
     model = Bag((5, 4))

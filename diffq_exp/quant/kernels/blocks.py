@@ -42,9 +42,3 @@ class Blocks:
 
 
 blocks_of = lru_cache(maxsize=1024)(Blocks)
-
-
-def shape_of(shape: tuple[int, ...]) -> Shape:
-    """The rows, columns and places of a weight of this shape, of one dimension or more."""
-    rows, columns, *rest = (*shape, 1)
-    return rows, columns, int(np.prod(rest, dtype=np.int64))

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..coded_bits import row_and_column_means
+from ..coded_bits import kernels_shape, row_and_column_means
 from ..noise import Noise, NoNoise, new_key, rank
 from ..noisy_weights import run_early
 from .autograd import BUNDLE
-from .blocks import Blocks, blocks_of, shape_of
+from .blocks import Blocks, blocks_of
 from .cells import CELLS_OF
 from .dispatch import by_kernels
 from .operands import checked, laid_out
@@ -104,7 +104,7 @@ def _state(weights: Sequence[Tensor], log_steps: Sequence[Tensor], rounded: bool
 
 
 def _blocks(weights: Sequence[Tensor]) -> Blocks:
-    return blocks_of(tuple(shape_of(tuple(weight.shape)) for weight in weights))
+    return blocks_of(tuple(kernels_shape(weight.shape) for weight in weights))
 
 
 def values_and_sums(

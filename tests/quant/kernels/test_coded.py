@@ -15,7 +15,7 @@ from diffq_exp.quant.formula import BITS_PER_MB, STEP_BITS
 from diffq_exp.quant.kernels import autograd, coded
 from diffq_exp.quant.kernels.cpu import threads
 
-SHAPES = (7, 5, 3, 3), (130, 40), (2, 1, 5000), (3, 2, 1, 1), (20, 30, 7), (5, 1, 3), (1, 4096)
+SHAPES = (7, 5, 3, 3), (130, 40), (2, 1, 5000), (3, 2, 1, 1), (20, 30, 7), (5, 1, 3), (1, 4096), (300,)
 BOTH = pytest.mark.parametrize("progress", [0.0, 1.0], ids=["noise", "rounded"])
 FROM = {"values": (1, 0), "size": (0, 1), "both": (1, 1)}  # what a loss is made of
 
@@ -25,7 +25,7 @@ def bag(progress=0.0, shapes=SHAPES, **options):
     with torch.no_grad():
         for param in model.parameters():
             param.view(-1)[:2] = 0.0
-    RateQuantizer(model, **options).no_optimizer()
+    RateQuantizer(model, least_dims=1, **options).no_optimizer()
     quantizer_of(model).at(progress)
     return model
 
@@ -64,10 +64,12 @@ def passes(monkeypatch):
 
 
 @pytest.mark.parametrize("noise", ["uniform", "gaussian", "none"])
-@pytest.mark.parametrize("shapes", [((130, 40), (7, 5)), ((50, 40, 3, 3), (2, 2, 9)), ((2, 2, 5000),)])
+@pytest.mark.parametrize(
+    "shapes", [((130, 40), (7, 5)), ((50, 40, 3, 3), (2, 2, 9)), ((2, 2, 5000),), ((300,), (7, 5))]
+)
 def test_the_noise_is_that_of_philox(noise, shapes):
     model = bag(shapes=shapes, noise=noise)
-    blocks = [coded.shape_of(shape) for shape in shapes]
+    blocks = [coded.kernels_shape(shape) for shape in shapes]
     drawn = noise_after_seed(3, [one.numel() for one in weights(model)], blocks[0][2], noise)
     torch.manual_seed(3)
     for weight, log_step, value, eps in zip(weights(model), log_steps(model), model(), drawn, strict=True):
