@@ -53,7 +53,8 @@ FLOAT32_VALUES = {  # and with these
     "target_mb": None,
     "target_ratio": None,
 }
-MACHINE_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
+# No part of a signature as they are typed; sources count by what they hold.
+UNSIGNED_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
@@ -198,7 +199,7 @@ def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: An
     differ in one key, the seed say, differ in that one entry only. Nulls are left out, and the float32 run of the
     same configuration is called that.
     """
-    keys = [key for key in PLAIN if key not in (*MACHINE_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
+    keys = [key for key in PLAIN if key not in (*UNSIGNED_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
     values = {key: _plain(cfg[key]) for key in keys}
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
     _drop_later_keys(values)
@@ -232,7 +233,7 @@ def unused_keys(cfg: DictConfig) -> set[str]:
     used = set(re.findall(r"\$\{(\w+)\}", text))
     used |= set(TEACHER_KEYS) if cfg.teacher is not None and not only_afterwards(cfg) else set()
     used -= {"penalty"} if has_target(cfg) else set()
-    return set(PLAIN) - used - {*TRAINER_KEYS, *FINISH_KEYS} - set(MACHINE_KEYS)
+    return set(PLAIN) - used - {*TRAINER_KEYS, *FINISH_KEYS} - set(UNSIGNED_KEYS)
 
 
 def register_resolver() -> None:

@@ -33,9 +33,10 @@ from ..results.run_files import CHECKPOINT, LOG, MODEL
 from ..training.stopping import Diverged, Interrupted, StopFlag
 from .build import pick_device
 from .display import show_result
+from .file_target import TargetTooSmall
 from .machine import describe_machine, prepare_torch
 from .run_folder import FolderBusy, FolderError, RunFolder
-from .session import Session, TargetTooSmall
+from .session import Session
 
 log = logging.getLogger("diffq_exp")
 IfBusy = Literal["refuse", "wait", "raise"]

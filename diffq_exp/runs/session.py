@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
-from ..command.signature import has_target, only_afterwards
+from ..command.signature import only_afterwards
 from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data
@@ -31,21 +31,14 @@ from ..training.finish import Finish
 from ..training.measure import evaluate
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
-from ..training.target import Target, varied_floats
 from ..training.trainer import Settings, Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
 from .display import Display
+from .file_target import file_target
 from .loading import load_model, load_weights, stored_config
 from .run_folder import RunFolder
 
 log = logging.getLogger("diffq_exp")
-
-
-CERTAIN = 0.8  # of the size without levels, below which a target is refused: floats may become a little smaller
-
-
-class TargetTooSmall(ValueError):
-    """A target for the file that no training can meet."""
 
 
 class TrackerListener:
@@ -93,7 +86,8 @@ class Session:
         self.record = replace(self.record, headline=task.headline(data))
         self.display = Display(cfg.epochs, task.headline(data), data.unit)
         optimizers, quantizer = build_optimizers(cfg, model)
-        size, target = build_size(cfg), self._target(data, model, quantizer)
+        size, target = build_size(cfg), file_target(cfg, self.choices, data, model, quantizer)
+        self.record = replace(self.record, target_mb=None if target is None else target.bytes / MB)
         storage.check_storable(quantizer if quantizer is not None else model)
         log.info(self._summary(data, model, quantizer))
         trainer = Trainer(
@@ -121,34 +115,6 @@ class Session:
         trainer.fit(self.stop)
         self.display.close()
         return self._measure(data, model, quantizer, task, trainer)
-
-    def _target(self, data: Data, model: nn.Module, quantizer: Quantizer | None) -> Target | None:
-        """The size that the file is to have. Raises: TargetTooSmall where it cannot even without levels."""
-        cfg = self.cfg
-        if not has_target(cfg) or quantizer is None:
-            return None
-        config, options = stored_config(cfg, self.choices, data, model), cfg.storage
-        float32 = float32_mb(model, set(quantizer.learned()))
-        target = MB * (cfg.target_mb if cfg.target_mb is not None else float32 / cfg.target_ratio)
-
-        def stored() -> StoredModel:
-            return storage.stored_model_of(quantizer, options.float, bool(options.fold))
-
-        def file_bytes() -> int:
-            return len(storage.serialize(stored(), config, coding=options.coding))
-
-        if type(quantizer).coarsen is Quantizer.coarsen:
-            raise TargetTooSmall(f"{type(quantizer).__name__} has no coarsen(), which makes a file fit a size")
-        with varied_floats(model, quantizer):
-            rest = len(storage.serialize(stored().without_levels(), config, coding=options.coding))
-        if target < CERTAIN * rest:
-            key = "target_mb" if cfg.target_mb is not None else "target_ratio"
-            raise TargetTooSmall(
-                f"{key}={cfg[key]:g}: the file has {rest / MB:.4g} MB without any levels, float32 {float32:.4g} MB"
-            )
-        self.record = replace(self.record, target_mb=target / MB)
-        finer = only_afterwards(cfg) or OmegaConf.select(cfg, "quantizer.training.penalty") is not None
-        return Target(int(target), file_bytes, rest, finer)
 
     def _settings(self) -> Settings:
         cfg = self.cfg

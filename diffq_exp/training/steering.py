@@ -144,7 +144,7 @@ class SteeredWidth(Steering):
 
     def epoch_ended(self, quantizer: Quantizer, progress: float) -> dict[str, Any]:
         if progress <= FROZEN_WIDTH:
-            fit(quantizer, int(self.aim(progress)), self.target.file_bytes)
+            fit(quantizer, self.aim(progress), self.target.file_bytes)
             self.coarsened = quantizer.coarsened
         return super().epoch_ended(quantizer, progress)
 
