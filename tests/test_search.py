@@ -13,26 +13,40 @@ from diffq_exp.results.records import RunRecord
 WORDS = [*TINY, "quantizer=qat", "bits=8"]
 
 
-def found(tmp_path, *words):
-    """The search in a process of its own."""
-    return warm.run(["-m", "diffq_exp.search", *WORDS, *words], cwd=tmp_path)
+@pytest.fixture
+def found(tmp_path, monkeypatch, capsys):
+    """The search in this process, its runs in forks: what it ended with, what it said, what they said."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+
+    def start(words):
+        done = warm.run(words[1:], tmp_path)
+        said.append(done.stdout + done.stderr)
+        return done
+
+    monkeypatch.setattr(search.subprocess, "run", start)
+
+    def do(*words):
+        said.clear()
+        return search.main([*WORDS, *words]), capsys.readouterr(), "".join(said)
+
+    return do
 
 
-def test_the_smallest_file_within_the_drop_and_going_on(tmp_path):
-    first = found(tmp_path, "max_drop=0.9", "probes=2")
-    assert first.returncode == 0, first.stderr
-    assert "warning" not in first.stderr
-    assert "target_ratio=64" in first.stdout or "target_ratio=16" in first.stdout
+def test_the_smallest_file_within_the_drop_and_going_on(found, tmp_path):
+    code, first, runs = found("max_drop=0.9", "probes=2")
+    assert code == 0, runs
+    assert "warning" not in first.err
     records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/result.json")]
     probes = [record for record in records if record["choices"]["quantizer"] == "qat"]
     assert len(records) == len(probes) + 1 and 1 <= len(probes) <= 2  # and the float32 run
     smallest = min(record["size_mb"]["file"] for record in probes if record["target_met"])
-    assert f"smallest: {smallest * 2**20:,.0f} bytes" in first.stdout
+    assert f"smallest: {smallest * 2**20:,.0f} bytes" in first.out
     written = {path: path.stat().st_mtime for path in tmp_path.glob("outputs/*/model.safetensors")}
-    again = found(tmp_path, "max_drop=0.9", "probes=2")
-    assert again.returncode == 0 and "is finished already" in again.stdout + again.stderr
+    code, again, runs = found("max_drop=0.9", "probes=2")
+    assert code == 0 and "is finished already" in runs
     assert written == {path: path.stat().st_mtime for path in tmp_path.glob("outputs/*/model.safetensors")}
-    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,7 @@ def test_hydras_own_sweeper_and_launcher_in_this_process(lr, code):
     assert statuses == ["diverged" if code else "finished"] * 2
 
 
+@pytest.mark.long
 def test_hydras_own_sweeper_with_our_launcher():
     """One of its runs diverges, in a process of its own."""
     words = ["hydra/sweeper=basic", "hydra.launcher.n_jobs=2", "optimizer=sgd", "batch_size=4", "lr=0.1,1e30"]

@@ -13,6 +13,7 @@ LONG = [*TINY, "quantizer=none", "seed=0,1,2", f"epochs={EPOCHS}", "hydra.launch
 NO_END = [*TINY, "quantizer=none", "seed=0,1", "epochs=100000", "hydra.launcher.n_jobs=2"]
 
 
+@pytest.mark.long
 def test_a_signal_is_told_to_the_jobs_which_save(tmp_path):
     with sweep(tmp_path, *NO_END) as started:
         wait_until(lambda: started.runs_with_rows(1))
