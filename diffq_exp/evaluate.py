@@ -1,4 +1,5 @@
-"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR] [--ledger]
+"""Entry point: python -m diffq_exp.evaluate <run folder or file> [--allow package.Class] [--root DIR]
+    [--ledger | --sensitivity]
 
 Measures a stored model again, from the file alone: its scores and its size.
 """
@@ -8,21 +9,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.units import MB
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from .data import Data
     from .stored.network import StoredModel
+    from .tasks import Task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error when the file or an option is wrong."""
     args = _parser().parse_args(argv)
     try:
-        act = _show_ledger if args.ledger else _evaluate
-        act(args)
+        args.act(args)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -40,7 +45,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a class of your own that may be built",
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--ledger", action="store_true", help="only list where the bytes of the file go")
+    parser.set_defaults(act=_evaluate)
+    only = parser.add_mutually_exclusive_group()
+    for option, act, text in (
+        ("--ledger", _show_ledger, "only list where the bytes of the file go"),
+        ("--sensitivity", _show_sensitivity, "only list what the loss would rise by for each kB less of a tensor"),
+    ):
+        only.add_argument(option, dest="act", action="store_const", const=act, help=text)
     parser.add_argument("--root", help="where the data are now, for data sets with a root or a path")
     return parser
 
@@ -53,12 +64,54 @@ def _show_ledger(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from .training.measure import evaluate
+
+    loaded = _loaded(args)
+    scores = {"test": evaluate(loaded.model, loaded.data.test, loaded.task)}
+    if loaded.data.val is not None:
+        scores["val"] = evaluate(loaded.model, loaded.data.val, loaded.task)
+    _show(loaded.path, scores, loaded.stored)
+
+
+def _show_sensitivity(args: argparse.Namespace) -> None:
+    """Print what a byte of each tensor is worth; in the folder of a run, keep it for the page of a report."""
+    from .common.files import write_json
+    from .results.run_files import SENSITIVITY
+    from .storage.layout import PACKED
+    from .storage.read import open_stored
+    from .training.sensitivity import sensitivities, table
+
+    loaded = _loaded(args)
+    if loaded.data.val is None:
+        raise ValueError(f"{loaded.path}: --sensitivity needs a validation part, and val_fraction was 0")
+    codings = {tensor.coded.coding[0] for tensor in open_stored(loaded.path).contents.tensors.values()}
+    if not codings:
+        raise ValueError(f"{loaded.path}: --sensitivity: no tensor is quantized")
+    coding = "packed" if codings == {PACKED} else "auto"
+    rows = list(sensitivities(loaded.model, loaded.stored, loaded.data.val, loaded.task, coding))
+    print(table(rows))
+    if Path(args.source).is_dir():
+        write_json(Path(args.source) / SENSITIVITY, {row.name: row.loss_per_kb for row in rows})
+
+
+@dataclass
+class _Loaded:
+    """A stored model, and what it is measured on."""
+
+    path: Path
+    stored: StoredModel
+    model: nn.Module
+    data: Data
+    task: Task
+
+
+def _loaded(args: argparse.Namespace) -> _Loaded:
+    """Build all of it. Raises: ValueError with the path of a file whose configuration does not describe it."""
     from . import storage
     from .command.devices import device_error
     from .runs.build import pick_device
     from .runs.loading import build_stored, build_stored_model, stored_file
     from .tasks import as_task
-    from .training.measure import evaluate
 
     path = stored_file(args.source)
     stored, config = storage.read(path)
@@ -77,10 +130,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise ValueError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: its config lacks {error}") from error
-    scores = {"test": evaluate(model, data.test, task)}
-    if data.val is not None:
-        scores["val"] = evaluate(model, data.val, task)
-    _show(path, scores, stored)
+    return _Loaded(path, stored, model, data, task)
 
 
 def _show(path: Path, scores: dict[str, dict[str, float]], stored: StoredModel) -> None:

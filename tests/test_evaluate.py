@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from diffq_exp import load_model, models, storage
-from diffq_exp.common.files import write_json
+from diffq_exp.common.files import read_json, write_json
 from diffq_exp.evaluate import main
 from diffq_exp.quant import RateQuantizer
 from diffq_exp.runs.build import build_data
@@ -67,6 +67,32 @@ def test_a_network_that_is_stored_small(tmp_path, capsys):
     assert main([str(path), "--ledger"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.split()}
     assert rows["norm5.weight"][0] != "." and set(rows["norm5.running_mean"]) == {"."}
+
+
+def test_what_a_kb_of_each_tensor_is_worth(tmp_path, capsys):
+    conf = config()
+    conf["dataset"]["node"] |= {"val_fraction": 0.5, "train_images": 64}
+    path = store(tmp_path / "run", conf)
+    assert main([str(path), "--sensitivity", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "bits" and lines[0].endswith("loss per kB")
+    assert not (tmp_path / "run" / "sensitivity.json").exists()
+    assert main([str(tmp_path / "run"), "--sensitivity", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    kept = read_json(tmp_path / "run" / "sensitivity.json")
+    shown = {line.split()[0]: line.split()[-1] for line in lines[1:]}
+    assert len(kept) > 3 and {name: f"{worth:+.3g}" for name, worth in kept.items()} == shown
+
+
+def test_worth_is_measured_on_a_validation_part_of_quantized_tensors(tmp_path, capsys):
+    store(tmp_path)
+    assert "--sensitivity needs a validation part" in refusal(capsys, tmp_path, "--sensitivity")
+    conf = config()
+    conf["dataset"]["node"]["val_fraction"] = 0.5
+    plain = models.digits_cnn(num_classes=4, in_channels=1, image_size=8)
+    storage.save(plain, tmp_path / "float.safetensors", conf)
+    said = refusal(capsys, tmp_path / "float.safetensors", "--sensitivity")
+    assert said.endswith("--sensitivity: no tensor is quantized\n")
 
 
 def test_the_models_own_class_has_to_be_allowed(tmp_path, capsys):

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ..common.files import read_json
 from .discovery import Run
 from .headline import PERCENT, Headline
 from .metrics import read_rows
 from .plots import least_span, styles, worst_shown
 from .points import Point, mean_std
 from .records import RunRecord
-from .run_files import METRICS
+from .run_files import METRICS, SENSITIVITY
 from .summary import Problem, Report
 
 _ORDER = ("finished", "running", "interrupted", "failed", "diverged", "killed", "missing")
@@ -166,8 +167,20 @@ def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _N
         "layers": layers.number(list(bits)) if bits else None,
         "bits": list(bits.values()) if bits else None,
         "zero_rows": [record.bits.get("zero_rows", {}).get(name) for name in bits] if bits else None,
+        "sensitivity": _sensitivity(run, bits),
         "curves": _curves(read_rows(run.folder / METRICS), run.headline.name),
     }
+
+
+def _sensitivity(run: Run, bits: Mapping[str, Any] | None) -> list[float | None] | None:
+    """Of each layer what a kB of it is worth, in loss; None where nobody has measured that."""
+    try:
+        measured = read_json(run.folder / SENSITIVITY)
+    except (ValueError, OSError):
+        return None
+    values = [measured.get(name) for name in bits or {}]
+    numbers = [value if isinstance(value, float) else None for value in values]
+    return numbers if any(number is not None for number in numbers) else None
 
 
 def _commit(record: RunRecord) -> str | None:

@@ -12,8 +12,9 @@ LOCK = ".lock"
 LOG = "train.log"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.pt"
+SENSITIVITY = "sensitivity.json"  # of `python -m diffq_exp.evaluate <run> --sensitivity`
 EARLIER = ".earlier"  # restart=true moves the files of the earlier run there, until the new run is finished
-LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, CHECKPOINT, ".hydra", "wandb")
+LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, CHECKPOINT, SENSITIVITY, ".hydra", "wandb")
 
 
 def is_locked(folder: Path) -> bool:

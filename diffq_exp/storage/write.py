@@ -134,6 +134,12 @@ def _container(index: bytes, payloads: Mapping[str, list[Bytes]], entries: int) 
     return [header(len(digest) + sum(map(len, parts))), digest, *(part.data for part in parts)]
 
 
+def coded_bytes(name: str, tensor: Stored, coding: str = "auto") -> int:
+    """Bytes of the levels, bits and models of a tensor in a file."""
+    coded = _encoded(name, tensor, coding == "packed")
+    return len(coded.levels) + len(coded.bits) + len(coded.models)
+
+
 def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
     try:
         levels, bits = tensor.levels.numpy(), tensor.bits.numpy()

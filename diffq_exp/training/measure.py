@@ -32,8 +32,8 @@ class Sums:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
-    """Loss and scores over a loader, as the task finishes them, in eval mode and float32; the mode is put back."""
+def mean_scores(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
+    """Mean loss and scores over all predictions of a loader, in eval mode and float32; the mode is put back."""
     training = model.training
     model.eval()
     try:
@@ -41,6 +41,11 @@ def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
         for inputs, targets in loader.epoch(0):
             outputs = model(inputs)
             sums.add_batch(task, task.loss(outputs, targets), outputs, targets)
-        return task.finish(sums.means())
+        return sums.means()
     finally:
         model.train(training)
+
+
+def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
+    """The scores over a loader as the task finishes them; see `mean_scores`."""
+    return task.finish(mean_scores(model, loader, task))

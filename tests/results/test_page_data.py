@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from helpers.made_runs import LAYERS, TEXT, made_run, made_sweep
 
 from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
@@ -98,6 +99,17 @@ def test_rows_of_zeros_stand_beside_the_bits_of_their_layers(tmp_path):
     (folder / "result.json").write_text(json.dumps(record))
     (run,) = page_data(report_of(tmp_path))["runs"]
     assert run["zero_rows"] == [None, [3, 8], *[None] * (len(LAYERS) - 2)]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps(dict.fromkeys(LAYERS, "much"))])
+def test_the_worth_of_layers_stands_beside_their_bits_where_it_is_known(text, tmp_path):
+    file = made_run(tmp_path) / "sensitivity.json"
+    assert page_data(report_of(tmp_path))["runs"][0]["sensitivity"] is None
+    file.write_text(json.dumps({LAYERS[1]: 0.25, LAYERS[0]: None, "no layer": 1.0}))
+    (run,) = page_data(report_of(tmp_path))["runs"]
+    assert run["sensitivity"] == [None, 0.25, *[None] * (len(LAYERS) - 2)]
+    file.write_text(text)
+    assert page_data(report_of(tmp_path))["runs"][0]["sensitivity"] is None
 
 
 def test_a_run_without_epochs_bits_or_commit(tmp_path):

@@ -176,6 +176,7 @@ function bitsBox(run, colour) {
     );
   const most = Math.max(...run.bits);
   const zeros = run.zero_rows.some((counts) => counts);
+  const worth = run.sensitivity;
   const rows = run.bits.map((bits, index) => {
     const name = DATA.layers[run.layers][index];
     const bar = h("i", {});
@@ -186,11 +187,20 @@ function bitsBox(run, colour) {
       h("span", {}, h("bdi", {}, name)),
       h("span", {}, bar),
       zeros ? h("span", {}, zeroRows(run.zero_rows[index])) : null,
+      worth ? h("span", {}, lossText(worth[index])) : null,
       h("span", {}, bits.toFixed(2)),
     );
   });
-  const kind = zeros ? "bars with-zeros" : "bars";
-  return h("div", {}, title, h("div", { class: kind, tabindex: rows.length > 9 ? "0" : null }, rows));
+  const kind = "bars" + (zeros ? " with-zeros" : "") + (worth ? " with-worth" : "");
+  const meaning = worth
+    ? h("p", { class: "quiet" }, "Left of the bits: the loss that one kB less would cost.")
+    : null;
+  return h("div", {}, title, meaning, h("div", { class: kind, tabindex: rows.length > 9 ? "0" : null }, rows));
+}
+
+/** What a kB of a layer is worth, in loss. */
+function lossText(loss) {
+  return known(loss) ? `${loss < 0 ? "−" : "+"}${Math.abs(loss).toPrecision(2)}` : "–";
 }
 
 /** Of a layer with rows (output channels) that are all zero: how many. */
