@@ -8,7 +8,8 @@ from helpers.run_configs import TINY
 
 from diffq_exp import search
 from diffq_exp.results.headline import Headline
-from diffq_exp.results.records import RunRecord
+from diffq_exp.results.records import RunRecord, read_record
+from diffq_exp.sweeps import smallest
 
 WORDS = [*TINY, "quantizer=qat", "bits=8"]
 
@@ -19,18 +20,18 @@ def found(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     said = []
 
-    def start(words):
-        done = warm.run(words[1:], tmp_path)
+    def do(words, folder, stop_early=None):
+        done = warm.run(["-m", "diffq_exp.train", *words], tmp_path)
         said.append(done.stdout + done.stderr)
-        return done
+        return done.returncode, read_record(folder)
 
-    monkeypatch.setattr(search.subprocess, "run", start)
+    monkeypatch.setattr(smallest, "do_run", do)
 
-    def do(*words):
+    def search_with(*words):
         said.clear()
         return search.main([*WORDS, *words]), capsys.readouterr(), "".join(said)
 
-    return do
+    return search_with
 
 
 def test_the_smallest_file_within_the_drop_and_going_on(found, tmp_path):
@@ -79,7 +80,7 @@ def test_mistakes_are_one_line(words, message, capsys, tmp_path, monkeypatch):
 
 def test_a_validation_part_too_small_for_the_drop_is_told(capsys):
     record = RunRecord(data={"val": 120}, headline=Headline())
-    search._warn_of_few_examples(record, 0.01)
+    smallest.warn_of_few_examples(record, 0.01)
     assert capsys.readouterr().err == ""
-    search._warn_of_few_examples(record, 0.005)
+    smallest.warn_of_few_examples(record, 0.005)
     assert "one of the 120 examples of the validation part is worth 0.0083" in capsys.readouterr().err

@@ -16,6 +16,7 @@ How small can this network get before it gets worse? Trains, quantizes, stores a
     python -m diffq_exp.train target_mb=0.1                   a size of the file, in place of a penalty
     python -m diffq_exp.train experiment=quick                a few seconds
     python -m diffq_exp.search max_drop=0.005                 the smallest file within half a point of float32
+    python -m diffq_exp.search trials=40 over='{penalty: [10, 100]}'      a study by Optuna
 """
 TAIL = """
 Keys inside a group are set by group.key=value, a key that its YAML lacks by +group.key=value, and anything of

@@ -64,18 +64,19 @@ class Sweep:
 
     def record(self, by: Sequence[str]) -> None:
         """Leave what the sweep consists of, and its methods' keys, where the report finds it. Raises: OSError."""
-        jobs = [
-            {
-                "folder": os.path.relpath(job.folder, self.outputs),
-                "signature": job.signature,
-                "overrides": job.overrides,
-            }
-            for job in self.jobs
-        ]
         command = shlex.join(["python", "-m", "diffq_exp.train", *self.arguments])
-        (self.outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
-        values = {"name": self.name, "command": command, "by": [*by], "jobs": jobs}
-        write_json(self.outputs / SWEEPS / f"{self.name}.json", values)
+        record_jobs(self.outputs, self.name, command, by, self.jobs)
+
+
+def record_jobs(outputs: Path, name: str, command: str, by: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Write the record of a sweep, which `discovery.read_sweep` reads. by: the keys that tell methods apart."""
+    described = [
+        {"folder": os.path.relpath(job.folder, outputs), "signature": job.signature, "overrides": job.overrides}
+        for job in jobs
+    ]
+    (outputs / SWEEPS).mkdir(parents=True, exist_ok=True)
+    values = {"name": name, "command": command, "by": [*by], "jobs": described}
+    write_json(outputs / SWEEPS / f"{name}.json", values)
 
 
 def status(job: Job) -> str:

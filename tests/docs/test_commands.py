@@ -62,7 +62,9 @@ def steps_of(block: Block, folder: Path) -> list[list]:
             if module == TRAIN:
                 rest = planned(rest) if block.mark else shortened(rest)
             if module == SEARCH:
-                rest = ["max_drop=0.9", "probes=1", "quantizer=qat", *TINY, *SHORT]
+                own = [word for word in rest if word.startswith(("trials=", "over=", "quantizer="))]
+                short = ["trials=1", *own[1:]] if own else ["max_drop=0.9", "probes=1", "quantizer=qat"]
+                rest = [*short, *TINY, *SHORT]
             if ["run", module, rest] not in steps:
                 steps.append(["run", module, rest])
         elif words[0] == "make":
