@@ -211,7 +211,7 @@ NODE_RANGES: dict[str, Range] = {
     "dataset.image_size": Range(int, low=1, optional=True),
     "dataset.num_classes": Range(int, low=2),
     "storage.coding": Range(str, choices=("auto", "packed")),
-    "storage.float": Range(str, choices=("float32", "float16", *(f"int{bits}" for bits in range(4, 16)))),
+    "storage.float": Range(str, choices=("auto", "float32", "float16", *(f"int{bits}" for bits in range(4, 16)))),
     "storage.fold": Range(bool, optional=True),
     "tracking.mode": Range(str, choices=("offline", "online", "disabled"), optional=True),
 }

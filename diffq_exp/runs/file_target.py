@@ -11,6 +11,7 @@ from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer
 from ..stored.network import StoredModel
+from ..training.float_precision import AUTO, MEANWHILE
 from ..training.size_record import float32_mb
 from ..training.target import Target, varied_floats
 from .loading import stored_config
@@ -29,11 +30,12 @@ def file_target(
     if not has_target(cfg) or quantizer is None:
         return None
     config, options = stored_config(cfg, choices, data, model), cfg.storage
+    floats = MEANWHILE if options.float == AUTO else options.float
     float32 = float32_mb(model, set(quantizer.learned()))
     target = MB * (cfg.target_mb if cfg.target_mb is not None else float32 / cfg.target_ratio)
 
     def stored() -> StoredModel:
-        return storage.stored_model_of(quantizer, options.float, bool(options.fold))
+        return storage.stored_model_of(quantizer, floats, bool(options.fold))
 
     def file_bytes() -> int:
         return len(storage.serialize(stored(), config, coding=options.coding))

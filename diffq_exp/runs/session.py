@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..tasks import Task
 from ..training.averaging import Averages
 from ..training.distillation import Teacher
 from ..training.finish import Finish
+from ..training.float_precision import AUTO, MEANWHILE, choose_precision
 from ..training.measure import evaluate
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
@@ -153,12 +155,9 @@ class Session:
     ) -> RunRecord:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
         path = self.folder.path / MODEL
-        options = self.cfg.storage
-        stored = storage.stored_model_of(
-            quantizer if quantizer is not None else model, options.float, bool(options.fold)
-        )
+        stored = self._stored(data, model, quantizer, task)
         config = stored_config(self.cfg, self.choices, data, model)
-        size = storage.save(stored, path, config, coding=options.coding)
+        size = storage.save(stored, path, config, coding=self.cfg.storage.coding)
         learned = set(quantizer.learned()) if quantizer is not None else set()
         weights = {name: value for name, value in model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
@@ -183,6 +182,17 @@ class Session:
             target_met=met,
             **sizes,
         )
+
+    def _stored(self, data: Data, model: nn.Module, quantizer: Quantizer | None, task: Task) -> StoredModel:
+        """The network in the form that is written, its floats in the precision that was asked for."""
+        source, options = quantizer if quantizer is not None else model, self.cfg.storage
+        precision = options.float
+        if precision == AUTO:
+            most = "float16" if self.record.target_mb is None else MEANWHILE
+            part = data.val if data.val is not None else data.train
+            stored = partial(storage.stored_model_of, source, fold=bool(options.fold))
+            precision = choose_precision(stored, self._fresh_model(data), part, task, most)
+        return storage.stored_model_of(source, precision, bool(options.fold))
 
     def _fresh_model(self, data: Data) -> nn.Module:
         cfg = self.cfg.copy()
