@@ -2,42 +2,53 @@
 
     training forward    `training_values()` of the quantizer, fresh each time (None: the float weights)
     evaluation forward  the values that would be stored, computed once and kept until a weight, a learned tensor or
-                        the progress of training changes
+                        the progress of training changes (stored_weights.py)
 
-A quantizer holds one `Attachment`, and the attachment asks it for the values; the contract is in quantizer.py.
+Of forwards inside a forward, the outermost counts. A quantizer holds one `Attachment`, and the attachment asks it
+for the values; the contract is in quantizer.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..stored.grids import Stored
 from ..stored.network import StoredModel, targets_of, write_into
-from ..stored.selection import Selection, Tensors
+from ..stored.selection import Tensors, check_unchanged
+from .stored_weights import Owner, StoredWeights, changed_in_evaluation
 from .swap import Held, put, take_out
 
+UNSEEN = (
+    "an optimizer steps, but no training forward of the model has seen the weights of its {}: call model(...), not "
+    "model.forward(...) or a part of the model, attach the quantizer before torch.compile, or use noisy()"
+)
+NO_BACKWARD = -1  # torch's number of the backward that is running
 
-class Owner(Protocol):
-    """The part of a quantizer that its attachment uses."""
 
-    model: nn.Module
-    selection: Selection
-    float16: bool
-    progress: float
-    coarsened: float
-    method: str
+class Recomputed(RuntimeError):
+    """Layers ran again in a backward, where they do not see the weights of their forward."""
 
-    def training_values(self) -> Iterable[Tensor | None]: ...
-    def store(self, item: Tensors, weight: Tensor) -> Stored: ...
-    def learned(self) -> dict[str, nn.Parameter]: ...
-    def check_ready(self) -> None: ...
-    def check_stored(self, item: Tensors, stored: Stored) -> None: ...
-    def adopt(self, item: Tensors, stored: Stored) -> None: ...
+    def __init__(self) -> None:
+        super().__init__(
+            "layers of the model run again in the backward (activation checkpointing), where they would see other "
+            "weights: run forward and backward inside `with quantizer.noisy():`"
+        )
+
+
+class ChangedInForward(RuntimeError):
+    """A weight that a forward changes by itself: the change would not reach the parameter."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is changed by the forward of the model itself, in place or by .data; quantized it would "
+            f"lose that: exclude it (exclude=[{name!r}]), or compute with a changed copy"
+        )
 
 
 class Attachment:
@@ -47,36 +58,102 @@ class Attachment:
         self.owner = owner
         self.holding = False  # inside noisy()
         self._held = Held()  # the float weights, inside quantize()
-        self._cache: tuple[Any, dict[str, Stored], list[Tensor] | None] | None = None
+        self.trained = False  # whether a training forward was run
+        self._swapped = False  # whether the last one saw other weights than the parameters
+        self._inside: FrameType | None = None  # of Python, which runs the outermost forward
+        self._depth = 0  # forwards inside it
+        self._looked_at: set[bool] = set()  # modes (training or not) whose first forward was seen to its end
+        self._copies: list[tuple[Tensors, Tensor, Tensor]] = []  # of what such a forward sees
+        self.stored = StoredWeights(owner, self._held)
         params = [id(item.param) for item in owner.selection.quantized]
         self._shared = len(set(params)) < len(params)  # one parameter has several sets of bits
         owner.model.register_forward_pre_hook(self._before)
         owner.model.register_forward_hook(self._after, always_call=True)
+        for module in self._layers():
+            module.register_forward_pre_hook(self._before_layer)
 
     # ---- forwards -------------------------------------------------------------------------------------------
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if self.holding:
+        self._before_layer(module, args)
+        if self.holding or self._is_inner():
             return
         take_out(self._items())  # tensors that stayed after an interrupted forward
         if self.owner.model.training:
             self._put_training_values()
             return
         if not self._held or self._shared:
-            for item, value in zip(self._items(), self.stored()[1], strict=True):
+            self.check_model()
+            for item, value in zip(self._items(), self.stored.all()[1], strict=True):
                 put(item, value)
+            self._copy(zip(self._items(), self.stored.all()[1], strict=True))
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self.holding:
+        if self._depth:
+            self._depth -= 1
+        elif not self.holding:
+            self._inside = None
             take_out(self._items())
+            if self._copies:
+                self._compare()
+
+    def _copy(self, seen: Iterable[tuple[Tensors, Tensor | None]]) -> None:
+        """Keep copies of what the first forward of a mode sees."""
+        if torch.compiler.is_compiling() or self.owner.model.training in self._looked_at:
+            return
+        self._copies = [(item, value, value.detach().clone()) for item, value in seen if value is not None]
+
+    def _compare(self) -> None:
+        """Raises: ChangedInForward naming a weight that the model has changed by itself."""
+        copies, self._copies = self._copies, []
+        self._looked_at.add(self.owner.model.training)
+        for item, value, copy in copies:
+            if not torch.equal(value, copy) and not copy.isnan().any():
+                raise ChangedInForward(item.name)
+
+    def _before_layer(self, module: nn.Module, args: Any) -> None:
+        """Raises: Recomputed in a backward, where no forward of the model is running."""
+        if torch.compiler.is_compiling() or self.holding or self._inside is not None:
+            return
+        if self._swapped and self.owner.model.training and torch._C._current_graph_task_id() != NO_BACKWARD:
+            raise Recomputed
+
+    def _layers(self) -> list[nn.Module]:
+        """Modules that have a quantized weight, each once."""
+        modules = {id(use.module): use.module for item in self.owner.selection.quantized for use in item.uses}
+        return [module for module in modules.values() if module is not self.owner.model]
+
+    def _is_inner(self) -> bool:
+        """Whether a forward of the model is running already. One that was interrupted is on no stack any more."""
+        if torch.compiler.is_compiling():
+            return False
+        caller = sys._getframe(2)  # of torch, which runs the forward between the two hooks
+        frame: FrameType | None = caller
+        while frame is not None and frame is not self._inside:
+            frame = frame.f_back
+        if frame is None or self._inside is None:
+            self._inside, self._depth = caller, 0
+            return False
+        self._depth += 1
+        return True
 
     def _put_training_values(self) -> None:
         self.owner.check_ready()
+        self.check_model()
         self.unquantize()
-        self._cache = None
-        for item, value in zip(self.owner.selection.quantized, self.owner.training_values(), strict=True):
+        self.stored.forget()
+        self.trained = True
+        values = [*zip(self.owner.selection.quantized, self.owner.training_values(), strict=True)]
+        self._swapped = any(value is not None for _, value in values)
+        for item, value in values:
             if value is not None:
                 put(item, value)
+        self._copy(values)
+
+    def check_model(self) -> None:
+        """Raises: ModelChanged where the model has other parameters than when the quantizer was attached."""
+        if not torch.compiler.is_compiling():
+            check_unchanged(self.owner.model, self.owner.selection)
 
     @contextmanager
     def noisy(self) -> Iterator[None]:
@@ -93,42 +170,9 @@ class Attachment:
             take_out(self._items())
 
     def _items(self) -> tuple[Tensors, ...]:
-        """All parameters that an evaluation forward sees changed."""
-        selection = self.owner.selection
-        return selection.quantized + (selection.floats if self.owner.float16 else ())
+        return changed_in_evaluation(self.owner)
 
     # ---- stored weights -------------------------------------------------------------------------------------
-
-    def stored(self) -> tuple[dict[str, Stored], list[Tensor]]:
-        """The quantized tensors by name, and the values of `_items()` in evaluation."""
-        key = None if torch.compiler.is_compiling() else self._versions()
-        if self._cache is None or key is None or self._cache[0] != key:
-            with torch.inference_mode(False), torch.no_grad():
-                items = self.owner.selection.quantized
-                stored = {item.name: self.owner.store(item, self._held.weight(item)) for item in items}
-                values = self._values(stored)
-            if key is None:
-                return stored, values
-            self._cache = (key, stored, values)
-        _, stored, kept = self._cache
-        if kept is None:  # a state was just restored
-            with torch.inference_mode(False), torch.no_grad():
-                kept = self._values(stored)
-            self._cache = (key, stored, kept)
-        return stored, kept
-
-    def _values(self, stored: dict[str, Stored]) -> list[Tensor]:
-        values = [tensor.values() for tensor in stored.values()]
-        if self.owner.float16:
-            values += [item.param.half().to(item.param.dtype) for item in self.owner.selection.floats]
-        return values
-
-    def stored_tensor(self, item: Tensors) -> Stored:
-        """One quantized tensor: that of the last evaluation while nothing has changed, else a new one."""
-        if self._cache is not None and self._cache[0] == self._versions():
-            return self._cache[1][item.name]
-        with torch.no_grad():
-            return self.owner.store(item, self._held.weight(item))
 
     def restore(self, stored: StoredModel) -> None:
         """See Quantizer.restore: everything is checked before the first weight changes.
@@ -149,21 +193,14 @@ class Attachment:
         tensors = {item.name: stored.tensors[item.name].to(item.param.device) for item in items}
         for item in items:
             owner.adopt(item, tensors[item.name])
-        self._cache = (self._versions(), tensors, None)
-
-    def _versions(self) -> list[tuple[float, float]] | None:
-        """Changes whenever a weight, a learned tensor, the progress or a width does; not by `.data` in place."""
-        tensors = [item.param for item in self._items()] + list(self.owner.learned().values())
-        if any(tensor.is_inference() for tensor in tensors):
-            return None
-        own = self.owner.progress, self.owner.coarsened
-        return [own, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
+        self.stored.keep(tensors)
 
     def quantize(self) -> None:
         """See Quantizer.quantize."""
         if not self._held:
             take_out(self._items())
-            self._held.hold(self._items(), self.stored()[1])
+            self.check_model()
+            self._held.hold(self._items(), self.stored.all()[1])
 
     def unquantize(self) -> None:
         """See Quantizer.unquantize."""
@@ -185,31 +222,14 @@ class Attachment:
         """Take the hooks out; the model computes with its float weights again."""
         self.unquantize()
         take_out(self._items())
-        model = self.owner.model
-        for hooks in (model._forward_pre_hooks, model._forward_hooks):
-            for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
-                del hooks[key]
-                model._forward_hooks_always_called.pop(key, None)
+        for module in (self.owner.model, *self._layers()):
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
+                    del hooks[key]
+                    module._forward_hooks_always_called.pop(key, None)
 
     def __getstate__(self) -> dict[str, Any]:
         if self.holding:
             raise RuntimeError("a model cannot be copied or pickled inside noisy(): its weights are noisy there")
         take_out(self._items())  # a copy of the model must not carry the weights of an interrupted forward
-        return {**self.__dict__, "_cache": None}
-
-
-class StoredTensors(Mapping[str, Stored]):
-    """The quantized tensors in their stored form, by name; each is computed when it is read."""
-
-    def __init__(self, attachment: Attachment) -> None:
-        self._attachment = attachment
-        self._quantized = {item.name: item for item in attachment.owner.selection.quantized}
-
-    def __getitem__(self, name: str) -> Stored:
-        return self._attachment.stored_tensor(self._quantized[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._quantized)
-
-    def __len__(self) -> int:
-        return len(self._quantized)
+        return {**self.__dict__, "_inside": None, "_depth": 0, "_copies": []}

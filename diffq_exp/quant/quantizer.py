@@ -9,6 +9,7 @@ Hooks, swapping and the cache of stored weights are in attachment.py.
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -23,10 +24,11 @@ from ..stored.grids import Stored
 from ..stored.network import StoredModel, StoresModel, describe, owner_of
 from ..stored.selection import Tensors, select
 from ..stored.state import pack_state, unpack_state
-from .attachment import Attachment, StoredTensors
+from .attachment import UNSEEN, Attachment
 from .coded_widths import entropy_bits
 from .formula import BITS_PER_MB
 from .learned import Learned, LearnedTensors, Rates
+from .stored_weights import StoredTensors
 
 
 class Quantizer(StoresModel):
@@ -56,7 +58,7 @@ class Quantizer(StoresModel):
             raise RuntimeError("the model has a quantizer already; detach() it before attaching another")
         self.model, self.float16, self.progress = model, float16, 0.0
         self.selection = select(model, min_size, exclude, detect_bound, self.least_dims)
-        self._learned, self._ready = LearnedTensors(), False
+        self._learned, self._ready, self._warned = LearnedTensors(), False, False
         self._learned.register((item, self.learned_tensors(item)) for item in self.selection.quantized)
         self.attachment = Attachment(self)
 
@@ -138,7 +140,13 @@ class Quantizer(StoresModel):
         Raises: RuntimeError when the optimizer holds some of them already.
         """
         self._learned.join(optimizer, self.optimizer_groups(lr, **overrides), type(self).__name__)
+        optimizer.register_step_pre_hook(self._check_step)
         self._ready = True
+
+    def _check_step(self, optimizer: Optimizer, *_step: Any) -> None:
+        if not (self.attachment.trained or self._warned) and self._learned.inside(optimizer):
+            self._warned = True
+            warnings.warn(UNSEEN.format(type(self).__name__), stacklevel=3)
 
     def clear_optimizer(self, optimizer: Optimizer) -> None:
         """Take the learned tensors, and their state, out of an optimizer."""
@@ -190,7 +198,9 @@ class Quantizer(StoresModel):
         at_once: False computes each quantized tensor when it is read, and keeps none: less memory, but the result
         follows the model if it is trained on.
         """
-        tensors = self.attachment.stored()[0] if at_once else StoredTensors(self.attachment)
+        self.attachment.check_model()
+        stored = self.attachment.stored
+        tensors = stored.all()[0] if at_once else StoredTensors(stored, self.selection)
         return describe(self.model, self.selection, tensors, self.method, self.float16, self.learned().keys())
 
     def get_quantized_state(self, packed: bool = True) -> dict[str, Any]:

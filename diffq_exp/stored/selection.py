@@ -14,6 +14,16 @@ from ..common.units import MB
 ENTRIES_PER_MB = MB / 4  # float32
 
 
+class ModelChanged(RuntimeError):
+    """A model whose parameters are not those that a quantizer was attached to."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is not the parameter that the quantizer was attached to; after a change of the model's "
+            "layers, detach() the quantizer and attach another"
+        )
+
+
 @dataclass(frozen=True)
 class Use:
     """One place where a module holds a parameter."""
@@ -24,9 +34,10 @@ class Use:
 
     @property
     def param(self) -> nn.Parameter:
-        """The parameter there now; looked up afresh, since `.to()` may replace it."""
-        param = self.module._parameters[self.attr]
-        assert param is not None
+        """The parameter there now, since `.to()` may replace it. Raises: ModelChanged where there is none."""
+        param = self.module._parameters.get(self.attr)
+        if param is None:
+            raise ModelChanged(self.name)
         return param
 
 
@@ -94,6 +105,23 @@ def select(
         floats=tuple(item for item, keep in zip(items, chosen, strict=True) if not keep),
         tied={use.name: item.name for item in items for use in item.uses[1:]},
     )
+
+
+def check_unchanged(model: nn.Module, selection: Selection) -> None:
+    """Raises: ModelChanged naming a parameter that is gone, or that stands in another module than before."""
+    for item in (*selection.quantized, *selection.floats):
+        for use in item.uses:
+            path = use.name.rpartition(".")[0]
+            module = _module_at(model, path)
+            if module is not use.module or use.module._parameters.get(use.attr) is None:
+                raise ModelChanged(use.name)
+
+
+def _module_at(model: nn.Module, path: str) -> nn.Module | None:
+    module: nn.Module | None = model
+    for name in path.split(".") if path else ():
+        module = module._modules.get(name) if module is not None else None
+    return module
 
 
 def _uses(model: nn.Module) -> Iterator[Use]:

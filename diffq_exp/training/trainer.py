@@ -11,8 +11,9 @@ summed there and read every few steps, for the display and to see whether the lo
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from .finish import Finish
 from .measure import Sums, evaluate
 from .optim import Optimizers
 from .penalty import SizeControl
+from .recomputation import Recomputation
 from .schedule import Schedule
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
@@ -97,6 +99,7 @@ class Trainer:
         self.size, self.progress = size or FormulaSize(), 0.0  # progress: the share of training that is done
         self.teacher, self.finish = teacher, finish or Finish()
         self.averages = self.finish.averages
+        self.recomputation = Recomputation(model, quantizer, self._changed)
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
@@ -162,10 +165,7 @@ class Trainer:
         self._set_progress(place)
         self.optimizers.set_rates(self.schedule, place, self.settings.epochs)
         self.optimizers.zero_grad()
-        for inputs, targets in batches:
-            loss = self._loss(inputs, targets) / len(batches)
-            self.watch.see(loss, step)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.recomputation.step(lambda: self._gradients(step, batches))
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimizers)  # type: ignore[arg-type]  # duck-typed, see Optimizers
             self.optimizers.clip(self.settings.clip)
@@ -174,6 +174,24 @@ class Trainer:
         if self.averages is not None:
             self.averages.update()
         self.batch += len(batches)
+
+    def _gradients(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+        for inputs, targets in batches:
+            with self.recomputation.weights():
+                loss = self._loss(inputs, targets) / len(batches)
+                self.watch.see(loss, step)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def _changed(self) -> Callable[[], None]:
+        """-> a function that puts sums and the penalty back to what they are now."""
+        sums, penalty = copy.deepcopy(self.sums), self.penalty.state_dict() if self.penalty is not None else {}
+
+        def undo() -> None:
+            self.sums = sums
+            if self.penalty is not None and self.quantizer is not None:
+                self.penalty.load_state_dict(penalty, self.quantizer)
+
+        return undo
 
     def _set_progress(self, epoch: float) -> None:
         """Tell the quantizer which share of training is done at a real-valued epoch."""

@@ -44,6 +44,7 @@ def test_rate_and_overrides():
 def test_weight_decay_does_not_move_the_logits():
     model, optimizer, quantizer = make()
     quantizer.setup_optimizer(optimizer)
+    model(images())
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

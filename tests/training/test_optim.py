@@ -12,6 +12,8 @@ from diffq_exp.quant import LSQ, DiffQuantizer
 from diffq_exp.training.optim import make_optimizers
 from diffq_exp.training.schedule import Constant, Cosine, Step
 
+pytestmark = pytest.mark.filterwarnings("ignore:an optimizer steps")  # with gradients that are set by hand
+
 
 def grads(model, value=1.0):
     for param in model.parameters():

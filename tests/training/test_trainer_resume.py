@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from helpers.run_configs import timeless
-from helpers.run_pieces import RandomNet, TinyNet, tiny_data, tiny_trainer
+from helpers.run_pieces import CheckpointedNet, RandomNet, TinyNet, tiny_data, tiny_trainer
 
 from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.checkpoint import load_checkpoint
@@ -56,6 +56,7 @@ WAYS = {
     "param noise": Way({"quantizer": "uniform_noise"}),
     "lsq": Way({"quantizer": "lsq", "optimizer": "sgd"}),
     "rate": Way({"quantizer": "rate", "optimizer": "sgd"}),
+    "layers that run again": Way({"net": CheckpointedNet}),
     "qat": Way({"quantizer": "qat"}),
     "none": Way({"quantizer": "none"}),
     "accumulate": Way({"accumulate": 2, "optimizer": "sgd"}, batch_size=5, batches=15),  # 5 batches: 2, 2, 1
