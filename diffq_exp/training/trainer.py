@@ -5,8 +5,9 @@
 
 The quantizer and the penalty get the progress of training before each step: the share that is done, 0 to 1.
 
-Inside a step nothing waits for the device, but for a steered penalty, which reads its size: losses and scores are
-summed there and read every few steps, for the display and to see whether the loss is still finite.
+Inside a step nothing waits for the device: losses and scores are summed there and read every few steps, for the
+display and to see whether the loss is still finite. But the first step of a process waits, and a steered penalty,
+which reads its size.
 """
 
 from __future__ import annotations
