@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m diffq_exp.evaluate", description=__doc__.split("\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m diffq_exp.evaluate", description=__doc__.split("\n\n")[1])
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument(
         "--allow",

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
 from .command.check import Plan, check
-from .sweeps.one_run import Stopped
+from .sweeps.one_run import SIGNAL, Stopped
 
 MISTAKE = 2  # exit code
 MAX_DROP = {"max_drop": "", "probes": "10"}  # the keys of a search, with their defaults
@@ -40,11 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISTAKE
     except Stopped as stopped:
         return stopped.code
+    except KeyboardInterrupt:  # between two runs
+        return SIGNAL + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
-    lines = str(__doc__).splitlines()
-    parser = argparse.ArgumentParser(prog="python -m diffq_exp.search", description="  ".join(lines[:2]))
+    usage, description = str(__doc__).split("\n\n")
+    parser = argparse.ArgumentParser(
+        usage=usage.replace("Entry point: ", "").replace("or: ", ""),
+        description=description,
+    )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="confirm the smallest with N seeds")
     return parser
 
@@ -102,7 +109,9 @@ def _study(own: Mapping[str, str], overrides: list[str], seeds: int) -> int:
     trials, space = _whole("trials", own["trials"]), study.space_of(own["over"])
     for words in study.each_value(space):
         plan = _planned([*overrides, *words])
-    return study.carry_out(overrides, plan.jobs[0], space, trials, own["sampler"])
+    typed = [f"{key}={own[key]}" for key in STUDY]
+    command = shlex.join(["python", "-m", "diffq_exp.search", *typed, *overrides])
+    return study.carry_out(overrides, plan.jobs[0], space, trials, own["sampler"], command)
 
 
 def _planned(words: list[str]) -> Plan:

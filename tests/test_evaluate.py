@@ -179,3 +179,10 @@ def test_images_that_lie_elsewhere_now(tmp_path, capsys):
     (tmp_path / "now" / "test" / "dark" / "0.png").write_bytes(b"no image")
     told = refusal(capsys, run, "--device", "cpu", "--root", tmp_path / "now")
     assert re.search(r"dark.0\.png", told)
+
+
+def test_its_help_says_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Measures a stored model again, from the file alone" in text and "--sensitivity" in text

@@ -84,3 +84,11 @@ def test_a_validation_part_too_small_for_the_drop_is_told(capsys):
     assert capsys.readouterr().err == ""
     smallest.warn_of_few_examples(record, 0.005)
     assert "one of the 120 examples of the validation part is worth 0.0083" in capsys.readouterr().err
+
+
+def test_its_help_says_both_ways(capsys):
+    with pytest.raises(SystemExit):
+        search.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("usage: python -m diffq_exp.search max_drop=0.005")
+    assert "python -m diffq_exp.search trials=40 over='{penalty: [1, 3]}'" in text and "a study" in text

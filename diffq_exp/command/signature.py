@@ -35,12 +35,7 @@ LATER_KEYS = {
 }
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
 TARGET_KEYS = ("target_mb", "target_ratio")  # in place of the penalty
-FINISH_KEYS = (
-    "average_decay",
-    "batch_norm_batches",
-    "round_penalty",
-    *TARGET_KEYS,
-)  # what the trainer does besides steps
+FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty", *TARGET_KEYS)  # besides steps
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
 SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
 FLOAT32 = "float32"  # the run of the same configuration with quantizer=none

@@ -84,9 +84,10 @@ class Attachment:
             return
         if not self._held or self._shared:
             self.check_model()
-            for item, value in zip(self._items(), self.stored.all()[1], strict=True):
+            seen = [*zip(self._items(), self.stored.all()[1], strict=True)]
+            for item, value in seen:
                 put(item, value)
-            self._copy(zip(self._items(), self.stored.all()[1], strict=True))
+            self._copy(seen)
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._depth:
@@ -94,8 +95,7 @@ class Attachment:
         elif not self.holding:
             self._inside = None
             take_out(self._items())
-            if self._copies:
-                self._compare()
+            self._compare()
 
     def _copy(self, seen: Iterable[tuple[Tensors, Tensor | None]]) -> None:
         """Keep copies of what the first forward of a mode sees."""
@@ -105,6 +105,8 @@ class Attachment:
 
     def _compare(self) -> None:
         """Raises: ChangedInForward naming a weight that the model has changed by itself."""
+        if not self._copies:
+            return
         copies, self._copies = self._copies, []
         self._looked_at.add(self.owner.model.training)
         for item, value, copy in copies:
@@ -168,6 +170,7 @@ class Attachment:
         finally:
             self.holding = False
             take_out(self._items())
+        self._compare()
 
     def _items(self) -> tuple[Tensors, ...]:
         return changed_in_evaluation(self.owner)

@@ -31,9 +31,10 @@ from ..training.distillation import Teacher
 from ..training.finish import Finish
 from ..training.float_precision import AUTO, MEANWHILE, choose_precision
 from ..training.measure import evaluate
+from ..training.settings import Settings
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
-from ..training.trainer import Settings, Trainer
+from ..training.trainer import Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
 from .display import Display
 from .file_target import file_target

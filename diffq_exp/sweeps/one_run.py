@@ -37,8 +37,11 @@ def do_run(
     stop_early: asked each second; where it is true, the run saves and ends as interrupted.
     Raises: Stopped, once the run has saved.
     """
-    process, told = start(overrides), False
-    with _handed_on_to(process) as received:
+    told = False
+    with _handed_on(processes := []) as received:
+        processes.append(process := start(overrides))
+        for number in received:  # it came before there was a process
+            process.send_signal(number)
         while True:
             try:
                 code = process.wait(None if stop_early is None else POLL)
@@ -54,13 +57,14 @@ def do_run(
 
 
 @contextmanager
-def _handed_on_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Inside a `with`, signals that stop a command go to the run; -> those that came."""
+def _handed_on(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Inside a `with`, signals that stop a command go to its runs; -> those that came."""
     received: list[int] = []
 
     def hand_on(number: int, frame: Any) -> None:
         received.append(number)
-        process.send_signal(number)
+        for process in processes:
+            process.send_signal(number)
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

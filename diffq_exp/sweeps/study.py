@@ -98,10 +98,10 @@ def _values(distribution: BaseDistribution) -> list[Any]:
 # ---- the study ---------------------------------------------------------------------------------------------------
 
 
-def carry_out(overrides: list[str], first: Job, space: Space, trials: int, sampler: str) -> int:
+def carry_out(overrides: list[str], first: Job, space: Space, trials: int, sampler: str, command: str) -> int:
     """Do trials until the study has `trials`, then report; -> exit code: 0, or 1 where no trial has finished.
 
-    first: a job of the study, for its folder. Raises: one_run.Stopped.
+    first: a job of the study, for its folder. command: what was typed. Raises: one_run.Stopped.
     """
     outputs = first.folder.parent
     name = f"study-{_digest(overrides, space)}"
@@ -112,8 +112,8 @@ def carry_out(overrides: list[str], first: Job, space: Space, trials: int, sampl
         study.sampler = _sampler(sampler, name, count)
         number = study.ask(dict(space)).number
         _do(study, study.get_trials()[number], overrides)
-        _record(study, outputs, name, overrides)
-    _record(study, outputs, name, overrides)
+        _record(study, outputs, name, overrides, command)  # now, as the next trial may be the last of this process
+    _record(study, outputs, name, overrides, command)
     report_sweep(outputs, name)
     return _show(study, outputs, name)
 
@@ -164,7 +164,7 @@ def _do(study: optuna.Study, trial: FrozenTrial, overrides: list[str], abandoned
     elif record.status == "interrupted":
         _tell(study, trial, TrialState.PRUNED, "stopped early: another trial dominates it")
     elif record.status != "running":
-        _tell(study, trial, TrialState.FAIL, record.reason or record.status)
+        _tell(study, trial, TrialState.FAIL, record.reason or record.status or f"its run ended with code {code}")
 
 
 def _tell(study: optuna.Study, trial: FrozenTrial, state: TrialState, reason: str) -> None:
@@ -212,12 +212,12 @@ def _size_and_loss(row: Mapping[str, Any]) -> tuple[float, float] | None:
 # ---- at the end --------------------------------------------------------------------------------------------------
 
 
-def _record(study: optuna.Study, outputs: Path, name: str, overrides: list[str]) -> None:
+def _record(study: optuna.Study, outputs: Path, name: str, overrides: list[str], command: str) -> None:
     """Leave the trials as a sweep, for `python -m diffq_exp.report`."""
     done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     plans = [_planned((*overrides, *words_of(trial.params))) for trial in done]
     jobs = {job.signature: job for plan in plans for job in plan.jobs}
-    record_jobs(outputs, name, f"python -m diffq_exp.search {name}", ("quantizer",), list(jobs.values()))
+    record_jobs(outputs, name, command, ("quantizer",), list(jobs.values()))
 
 
 def _show(study: optuna.Study, outputs: Path, name: str) -> int:

@@ -20,10 +20,7 @@ from ..quant.quantizer import Quantizer
 FINEST, COARSEST = -8.0, 16.0  # c
 ENOUGH, AIM = 0.985, 0.993  # of the target: a file within it is not searched further, and what is tried for
 TURNS, MOST_CODED = 40, 16  # of a search: c that it tries, and files
-FIRST, CLOSE = (
-    0.05,
-    1e-4,
-)  # of c: the least first step, and how close it is known: weights gather just above a level
+FIRST, CLOSE = 0.05, 1e-4  # of c: the least first step, and how close it is known, since weights gather at borders
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,31 +35,12 @@ from .optim import Optimizers
 from .penalty import SizeControl
 from .recomputation import Recomputation
 from .schedule import Schedule
+from .settings import Listener, Settings
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
 READ_EVERY = 50  # steps between two looks at the sums on the device
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Listener(Protocol):
-    """Whoever wants to know how a run goes on."""
-
-    def started(self, run_id: str, rows: list[dict[str, Any]]) -> None: ...
-    def step(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None: ...
-    def epoch(self, row: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train."""
-
-    epochs: int
-    accumulate: int = 1
-    clip: float | None = None
-    precision: str = "float32"
-    compile: bool = False
-    checkpoint_minutes: float = 10.0
 
 
 class Trainer:

@@ -22,7 +22,8 @@ from diffq_exp.runs.build import (
     build_size,
     build_task,
 )
-from diffq_exp.training.trainer import Settings, Trainer
+from diffq_exp.training.settings import Settings
+from diffq_exp.training.trainer import Trainer
 
 # what its data look like: classes, channels, side in pixels
 SHAPES = {

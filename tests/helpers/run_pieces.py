@@ -23,7 +23,8 @@ from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.optim import Optimizers, make_optimizers
 from diffq_exp.training.penalty import ConstantPenalty, Penalty
 from diffq_exp.training.schedule import Cosine
-from diffq_exp.training.trainer import Settings, Trainer
+from diffq_exp.training.settings import Settings
+from diffq_exp.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

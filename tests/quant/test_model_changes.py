@@ -213,9 +213,11 @@ def test_a_quantized_forward_before_the_step_is_enough():
     quantizer.setup_optimizer(optimizer)
     with quantizer.noisy():
         model.forward(images()).sum().backward()
+    before = model.head.weight.detach().clone()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.step()
+    assert not torch.equal(model.head.weight, before)
 
 
 # ---- weights that change themselves ------------------------------------------------------------------------------
@@ -270,3 +272,26 @@ def test_so_is_an_embedding_with_a_largest_norm(training):
     DiffQuantizer(model, min_size=0, exclude=["0.weight"])
     model(torch.arange(9))
     assert model[0].weight.norm(dim=1).max() <= 0.1001
+
+
+def test_inside_noisy_it_is_looked_at_once():
+    model = Changing(clamped)
+    quantizer = attached(DiffQuantizer, model)
+    with pytest.raises(RuntimeError, match=r"'net.weight' is changed by the forward"), quantizer.noisy():
+        model(torch.randn(2, 4))
+    model.how = lambda net: None
+    for _ in range(2):
+        with quantizer.noisy():
+            model(torch.randn(2, 4))
+            assert not quantizer.attachment._copies
+    assert left_behind(model) == []
+
+
+def test_an_evaluation_compares_the_weights_once(monkeypatch):
+    model, count = layers().eval(), []
+    quantizer = attached(DiffQuantizer, model)
+    model(torch.randn(3, 8))
+    look = quantizer.attachment.stored._is_unchanged
+    monkeypatch.setattr(quantizer.attachment.stored, "_is_unchanged", lambda one: count.append(1) or look(one))
+    model(torch.randn(3, 8))
+    assert count == [1]

@@ -15,8 +15,9 @@ from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.measure import evaluate
 from diffq_exp.training.optim import Optimizers
 from diffq_exp.training.schedule import Constant, Cosine
+from diffq_exp.training.settings import Settings
 from diffq_exp.training.stopping import StopFlag
-from diffq_exp.training.trainer import Settings, Trainer
+from diffq_exp.training.trainer import Trainer
 
 # ---- a step -------------------------------------------------------------------------------------------------
 
