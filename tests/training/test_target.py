@@ -50,6 +50,14 @@ def test_at_most_the_target_and_nearly_all_of_it(method, share):
     assert len(coded) <= 8  # a file of millions of weights takes seconds
 
 
+@pytest.mark.parametrize("share", [0.3, 0.1])
+def test_what_is_the_same_is_coded_once(share):
+    quantizer, _ = quantizer_of("uniform")
+    most, coded = share * size_of(quantizer)(), []
+    fit(quantizer, most, lambda: coded.append(size_of(quantizer)()) or coded[-1])
+    assert len(coded) == len(set(coded)) > 2
+
+
 @pytest.mark.parametrize("method", ["diffq", "rate", "lsq", "uniform"])
 def test_a_file_that_fits_is_left_alone(method):
     quantizer, _ = quantizer_of(method)
