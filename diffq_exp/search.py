@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .command.check import Plan, check
+from .command.consistency import without_validation
 from .sweeps.one_run import SIGNAL, Stopped
 
 MISTAKE = 2  # exit code
@@ -121,8 +122,7 @@ def _planned(words: list[str]) -> Plan:
         raise Mistake("\nerror: ".join(plan.errors))
     if plan.multirun:
         raise Mistake("a sweep: a search makes its own runs")
-    dataset = plan.jobs[0].cfg.dataset
-    if 0 in (dataset.get("val_fraction"), dataset.get("val_share")):
+    if without_validation(plan.jobs[0].cfg):
         raise Mistake("val_fraction=0: a search needs a validation part")
     return plan
 

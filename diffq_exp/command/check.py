@@ -23,7 +23,7 @@ from .compose import Composer, Job, composer, is_structure, job
 from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
 from .overrides import grid_overrides, merged, overrides_of_jobs, parse_all
 from .schema import GROUPS, NODES, conf_dir
-from .sweep_consistency import grids_of, sweep_errors
+from .sweep_consistency import grids_of, score_errors, sweep_errors
 from .values import choice_errors, value_errors
 
 
@@ -81,6 +81,7 @@ def _check_grid(
         if cfg is None:
             continue
         errors = consistency_errors(cfg, plan.multirun) + nested_sweep_errors(cfg, base) + target_errors(cfg, typed)
+        errors += score_errors(cfg) if plan.multirun else []
         plan.errors += errors
         if not errors:
             plan.jobs.append(job(overrides, cfg, len(plan.jobs), plan.multirun))

@@ -138,6 +138,11 @@ def _target_errors(cfg: DictConfig) -> list[str]:
     return errors
 
 
+def without_validation(cfg: DictConfig) -> bool:
+    """Whether nothing is held out to choose by."""
+    return 0 in (cfg.dataset.get("val_fraction"), cfg.dataset.get("val_share"))
+
+
 def nested_sweep_errors(cfg: DictConfig, base: DictConfig | None) -> list[str]:
     """A job whose experiment brings a sweep of its own, which nobody would carry out. base: of the command line."""
     grids = cfg.hydra.sweeper.get("grids")

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from ..common.names import nearest
-from .consistency import plain
+from .consistency import plain, without_validation
 from .overrides import grid_overrides, parse_all, text_of
 from .schema import NODES, PLAIN, Range, shown
 from .values import range_error
@@ -27,6 +27,14 @@ def sweep_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
         error = range_error("hydra.launcher.n_jobs", cfg.hydra.launcher.n_jobs, allowed)
         errors += [error] if error else []
     return errors + (_sweeper_errors(cfg, typed) if _is_ours(cfg) else [])
+
+
+def score_errors(cfg: DictConfig) -> list[str]:
+    """A job without a validation score, on which a sweeper of Hydra's that chooses values would go."""
+    target = str(cfg.hydra.sweeper.get("_target_"))
+    if _is_ours(cfg) or target.endswith(".BasicSweeper") or not without_validation(cfg):
+        return []
+    return [f"val_fraction=0: {target.rpartition('.')[2]} chooses by the validation score, and needs a part for it"]
 
 
 def grids_of(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -52,7 +60,8 @@ def _sweeper_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
     given = [override for grid in grids_of(cfg) for override in parse_all(grid_overrides(grid), [])]
     errors += [f"{text_of(o)}: Hydra's own keys are not for grids" for o in given if o.is_hydra_override()]
     errors += [
-        f"{text_of(override)}: intervals need another sweeper (hydra/sweeper=optuna, say); this one takes values"
+        f"{text_of(override)}: intervals need another sweeper (hydra/sweeper=...) or a study "
+        "(python -m diffq_exp.search trials=... over=...); this one takes values"
         for override in [*typed, *given]
         if override.is_interval_sweep()
     ]

@@ -5,18 +5,41 @@ It stands apart from run.py because a sweep hands it to other processes by name,
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ..command.request import Request
+from ..results.records import read_record
 from .startup import uncollected
+
+
+class JobScore(float):
+    """What a job returns: for a sweeper of Hydra's its validation headline, or nan; `code`: its exit code."""
+
+    code: int
+
+    def __new__(cls, score: float, code: int) -> JobScore:
+        made = super().__new__(cls, score)
+        made.code = code
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JobScore, (float(self), self.code)
+
+    @classmethod
+    def of(cls, folder: Path, code: int) -> JobScore:
+        """That of the run in a folder, which ended with this exit code."""
+        record = read_record(folder) if code == 0 else None
+        score = None if record is None else record.number("val", record.compared_by.name)
+        return cls(math.nan if score is None else score, code)
 
 
 class RunJob:
@@ -25,8 +48,8 @@ class RunJob:
     def __init__(self) -> None:
         self.codes: list[int] = []
 
-    def __call__(self, cfg: DictConfig, background: bool = False) -> int:
-        """-> exit code. Ends the process, and so the sweep, where a signal stopped the run.
+    def __call__(self, cfg: DictConfig, background: bool = False) -> JobScore:
+        """Ends the process, and so the sweep, where a signal stopped the run.
 
         background: print nothing, and raise FolderBusy where another process is at work on the run. In the
         foreground the job of a sweep waits for that process, and a run of its own is refused.
@@ -45,12 +68,13 @@ class RunJob:
         )
         in_sweep = hydra.mode == RunMode.MULTIRUN
         if_busy: IfBusy = "raise" if background else "wait" if in_sweep else "refuse"
-        code = run(cfg, _relative(Path(hydra.runtime.output_dir)), request, if_busy)
+        folder = _relative(Path(hydra.runtime.output_dir))
+        code = run(cfg, folder, request, if_busy)
         if code > 128:
             hand_on(code)
             sys.exit(code)
         self.codes.append(code)
-        return code
+        return JobScore.of(folder, code)
 
 
 def _relative(folder: Path) -> Path:
@@ -62,10 +86,10 @@ def _relative(folder: Path) -> Path:
 def exit_codes(returned: Any) -> list[int]:
     """The exit codes in what a sweeper returned: JobReturns, in lists of lists or not at all.
 
-    Raises: whatever ended a job that came to no exit code.
+    A job that came to none, as its process died, counts as failed.
     """
     if isinstance(returned, JobReturn):
-        return [int(returned.return_value)]
+        return [returned.return_value.code if returned.status == JobStatus.COMPLETED else 1]
     if isinstance(returned, Iterable) and not isinstance(returned, (str, bytes)):
         return [code for item in returned for code in exit_codes(item)]
     return []

@@ -56,7 +56,7 @@ def _launch_run(plan: Plan) -> int:
     context.callbacks.on_run_start(config=job.cfg, config_name=plan.composer.config_name)
     ended = run_job(RunJob(), job.cfg, "hydra.run.dir", None, context)
     context.callbacks.on_run_end(config=job.cfg, config_name=plan.composer.config_name, job_return=ended)
-    return int(ended.return_value)
+    return int(ended.return_value.code)
 
 
 def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
@@ -64,11 +64,11 @@ def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
     context = _context(plan, cfg)
     context.callbacks.on_multirun_start(config=cfg, config_name=plan.composer.config_name)
     sweeper: Any = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=run_one, config=cfg)
-    if hasattr(sweeper, "plan"):  # ours
+    if ours := hasattr(sweeper, "plan"):
         sweeper.plan = sweep
     returned = sweeper.sweep(list(cfg.hydra.overrides.task))
     context.callbacks.on_multirun_end(config=cfg, config_name=plan.composer.config_name)
-    return returned if isinstance(returned, int) else max([*run_one.codes, *exit_codes(returned)], default=0)
+    return int(returned) if ours else max([*run_one.codes, *exit_codes(returned)], default=0)
 
 
 def _context(plan: Plan, cfg: DictConfig) -> HydraContext:

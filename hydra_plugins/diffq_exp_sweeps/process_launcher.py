@@ -97,8 +97,16 @@ class ProcessLauncher(Launcher):
         elsewhere = waiting.behind is not None and waiting.behind.resolve() == composed.folder.resolve()
         if (composed.cfg.restart and not elsewhere) or (state := status(composed)) not in DONE:
             return composed
+        self._return(waiting, composed, 0 if state == "finished" else 1)
         self._note(waiting, composed, state, "", ran=False)
         return None
+
+    def _return(self, waiting: _Waiting, job: Any, code: int) -> None:
+        """Give a job's score to the sweeper, and its exit code to the command."""
+        from diffq_exp.runs.job import JobScore
+
+        self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, JobScore.of(job.folder, code))
+        self._codes.append(code)
 
     def _start(self, job: Any, slot: int) -> Future[Any]:
         import cloudpickle
@@ -122,8 +130,7 @@ class ProcessLauncher(Launcher):
         reason = ""
         try:
             code, reason = future.result()
-            self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, code)
-            self._codes.append(code)
+            self._return(waiting, job, code)
         except FolderBusy as busy:
             self._display.returned()
             return [waiting._replace(behind=busy.path)]

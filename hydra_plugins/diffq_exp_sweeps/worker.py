@@ -54,7 +54,7 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
         return int(stop.code or 0), last.text
     finally:
         sys.stdout.flush()  # as soon as the result is there, the process is ended
-    return int(returned.return_value), last.text
+    return returned.return_value.code, last.text
 
 
 def _write_to(log: Path) -> None:
