@@ -86,6 +86,7 @@ def test_onnx_says_how_the_input_is_made(tmp_path, capsys):
     assert notes["input.shape"] == [1, 8, 8]
 
 
+@pytest.mark.usefixtures("by_script")
 def test_onnx_of_learned_widths(tmp_path, capsys):
     model = scrambled(lambda: models.digits_cnn(4, 1, 8))
     attached("diffq 8, tails", model)

@@ -46,6 +46,7 @@ def assert_round_trip(levels, bits, group_size, top=None) -> Coded:
     return auto
 
 
+@pytest.mark.long
 @often
 @given(
     st.integers(1, 600),

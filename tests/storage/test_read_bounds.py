@@ -126,11 +126,23 @@ def wide_alphabets(folder: Path) -> Path:
     return path
 
 
-def test_small_files_that_claim_much(tmp_path):
+def text_and_tables(folder: Path) -> list[tuple[str, Path]]:
+    """As much text, as large a network, as many frequencies as a small file can ask for."""
+    others = [("load_model", large_network(folder)), ("read", wide_alphabets(folder))]
+    return [("load", path) for path in much_json(folder)] + others
+
+
+KINDS = (
+    "load",
+    *(pytest.param(kind, marks=pytest.mark.long) for kind in ("read", "load_model", "text and tables")),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_files_that_claim_much(kind, tmp_path):
     """In one process. A million entries may be plausible, where no network says otherwise; more are not."""
-    asked = [(how, path) for how in ("read", "load", "load_model") for path in without_end(tmp_path, how)]
-    asked += [("load", path) for path in much_json(tmp_path)]
-    asked += [("load_model", large_network(tmp_path)), ("read", wide_alphabets(tmp_path))]
+    large = kind == "text and tables"
+    asked = text_and_tables(tmp_path) if large else [(kind, path) for path in without_end(tmp_path, kind)]
     for name, said in reading(asked).items():
         plausible = name.startswith("read ") and "1000000" in name
         assert str(tmp_path / name) in said or plausible or name == "wide alphabets", name

@@ -119,7 +119,11 @@ RUNS = {  # what is typed -> the least share of the target that the file has
 }
 
 
-@pytest.mark.parametrize("typed", RUNS)
+OF_ONE_WIDTH = ("quantizer=qat", "quantizer=ptq")  # the fit of LSQ is theirs
+LONG = [pytest.param(typed, marks=[pytest.mark.long] * typed.startswith(OF_ONE_WIDTH)) for typed in RUNS]
+
+
+@pytest.mark.parametrize("typed", LONG)
 def test_the_file_ends_at_its_target(typed, tmp_path):
     outcome = do(*TINY, *typed.split(), "storage.coding=auto", root=tmp_path)
     record = outcome.result

@@ -112,12 +112,13 @@ for words in sys.argv[1:]:
 """
 
 
+@pytest.mark.long  # the interpreter runs the same kernels in the other tests
 @pytest.mark.parametrize(
     "targets",
     [
         ("cuda 80 32 72",),
-        pytest.param(("cuda 90 32 0",), marks=pytest.mark.long),
-        pytest.param(("hip gfx942 64 8",), marks=pytest.mark.long),
+        ("cuda 90 32 0",),
+        ("hip gfx942 64 8",),
     ],
     ids=str,
 )
