@@ -109,6 +109,7 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
     """Build all of it. Raises: ValueError with the path of a file whose configuration does not describe it."""
     from . import storage
     from .command.devices import device_error
+    from .data.as_stored import follow
     from .runs.build import pick_device
     from .runs.loading import build_stored, build_stored_model, stored_file
     from .tasks import as_task
@@ -125,11 +126,14 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
             node["path" if "path" in node else "root"] = args.root
         runtime = {"device": device, "batch_size": config["batch_size"]}
         data = build_stored(config, "dataset", args.allow, **runtime)
+        warnings = follow(data, dict(config.get("input", {})))
         task = as_task(build_stored(config, "task", args.allow, **data.task_arguments))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: its config lacks {error}") from error
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
     return _Loaded(path, stored, model, data, task)
 
 

@@ -170,6 +170,7 @@ def test_images_that_lie_elsewhere_now(tmp_path, capsys):
     data = build_data(cfg, torch.device("cpu"))
     conf = config()
     conf["dataset"] = {"name": "image_folder", "node": {**node, "root": str(tmp_path / "then")}}
+    conf["input"] = data.input
     run = tmp_path / "run"
     store(run, conf)
     assert str(tmp_path / "then") in refusal(capsys, run, "--device", "cpu")

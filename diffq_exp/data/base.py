@@ -8,12 +8,14 @@ A batch is a number of examples. An example is an image, a window of a text, a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
+
+from .pixels import checked_statistics
 
 
 class Loader(Protocol):
@@ -59,6 +61,11 @@ class Data:
         self.model_arguments, self.task_arguments = dict(model_arguments or {}), dict(task_arguments or {})
         self.input, self.facts = dict(input or {}), dict(facts or {})
 
+    def replace_loaders(self, made_from: Callable[[Loader], Loader]) -> None:
+        """Put another loader in the place of each."""
+        self.train, self.test = made_from(self.train), made_from(self.test)
+        self.val = made_from(self.val) if self.val is not None else None
+
 
 class ImageData(Data):
     """Images (B, C, H, W) float32, normalised, and classes (B,) int64.
@@ -87,6 +94,23 @@ class ImageData(Data):
             input={"shape": list(shape), "mean": list(mean), "std": list(std), "classes": list(classes)},
             facts={"classes": len(classes)},
         )  # fmt: skip
+
+    def set_classes(self, classes: Sequence[str]) -> None:
+        """Name the targets anew, as many classes as there are names; the loaders are the caller's business."""
+        self.classes = list(classes)
+        self.model_arguments["num_classes"] = self.facts["classes"] = len(classes)
+        self.input["classes"] = list(classes)
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise by other statistics. Raises: ValueError unless each has a number for every channel."""
+        self.mean, self.std = checked_statistics(mean, std, self.shape[0])
+        self.input |= {"mean": list(self.mean), "std": list(self.std)}
+        for loader in (self.train, self.val, self.test):
+            if loader is None:
+                continue
+            if not hasattr(loader, "normalise_by"):
+                raise ValueError(f"{type(loader).__name__} has no normalise_by(mean, std) to follow a network with")
+            loader.normalise_by(self.mean, self.std)
 
 
 class Loading(TypedDict):

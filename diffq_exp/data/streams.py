@@ -61,6 +61,9 @@ class StreamLoader:
     def __len__(self) -> int:
         return len(self._plan)
 
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._normalise = Normalise(mean, std, self._device)
+
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         return self._read(epoch, self._plan.batches.starting_at(first_batch))
 

@@ -52,6 +52,9 @@ class TensorLoader:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._normalise = Normalise(mean, std, self._pixels.device)
+
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         batches = self._batches.starting_at(first_batch)
         return self._shuffled(epoch, batches) if self._train else self._in_order(batches)

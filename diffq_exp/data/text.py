@@ -7,7 +7,8 @@ in order, every token but the first being predicted once. All tokens stay on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +105,11 @@ class TextData(Data):
         val: Tensor | None,
         test: Tensor,
         token_bytes: Sequence[int] | None = None,
+        words: Iterable[str] = (),
     ) -> None:
-        """The parts are sequences of tokens, (N,). Raises: ValueError for a part that is too short."""
+        """The parts are sequences of tokens, (N,). words: what each token stands for, of which a network knows its
+        own by their hash. Raises: ValueError for a part that is too short.
+        """
         self.vocabulary, self.length = vocabulary, windows.length
         parts = {
             part: tokens for part, tokens in (("train", train), ("val", val), ("test", test)) if tokens is not None
@@ -117,12 +121,17 @@ class TextData(Data):
             name, train=loaders["train"], val=loaders.get("val"), test=loaders["test"], unit="windows",
             model_arguments={"vocabulary": vocabulary, "length": windows.length},
             task_arguments={"token_bytes": token_bytes},
-            input={"shape": [windows.length], "dtype": "int64", "vocabulary": vocabulary},
+            input={"shape": [windows.length], "dtype": "int64", "vocabulary": vocabulary, **_hash_of(words)},
             facts={
                 "vocabulary": vocabulary, "length": windows.length,
                 "tokens": {part: len(tokens) for part, tokens in parts.items()},
             },
         )  # fmt: skip
+
+
+def _hash_of(words: Iterable[str]) -> dict[str, str]:
+    text = "\n".join(words)
+    return {"vocabulary_sha256": hashlib.sha256(text.encode()).hexdigest()[:16]} if text else {}
 
 
 def text(

@@ -30,7 +30,7 @@ def wikitext103(*, root: str, length: int, seed: int, device: torch.device | str
     windows = Windows(length, batch_size, device, seed)
     return TextData(
         "wikitext103", vocabulary=len(vocabulary), windows=windows, train=tokens["train"], val=tokens["val"],
-        test=tokens["test"],
+        test=tokens["test"], words=vocabulary,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ from .display import Display
 from .file_target import file_target
 from .loading import load_model, load_weights, stored_config
 from .run_folder import RunFolder
+from .sources import as_teacher, match_start
 
 log = logging.getLogger("diffq_exp")
 
@@ -82,6 +83,7 @@ class Session:
         cfg = self.cfg
         self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
+        match_start(cfg, data)
         model = build_model(cfg, data, self.device)
         if cfg.init_from is not None:
             load_weights(model, user_path(cfg.init_from))
@@ -107,7 +109,7 @@ class Session:
             listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
             penalty=build_penalty(cfg, size, target),
             size=size,
-            teacher=self._teacher(),
+            teacher=self._teacher(data),
             finish=Finish(
                 None if cfg.average_decay is None else Averages(model, cfg.average_decay),
                 cfg.batch_norm_batches,
@@ -130,11 +132,12 @@ class Session:
             checkpoint_minutes=cfg.checkpoint_minutes,
         )
 
-    def _teacher(self) -> Teacher | None:
+    def _teacher(self, data: Data) -> Teacher | None:
         cfg = self.cfg
         if cfg.teacher is None or only_afterwards(cfg):
             return None
-        model = load_model(user_path(cfg.teacher), allow=[cfg.model._target_])
+        source = user_path(cfg.teacher)
+        model = as_teacher(load_model(source, allow=[cfg.model._target_]), data, source)
         return Teacher(model.to(self.device), cfg.teacher_weight, cfg.teacher_temperature)
 
     def _config(self) -> dict[str, Any]:

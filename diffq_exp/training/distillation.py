@@ -9,6 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Translated(nn.Module):
+    """A network for inputs that were normalised by other statistics, and for classes in another order.
+
+    affine: scale and shift (C, 1, 1) of the inputs. order: which output stands for each class.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    order: Tensor | None
+
+    def __init__(self, model: nn.Module, affine: tuple[Tensor, Tensor] | None, order: list[int] | None) -> None:
+        super().__init__()
+        self.model = model
+        scale, shift = affine if affine is not None else (torch.ones(()), torch.zeros(()))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self.register_buffer("order", None if order is None else torch.tensor(order))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.model(inputs * self.scale + self.shift)
+        return outputs if self.order is None else outputs[..., self.order]
+
+
 @dataclass(frozen=True)
 class Teacher:
     """loss -> (1 - weight) * loss + weight * temperature^2 * KL(teacher, student) of softmax(logits / temperature)

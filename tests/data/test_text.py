@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffq_exp.data import WindowLoader, text, wikitext103
+from diffq_exp.data.as_stored import follow
 from diffq_exp.data.order import generator
 
 HOW = {"seed": 0, "device": "cpu", "batch_size": 3}
@@ -143,6 +144,14 @@ def test_words_are_numbered_by_how_often_the_training_file_has_them(tmp_path):
 def test_without_unknown_words_in_training_there_is_still_a_number_for_them(tmp_path):
     data = made_wikitext(tmp_path, train="a b\n" * 20)
     assert data.vocabulary == 4 and int(next(data.val.epoch(0))[0].max()) == 3
+
+
+def test_a_network_knows_its_words_by_their_hash(tmp_path):
+    before = made_wikitext(tmp_path).input
+    assert len(before["vocabulary_sha256"]) == 16
+    assert follow(made_wikitext(tmp_path, test="b a\n" * 9), before) == []
+    with pytest.raises(ValueError, match="the network was trained with vocabulary_sha256"):
+        follow(made_wikitext(tmp_path, train=" \n = Title = \n \n a b a z <unk> a \n" * 5), before)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,0 +1,103 @@
+"""python -m diffq_exp.evaluate where the data set is no longer what the network was trained on."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers.stored_networks import config, network, store
+from PIL import Image
+from torch.nn.functional import cross_entropy
+
+from diffq_exp import storage
+from diffq_exp.data import image_folder
+from diffq_exp.evaluate import main
+
+NODE = {
+    "image_size": None, "channels": 1, "mean": None, "std": None, "max_memory_mb": 100, "crop": 0, "flip": False,
+    "cache_dir": None, "min_scale": 0.5, "seed": 0, "val_fraction": 0.5,
+}  # fmt: skip
+
+
+def write(folder, count, low=0, high=256, size=(8, 8)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        pixels = np.random.default_rng([index, low]).integers(low, high, size, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{low}-{index}.png")
+
+
+@pytest.fixture
+def root(tmp_path):
+    for number, name in enumerate("abcd"):
+        for part in ("train", "test"):
+            write(tmp_path / "set" / part / name, 4, 20 * number)
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def run(root, tmp_path):
+    """A run's folder: the network stands for one that was trained on `root` as it is."""
+    conf = config()
+    node = {"_target_": "diffq_exp.data.image_folder", "root": str(root), **NODE}
+    conf["dataset"] = {"name": "image_folder", "node": node}
+    conf["input"] = image_folder(root=str(root), device="cpu", batch_size=8, **NODE).input
+    store(tmp_path / "run", conf, network())
+    return tmp_path / "run"
+
+
+def said(capsys, *words):
+    """What a command that does says, and what it warns of."""
+    assert main([*map(str, words), "--device", "cpu"]) == 0
+    return capsys.readouterr()
+
+
+def test_the_statistics_are_those_of_the_network(root, run, capsys):
+    before = said(capsys, run)
+    write(root / "train" / "a", 3, 240, 256)  # brighter by far
+    after = said(capsys, run)
+    assert [line for line in after.out.splitlines() if line.startswith("test.")] == [
+        line for line in before.out.splitlines() if line.startswith("test.")
+    ]
+    assert after.err == before.err == ""
+
+
+def test_a_set_that_has_grown_too_large_for_memory_keeps_them(root, run, tmp_path):
+    """Streamed, it would be normalised by the statistics of ImageNet."""
+    data = image_folder(
+        root=str(root), device="cpu", batch_size=8, **{**NODE, "max_memory_mb": 0.0001, "image_size": 8}
+    )
+    data.normalise_by([0.4], [0.2])
+    low, high = (value / 0.2 for value in (-0.4, 0.6))
+    inputs = next(data.test.epoch(0))[0]
+    assert low <= float(inputs.min()) < low + 1 and high - 1 < float(inputs.max()) <= high + 1e-5
+
+
+@pytest.mark.parametrize("option", [[], ["--sensitivity"]])
+def test_a_renamed_class_is_refused_and_named(option, root, run, capsys):
+    for part in ("train", "test"):
+        (root / part / "a").rename(root / part / "z")
+    assert main([str(run), "--device", "cpu", *option]) == 2
+    assert capsys.readouterr().err.endswith(
+        "the classes differ: only the network has ['a']; only the data set has ['z']\n"
+    )
+
+
+def test_a_class_more_is_refused_and_named(root, run, capsys):
+    for part in ("train", "test"):
+        write(root / part / "e", 4)
+    assert main([str(run), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.endswith("the classes differ: only the data set has ['e']\n")
+
+
+def test_a_class_less_is_told_and_the_others_keep_their_numbers(root, run, capsys):
+    """Of "b" alone each image is class 1 of the network, as it is where all classes are there."""
+    for part in ("train", "test"):
+        for name in "acd":
+            shutil.rmtree(root / part / name)
+    told = said(capsys, run)
+    assert told.err == "warning: the classes differ: only the network has ['a', 'c', 'd']\n"
+    data = image_folder(root=str(root), device="cpu", batch_size=8, **NODE)
+    data.normalise_by(*(storage.read(run / "model.safetensors")[1]["input"][key] for key in ("mean", "std")))
+    images, _ = next(data.test.epoch(0))
+    loss = cross_entropy(network()(images), torch.ones(4, dtype=torch.long))
+    assert float(told.out.split()[1]) == pytest.approx(loss.item(), rel=1e-4)
