@@ -21,9 +21,16 @@ from omegaconf import DictConfig
 from .arguments import parse_arguments
 from .compose import Composer, Job, composer, is_structure, job
 from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
-from .overrides import grid_overrides, merged, overrides_of_jobs, parse_all
+from .overrides import grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .schema import GROUPS, NODES, conf_dir
-from .sweep_consistency import grids_of, score_errors, sweep_errors
+from .sweep_consistency import (
+    grids_of,
+    idle_launch_warnings,
+    launch_choices,
+    launch_errors,
+    score_errors,
+    sweep_errors,
+)
 from .values import choice_errors, value_errors
 
 
@@ -37,6 +44,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)  # as they were typed
     multirun: bool = False
+    launching: DictConfig | None = None  # of a sweep: what Hydra gives to sweeper and launcher
 
 
 def check(argv: Sequence[str]) -> Plan:
@@ -55,12 +63,17 @@ def check_arguments(arguments: Namespace) -> Plan:
     base = _compose(plan, next(iter(overrides_of_jobs([o for o in typed if is_structure(o)], known)), ()), [])
     plan.multirun = arguments.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
     grids: list[dict[str, Any]] = [{}]
+    chosen: list[str] = []
     if base is not None and plan.multirun:
         plan.errors += sweep_errors(base, typed)
         grids = grids_of(base) or [{}]
+        chosen = launch_choices(base, typed)
+        typed += parse_all(chosen, plan.errors)
     unused = [unused_warnings(cfg, typed) for grid in grids for cfg in _check_grid(plan, typed, grid, base, known)]
+    plan.errors += _launch_errors(plan, chosen)
     plan.errors = list(dict.fromkeys(plan.errors)) or _folder_errors(plan.jobs)
     plan.warnings = [text for key, text in (unused or [{}])[0].items() if all(key in one for one in unused)]
+    plan.warnings += [] if base is None or plan.multirun else idle_launch_warnings(base)
     return plan
 
 
@@ -117,6 +130,24 @@ def _compose(plan: Plan, overrides: Sequence[str], errors: list[str]) -> DictCon
     except ValueError as error:
         errors.append(str(error))
         return None
+
+
+def _launch_errors(plan: Plan, chosen: list[str]) -> list[str]:
+    """Compose what launches a sweep; -> errors of the experiments that its jobs name.
+
+    chosen: what the sweep's own experiment chooses of it.
+    """
+    if plan.errors or not plan.multirun:
+        return []
+    plan.launching = plan.composer.of_sweep([*plan.overrides, *chosen])
+    own = [text for text in plan.overrides if parse(text).is_hydra_override()]
+    others = {job.cfg.hydra.runtime.choices.experiment for job in plan.jobs}
+    others -= {None, plan.launching.hydra.runtime.choices.experiment}
+    return [
+        error
+        for experiment in sorted(others)
+        for error in launch_errors(f"experiment={experiment}", own, chosen, plan.launching, plan.composer)
+    ]
 
 
 def _folder_errors(jobs: list[Job]) -> list[str]:

@@ -1,8 +1,8 @@
-"""Errors of a sweep with our own sweeper and launcher: its grids, its options, values that it cannot list."""
+"""Errors of a sweep: its grids, its options, its launcher, values that our sweeper cannot list."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -13,6 +13,9 @@ from .consistency import plain, without_validation
 from .overrides import grid_overrides, parse_all, text_of
 from .schema import NODES, PLAIN, Range, shown
 from .values import range_error
+
+LAUNCH = {"hydra/launcher": "processes", "hydra/sweeper": "grids"}  # with our choices, of conf/launching.yaml
+Compose = Callable[[Sequence[str]], DictConfig]
 
 
 def sweep_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
@@ -78,4 +81,45 @@ def _by_errors(by: Any) -> list[str]:
         f"hydra.sweeper.by: {key!r} is unknown; the nearest is {nearest(str(key), known)[0]}"
         for key in by
         if str(key) not in known and str(key).partition(".")[0] not in NODES
+    ]
+
+
+# ---- the launcher that an experiment chooses ---------------------------------------------------------------------
+
+
+def launch_choices(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    """What the experiment of a sweep chooses of LAUNCH, as overrides, so that it holds for all of its jobs."""
+    given = {override.key_or_group for override in typed}
+    chosen = {group: cfg.hydra.runtime.choices.get(group) for group in LAUNCH}
+    return [f"{group}={name}" for group, name in chosen.items() if group not in given and name != LAUNCH[group]]
+
+
+def launch_errors(
+    experiment: str, own: list[str], chosen: list[str], sweep: DictConfig, compose: Compose
+) -> list[str]:
+    """Errors of an experiment that asks for another launcher than its sweep has.
+
+    own: Hydra's overrides, as typed; chosen: launch_choices. Raises: ValueError.
+    """
+    text = f"{experiment}: has {{}}, which a sweep has once: type it, or let the sweep's experiment have it"
+    groups = [word for word in own if word.startswith("hydra/")]
+    asked, without = (compose([*first, *groups]).hydra.runtime.choices for first in ([experiment], []))
+    for group in LAUNCH:
+        if asked.get(group) not in (without.get(group), sweep.hydra.runtime.choices.get(group)):
+            return [text.format(f"{group}={asked.get(group)}")]
+    asked, without = (compose([*first, *own, *chosen]).hydra.launcher for first in ([experiment], []))
+    return [
+        text.format(f"hydra.launcher.{key}={shown(value)}")
+        for key, value in asked.items()
+        if value not in (without.get(key), sweep.hydra.launcher.get(key))
+    ]
+
+
+def idle_launch_warnings(cfg: DictConfig) -> list[str]:
+    """A launcher that is chosen for a command that is no sweep."""
+    chosen = {group: cfg.hydra.runtime.choices.get(group) for group in LAUNCH}
+    return [
+        f"{group}={name}: is for sweeps (-m); this run is done by the process itself"
+        for group, name in chosen.items()
+        if name != LAUNCH[group]
     ]

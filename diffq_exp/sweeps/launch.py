@@ -60,7 +60,8 @@ def _launch_run(plan: Plan) -> int:
 
 
 def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
-    cfg, run_one = plan.composer.of_sweep(plan.overrides), RunJob()
+    cfg, run_one = plan.launching, RunJob()
+    assert cfg is not None
     context = _context(plan, cfg)
     context.callbacks.on_multirun_start(config=cfg, config_name=plan.composer.config_name)
     sweeper: Any = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=run_one, config=cfg)

@@ -1,0 +1,68 @@
+"""A sweep has one launcher: the one that is typed, or that its experiment chooses; another is refused."""
+
+import pytest
+
+from diffq_exp.command.check import check
+
+BASIC = "defaults: [{override /hydra/launcher: basic}]"
+EXPERIMENTS = {
+    "cluster": f"{BASIC}\nhydra: {{mode: MULTIRUN, sweeper: {{grids: [{{experiment: digits, seed: [0, 1]}}]}}}}",
+    "mixed": "hydra: {mode: MULTIRUN, sweeper: {grids: [{experiment: digits}, {experiment: basic}]}}",
+    "basic": BASIC,
+    "other": "defaults: [{override /hydra/launcher: other}]",
+    "one_job": "hydra: {launcher: {n_jobs: 1}}",
+}
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """The plan of a command line, which may choose these experiments."""
+    for name, text in EXPERIMENTS.items():
+        file = tmp_path / "experiment" / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"# @package _global_\n{text}\n")
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    target = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
+    (tmp_path / "hydra" / "launcher" / "other.yaml").write_text(f"{target}partition: null\n")
+    return lambda words: check(["--config-dir", str(tmp_path), *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "launcher"),
+    [
+        ("experiment=cluster", "BasicLauncher"),
+        ("experiment=cluster hydra/launcher=processes hydra.launcher.n_jobs=2", "ProcessLauncher"),
+        ("-m experiment=other hydra.launcher.partition=gpu seed=0,1", "BasicLauncher"),
+        ("-m experiment=basic,digits", "BasicLauncher"),
+        ("-m experiment=digits,one_job hydra.launcher.n_jobs=2", "ProcessLauncher"),
+        ("-m seed=0,1", "ProcessLauncher"),
+    ],
+)
+def test_the_launcher_of_an_experiment_launches_its_sweep(planned, words, launcher):
+    plan = planned(words)
+    assert plan.errors == [] and len(plan.jobs) == 2
+    typed = dict(word.split("=") for word in words.split() if word.startswith("hydra.launcher"))
+    for cfg in (plan.launching, *(job.cfg for job in plan.jobs)):
+        assert cfg.hydra.launcher._target_.endswith(launcher)
+        assert all(str(cfg.hydra.launcher[key.rpartition(".")[2]]) == value for key, value in typed.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "experiment", "has"),
+    [
+        ("-m experiment=digits,basic", "basic", "hydra/launcher=basic"),
+        ("-m experiment=basic,other", "other", "hydra/launcher=other"),
+        ("experiment=mixed", "basic", "hydra/launcher=basic"),
+        ("-m experiment=one_job,digits", "one_job", "hydra.launcher.n_jobs=1"),
+    ],
+)
+def test_another_launcher_than_that_of_the_sweep_is_refused(planned, words, experiment, has):
+    (error,) = planned(words).errors
+    assert error.startswith(f"experiment={experiment}: has {has}, which a sweep has once: type it")
+
+
+@pytest.mark.parametrize("words", ["experiment=basic", "hydra/launcher=basic"])
+def test_a_launcher_of_a_single_run_is_warned_of(planned, words):
+    plan = planned(words)
+    assert plan.errors == []
+    assert plan.warnings == ["hydra/launcher=basic: is for sweeps (-m); this run is done by the process itself"]
