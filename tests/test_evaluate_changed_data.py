@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from diffq_exp import storage
+from diffq_exp.common.files import write_json
 from diffq_exp.data import image_folder
 from diffq_exp.evaluate import main
 
@@ -101,3 +102,12 @@ def test_a_class_less_is_told_and_the_others_keep_their_numbers(root, run, capsy
     images, _ = next(data.test.epoch(0))
     loss = cross_entropy(network()(images), torch.ones(4, dtype=torch.long))
     assert float(told.out.split()[1]) == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_the_folder_of_a_run_says_whether_its_data_have_changed(root, run, capsys):
+    digest = image_folder(root=str(root), device="cpu", batch_size=8, **NODE).digest
+    write_json(run / "result.json", {"status": "finished", "data": {"test": 16, "digest": digest}})
+    assert said(capsys, run).err == ""
+    write(root / "test" / "a", 1, 250)
+    assert said(capsys, run).err == "warning: the data have changed since the run: test (16 examples, now 17)\n"
+    assert said(capsys, run / "model.safetensors").err == ""

@@ -42,6 +42,7 @@ class Data:
     input: how an input is made, in JSON's types; stored with the network for its users ({"shape": [8], ...}).
     facts: about the data, for the record of a run, in JSON's types ({"classes": 10}).
     unit: the name of the examples, in the plural ("images").
+    digest: {"train", "val", "test"}: what the examples are, by digest.py; {} where that is not known.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Data:
         input: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
         unit: str = "examples",
+        digest: Mapping[str, str] | None = None,
     ) -> None:
+        self.digest = dict(digest or {})
         self.name, self.train, self.val, self.test, self.unit = name, train, val, test, unit
         self.model_arguments, self.task_arguments = dict(model_arguments or {}), dict(task_arguments or {})
         self.input, self.facts = dict(input or {}), dict(facts or {})
@@ -85,11 +88,12 @@ class ImageData(Data):
         train: Loader,
         val: Loader | None,
         test: Loader,
+        digest: Mapping[str, str] | None = None,
     ) -> None:
         self.classes, self.shape = list(classes), shape
         self.mean, self.std = tuple(mean), tuple(std)
         super().__init__(
-            name, train=train, val=val, test=test, unit="images",
+            name, train=train, val=val, test=test, unit="images", digest=digest,
             model_arguments={"num_classes": len(classes), "in_channels": shape[0], "image_size": shape[1]},
             input={"shape": list(shape), "mean": list(mean), "std": list(std), "classes": list(classes)},
             facts={"classes": len(classes)},

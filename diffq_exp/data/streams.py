@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .base import ImageData
+from .digest import of_folders
 from .order import Batches, generator, seeded_globally, shuffled
 from .pixels import IMAGENET_MEAN, IMAGENET_STD, Normalise, checked_statistics
 from .split import stratified_split
@@ -177,6 +178,7 @@ def from_datasets(
     if mean is None or std is None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
     mean, std = checked_statistics(mean, std, channels)
+    digest = of_folders({"train": train, "test": test} | ({"val": val} if val is not None else {}))
     if val is None and val_fraction != 0:
         kept, held = stratified_split(_targets(train), val_fraction, seed)
         val, train = Subset(train, held.tolist()), Subset(train, kept.tolist())
@@ -192,7 +194,7 @@ def from_datasets(
     shape = (channels, image_size, image_size)
     return ImageData(
         name, classes=classes, shape=shape, mean=mean, std=std, train=loader(train, True), val=val_loader,
-        test=loader(test),
+        test=loader(test), digest=digest,
     )  # fmt: skip
 
 

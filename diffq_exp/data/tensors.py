@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .base import ImageData
+from .digest import of_tensors
 from .order import Batches, generator, shuffled
 from .pixels import Normalise, channel_statistics, checked_statistics, random_crop_flip
 from .split import stratified_split
@@ -100,6 +101,7 @@ def from_tensors(
     parts = {"train": train, "test": test} | ({"val": val} if val is not None else {})
     for part, (images, targets) in parts.items():
         _check(f"{name}, {part}", images, targets, len(classes), train[0].shape[1:])
+    digest = {part: of_tensors(*tensors, names=classes) for part, tensors in parts.items()}
     if val is None:
         kept, held = stratified_split(train[1], val_fraction, seed)
         if len(held):
@@ -119,7 +121,7 @@ def from_tensors(
     shape = (channels, height, width)
     return ImageData(
         name, classes=classes, shape=shape, mean=mean, std=std, train=loader(train, True), val=val_loader,
-        test=loader(test),
+        test=loader(test), digest=digest,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ in order, every token but the first being predicted once. All tokens stay on the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .base import Data
+from .digest import of_tensors
 from .order import Batches, generator, shuffled
 
 BYTES = 256
@@ -105,7 +106,7 @@ class TextData(Data):
         val: Tensor | None,
         test: Tensor,
         token_bytes: Sequence[int] | None = None,
-        words: Iterable[str] = (),
+        words: Collection[str] = (),
     ) -> None:
         """The parts are sequences of tokens, (N,). words: what each token stands for, of which a network knows its
         own by their hash. Raises: ValueError for a part that is too short.
@@ -119,6 +120,7 @@ class TextData(Data):
         }
         super().__init__(
             name, train=loaders["train"], val=loaders.get("val"), test=loaders["test"], unit="windows",
+            digest={part: of_tensors(tokens, names=words) for part, tokens in parts.items()},
             model_arguments={"vocabulary": vocabulary, "length": windows.length},
             task_arguments={"token_bytes": token_bytes},
             input={"shape": [windows.length], "dtype": "int64", "vocabulary": vocabulary, **_hash_of(words)},
@@ -129,7 +131,7 @@ class TextData(Data):
         )  # fmt: skip
 
 
-def _hash_of(words: Iterable[str]) -> dict[str, str]:
+def _hash_of(words: Collection[str]) -> dict[str, str]:
     text = "\n".join(words)
     return {"vocabulary_sha256": hashlib.sha256(text.encode()).hexdigest()[:16]} if text else {}
 

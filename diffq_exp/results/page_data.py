@@ -54,7 +54,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "layers": layers.values,
         "hardware": hardware.values,
         "unfinished": [_unfinished_data(run) for run in report.others],
-        "unread": report.left_out,
+        "unread": [*report.left_out, *report.warnings],
     }
 
 

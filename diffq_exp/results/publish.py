@@ -70,6 +70,8 @@ def show(report: Report) -> None:
         say(line)
     if (more := len(report.left_out) - _SHOWN) > 0:
         say(f"and {more} more that are left out")
+    for line in report.warnings[:_SHOWN]:
+        say(f"warning: {line}")
     if not report.problems:
         say(f"no finished run to report{f': {counts(report.others)}' if report.others else ''}")
 

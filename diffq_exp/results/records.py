@@ -25,7 +25,8 @@ class RunRecord:
 
     signature, seed, choices, overrides, config_dir, config: the task of the run (command/signature.py).
     device, git_commit, git_dirty, versions, hardware: its machine and packages (runs/machine.py).
-    data: {"name", the number of examples of "train", "val", "test", and facts such as "classes"}.
+    data: {"name", the number of examples of "train", "val", "test", facts such as "classes", and "digest": {part:
+        what its examples are}}; known from the beginning of a run.
     test, val: {score: value} of the stored network; test also has `float32_<headline>` of the trained weights.
     size_mb: {"file", "packed", "true", "float32", "soft", "measure": the name of the size that is in "soft"}.
     bits: {"mean", "min", "max", "layers", "zero_rows": {layer: [rows (output channels) that are all zero, rows]}}.

@@ -6,6 +6,7 @@ here, and compute nothing themselves.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Problem:
 class Report:
     """problems: of the finished runs; others: the runs that are not; size: which MB; averaged: which keys.
 
-    left_out: a line for each record that cannot be used.
+    left_out: a line for each record that cannot be used; warnings: for runs that are compared and should not be.
     """
 
     problems: list[Problem]
@@ -75,6 +76,7 @@ class Report:
     size: str
     averaged: tuple[str, ...]
     left_out: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Run]:
@@ -106,7 +108,8 @@ def make_report(
         title = ", ".join([dataset, model, *([headline.label] if titles[dataset, model] > 1 else [])])
         points = make_points(group, size, average_over, by)
         problems.append(_problem(title, headline, group, points, sizes))
-    return Report(problems, others, sweep, size, tuple(average_over), errors)
+    warnings = _mixed_data([run for group in groups.values() for run in group])
+    return Report(problems, others, sweep, size, tuple(average_over), errors, warnings)
 
 
 def check_key(key: str, runs: Iterable[Run]) -> None:
@@ -137,6 +140,20 @@ def _error(run: Run, size: str) -> str | None:
     if run.record.headline is None and run.headline.chance is None:
         return "its result.json does not say how many classes there are"
     return None
+
+
+def _mixed_data(runs: Sequence[Run]) -> list[str]:
+    """A line for each configuration of a data set whose examples changed from one run to another."""
+    seen: defaultdict[str, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        if isinstance(digest := run.record.data.get("digest"), dict):
+            examples = str(sorted((part, value) for part, value in digest.items() if part != "file_times"))
+            seen[json.dumps(run.config.get("dataset"), sort_keys=True)].setdefault(examples, run)
+    return [
+        f"{' and '.join(str(run.folder) for run in different.values())}: between them the data have changed"
+        for different in seen.values()
+        if len(different) > 1
+    ]
 
 
 def _headline(runs: Sequence[Run]) -> Headline:

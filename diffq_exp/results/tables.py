@@ -136,6 +136,8 @@ def _markdown_page(report: Report) -> str:
         parts += ["## Not finished\n", markdown(unfinished, _MOST)]
     if report.left_out:
         parts += ["## Left out\n", *(f"- {line}" for line in report.left_out), ""]
+    if report.warnings:
+        parts += ["## Warnings\n", *(f"- {line}" for line in report.warnings), ""]
     return "\n".join(parts)
 
 

@@ -32,6 +32,7 @@ from ..results.records import RunRecord, read_record
 from ..results.run_files import CHECKPOINT, LOG, MODEL
 from ..training.stopping import Diverged, Interrupted, StopFlag
 from .build import pick_device
+from .data_record import tell_if_changed
 from .display import show_result
 from .file_target import TargetTooSmall
 from .machine import describe_machine, prepare_torch
@@ -115,10 +116,10 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     if _has_ended(folder.path, earlier):
         if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run needs the numbers
             Session(cfg, folder, request.choices, device, StopFlag(), earlier).track_again()
-        return _show_again(earlier, folder, machine["git_commit"])
+        return _show_again(earlier, folder, machine["git_commit"], cfg)
     run_id = earlier.run_id or f"{folder.signature}-{secrets.token_hex(4)}"
     before = earlier.seconds or 0.0
-    record = replace(record, status="running", run_id=run_id, seconds=before, **machine)
+    record = replace(record, status="running", run_id=run_id, seconds=before, data=earlier.data, **machine)
     folder.write_record(record)
     folder.write_config(cfg, request)
     started = time.monotonic()
@@ -133,7 +134,7 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
             code, ending = _ending(error, stop, folder.path)
         except BaseException as error:
             code, ending = _ending(error, stop, folder.path)
-            record = replace(record, **ending)
+            record = replace(record, data=session.record.data, **ending)
         finally:
             seconds = round(before + time.monotonic() - started, 2)
             ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -168,12 +169,13 @@ def _ending(error: BaseException, stop: StopFlag, folder: Path) -> tuple[int, di
     return MISTAKE if expected else FAILED, {"status": "failed", "reason": reason}
 
 
-def _show_again(record: RunRecord, folder: RunFolder, commit: str | None) -> int:
+def _show_again(record: RunRecord, folder: RunFolder, commit: str | None, cfg: DictConfig) -> int:
     """Show the result of a run that ended already."""
     by = "" if record.git_commit == commit else f" by commit {str(record.git_commit)[:10]}"
     if record.status == "diverged":
         log.error(f"{folder.path} diverged already{by}: {record.reason}; restart=true does it again")
         return FAILED
     log.info(f"{folder.path} is finished already{by}; restart=true does it again")
+    tell_if_changed(record, cfg)
     show_result(record, folder.path)
     return FINISHED

@@ -36,6 +36,7 @@ from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Trainer
 from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
+from .data_record import check_unchanged, describe, tell_if_sources_changed
 from .display import Display
 from .file_target import file_target
 from .loading import load_model, load_weights, stored_config
@@ -83,6 +84,7 @@ class Session:
         cfg = self.cfg
         self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
+        self._keep_to(data)
         match_start(cfg, data)
         model = build_model(cfg, data, self.device)
         if cfg.init_from is not None:
@@ -120,6 +122,13 @@ class Session:
         trainer.fit(self.stop)
         self.display.close()
         return self._measure(data, model, quantizer, task, trainer)
+
+    def _keep_to(self, data: Data) -> None:
+        """Record what the data are. Raises: ValueError where the run began with others."""
+        check_unchanged(self.record.data, data, self.folder.path)
+        tell_if_sources_changed(self.record, self.cfg, data)
+        self.record = replace(self.record, data=describe(data))
+        self.folder.write_record(self.record)
 
     def _settings(self) -> Settings:
         cfg = self.cfg
@@ -180,7 +189,6 @@ class Session:
             self.record,
             status="finished",
             epochs=trainer.settings.epochs,
-            data=_describe(data),
             test={**test, headline.float32_name: float32.get(headline.name)},
             val=evaluate(fresh, data.val, task) if data.val is not None else {},
             target_met=met,
@@ -220,12 +228,6 @@ class Session:
             self.tracker.finish(record.to_json(), path if record.status == "finished" else None, code)
             if self.tracker.url_or_dir is not None:
                 log.info(f"W&B: {self.tracker.url_or_dir}")
-
-
-def _describe(data: Data) -> dict[str, Any]:
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    examples = {name: part.examples for name, part in parts.items() if part is not None}
-    return {"name": data.name, **data.facts, "unit": data.unit, **examples}
 
 
 @torch.no_grad()

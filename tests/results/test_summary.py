@@ -144,3 +144,21 @@ def test_runs_of_another_headline_are_another_problem(tmp_path):
     problems = report_of(tmp_path).problems
     assert [problem.title for problem in problems] == ["d, m, accuracy", "d, m, bits per byte"]
     assert [len(problem.points) for problem in problems] == [2, 2]
+
+
+def test_runs_whose_data_changed_in_between_are_told(tmp_path):
+    data = {"name": "digits", "classes": 10, "train": 10, "test": 5}
+    digests = (
+        {"train": "a", "test": "b"},
+        {"train": "a", "test": "c"},
+        {"train": "a", "test": "b", "file_times": "t"},
+    )
+    for seed, digest in enumerate(digests):
+        made_run(tmp_path, [f"seed={seed}"], data={**data, "digest": digest})
+    made_run(tmp_path, ["seed=7"], data=data)  # of an older version
+    (told,) = make_report(find_runs([tmp_path])).warnings
+    assert told.endswith(": between them the data have changed") and told.count("digits-digits_cnn") == 2
+    made_run(tmp_path, ["seed=1"], data={**data, "digest": digests[0]})
+    assert make_report(find_runs([tmp_path])).warnings == []
+    made_run(tmp_path, ["seed=9", "dataset.crop=3"], data={**data, "digest": digests[1]})
+    assert make_report(find_runs([tmp_path])).warnings == []
