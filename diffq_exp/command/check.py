@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .arguments import parse_arguments
 from .compose import Composer, Job, composer, is_structure, job
@@ -93,6 +93,7 @@ def _check_grid(
         cfg = _compose(plan, overrides, plan.errors)
         if cfg is None:
             continue
+        _resolve_as_before(plan, cfg)
         errors = consistency_errors(cfg, plan.multirun) + nested_sweep_errors(cfg, base) + target_errors(cfg, typed)
         errors += score_errors(cfg) if plan.multirun else []
         plan.errors += errors
@@ -132,6 +133,12 @@ def _compose(plan: Plan, overrides: Sequence[str], errors: list[str]) -> DictCon
         return None
 
 
+def _resolve_as_before(plan: Plan, cfg: DictConfig) -> None:
+    """Let what can be resolved once only, as ${now:...}, be in a configuration what it is in the first job's."""
+    if plan.jobs:
+        OmegaConf.copy_cache(plan.jobs[0].cfg, cfg)
+
+
 def _launch_errors(plan: Plan, chosen: list[str]) -> list[str]:
     """Compose what launches a sweep; -> errors of the experiments that its jobs name.
 
@@ -140,6 +147,7 @@ def _launch_errors(plan: Plan, chosen: list[str]) -> list[str]:
     if plan.errors or not plan.multirun:
         return []
     plan.launching = plan.composer.of_sweep([*plan.overrides, *chosen])
+    _resolve_as_before(plan, plan.launching)
     own = [text for text in plan.overrides if parse(text).is_hydra_override()]
     others = {job.cfg.hydra.runtime.choices.experiment for job in plan.jobs}
     others -= {None, plan.launching.hydra.runtime.choices.experiment}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..command.overrides import grid_overrides
 from ..results.records import RunRecord, read_record
 
 SIGNAL = 128  # + its number: the exit code of a process that a signal stopped
@@ -38,8 +39,9 @@ def do_run(
     Raises: Stopped, once the run has saved.
     """
     told = False
+    words = [*overrides, *grid_overrides({"hydra.run.dir": [str(folder)]})]  # it may have the time in its name
     with _handed_on(processes := []) as received:
-        processes.append(process := start(overrides))
+        processes.append(process := start(words))
         for number in received:  # it came before there was a process
             process.send_signal(number)
         while True:

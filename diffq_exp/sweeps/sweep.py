@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from ..command.compose import Job
+from ..command.overrides import grid_overrides
 from ..common.files import write_json
 from ..common.terminal import log_to_console
 from ..results.discovery import SWEEPS, Run, find_runs
@@ -110,7 +111,7 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
     started, code = time.monotonic(), 0
     if todo:
         try:
-            launcher.launch([list(job.overrides) for job in todo], initial_job_idx=0)
+            launcher.launch(_asked(launcher, todo), initial_job_idx=0)
         except SystemExit as stop:  # by a signal, of whose run or launcher it comes
             code = stop.code if isinstance(stop.code, int) else 1
         except Exception as error:  # of a cluster, say: what became of the runs stands in their folders
@@ -119,6 +120,23 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
             code = 1
     report_sweep(sweep.outputs, sweep.name)
     return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
+
+
+def _asked(launcher: Any, todo: Sequence[Job]) -> list[list[str]]:
+    """The overrides of each job for a launcher. One that composes them anew is told where each run is, too.
+
+    Composed anew, ${now:...}, the number of a job or the id that a cluster gives it may be others.
+    """
+    if hasattr(launcher, "planned"):  # ours
+        launcher.planned = {job.overrides: job for job in todo}
+        return [list(job.overrides) for job in todo]
+    return [[*job.overrides, *_place(job)] for job in todo]
+
+
+def _place(job: Job) -> list[str]:
+    """Where the job's run is, as overrides."""
+    place = job.cfg.hydra.sweep
+    return grid_overrides({"hydra.sweep.dir": [str(place.dir)], "hydra.sweep.subdir": [str(place.subdir)]})
 
 
 def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, str]) -> int:

@@ -46,6 +46,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
+        self.planned: dict[tuple[str, ...], Any] = {}  # jobs that are composed already, by their overrides
         self.reasons: dict[Path, str] = {}  # of folders, why their run failed: for those that could not record it
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -61,7 +62,7 @@ class ProcessLauncher(Launcher):
         queue = deque(
             _Waiting(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)
         )
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, queue[0].overrides)
+        cfg = self._composed(queue[0]).cfg
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
         self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
         self._returns: dict[int, JobReturn] = {}
@@ -82,18 +83,21 @@ class ProcessLauncher(Launcher):
             raise SystemExit(128 + stop.signal)
         return [self._returns[number] for number in sorted(self._returns)]
 
-    def _job(self, waiting: _Waiting) -> Any:
-        """The composed job; None where another sweep has done it in the meantime."""
+    def _composed(self, waiting: _Waiting) -> Any:
+        """The job as it was planned; one that another sweeper asks for is composed now."""
         from diffq_exp.command.compose import job
+
+        words = tuple(waiting.overrides)
+        if words in self.planned:
+            return self.planned[words]
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, waiting.overrides)
+        return job(words, cfg, waiting.number, multirun=True)
+
+    def _job(self, waiting: _Waiting) -> Any:
+        """The job; None where another sweep has done it in the meantime."""
         from diffq_exp.sweeps.sweep import DONE, status
 
-        loader = self.hydra_context.config_loader
-        composed = job(
-            tuple(waiting.overrides),
-            loader.load_sweep_config(self.config, waiting.overrides),
-            waiting.number,
-            multirun=True,
-        )
+        composed = self._composed(waiting)
         elsewhere = waiting.behind is not None and waiting.behind.resolve() == composed.folder.resolve()
         if (composed.cfg.restart and not elsewhere) or (state := status(composed)) not in DONE:
             return composed

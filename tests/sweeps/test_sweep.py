@@ -34,7 +34,7 @@ class Launcher:
 
     def __init__(self, sweep, becomes="finished", error=None):
         self.sweep, self.becomes, self.error = sweep, becomes, error
-        self.launched = None
+        self.launched, self.planned = None, {}
 
     def launch(self, job_overrides, initial_job_idx):
         self.launched = [job for words in job_overrides for job in self.sweep.jobs if list(job.overrides) == words]
