@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
 from ..results.records import status_of
+from ..tracking.limits import MOST, name_errors
 from .devices import device_error
 from .overrides import text_of
 from .schema import NODE_RANGES, NODES, PLAIN, shown
@@ -47,7 +48,7 @@ def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
     errors += [
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
-    errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg)
+    errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _tracking_errors(cfg)
     errors += [error] if (error := device_error(cfg.device)) else []
     # the folder is named after the rest, so it is looked at last
     return errors or _folder_errors("hydra.sweep.dir" if multirun else "hydra.run.dir", cfg)
@@ -88,6 +89,15 @@ def _path_errors(cfg: DictConfig) -> list[str]:
     if path is not None and not user_path(path).exists():
         errors.append(f"dataset.path={path}: no such file or folder")
     return errors + [error for key in SOURCE_KEYS if (error := _source_error(key, cfg[key]))]
+
+
+def _tracking_errors(cfg: DictConfig) -> list[str]:
+    """Names that W&B would refuse when the run has begun."""
+    node = cfg.tracking
+    disabled = (node.get("mode") or os.environ.get("WANDB_MODE")) == "disabled"
+    if disabled or not str(node.get("_target_")).endswith(".WandbTracker"):
+        return []
+    return name_errors({kind: plain(node.get(kind)) for kind in MOST}, os.environ)
 
 
 def _source_error(key: str, given: str | None) -> str | None:

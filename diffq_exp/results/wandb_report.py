@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ..tracking.limits import shortened
 from ..tracking.wandb_tracker import WandbTracker
 from .discovery import Run
 from .plots import PANELS, SIZE_LABEL, Style, styles
@@ -43,7 +44,7 @@ def log_report(report: Report, out: Path) -> list[str]:
 
 
 def _log(report: Report, out: Path, settings: dict[str, Any]) -> list[str]:
-    sweep = report.sweep.name if report.sweep else None
+    sweep = shortened(report.sweep.name, "group") if report.sweep else None
     tracker = WandbTracker(**settings, group=sweep, job_type="report")
     config = {"size": report.size, "averaged": list(report.averaged), "runs": len(report.runs)}
     if report.sweep is not None:

@@ -27,6 +27,7 @@ from ..results.discovery import SWEEPS, Run, find_runs
 from ..results.publish import report_sweep
 from ..results.records import read_record, status_of
 from ..results.run_files import MODEL
+from ..tracking.limits import shortened
 from .cores import jobs_at_once
 from .progress import duration
 
@@ -104,8 +105,8 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
     except OSError as error:
         log.error(f"hydra.sweep.dir={sweep.outputs}: {error}")
         return 2
-    os.environ.setdefault("WANDB_RUN_GROUP", sweep.name)
-    os.environ.setdefault("WANDB_TAGS", sweep.name.rpartition("-")[0])
+    os.environ.setdefault("WANDB_RUN_GROUP", shortened(sweep.name, "group"))
+    os.environ.setdefault("WANDB_TAGS", shortened(sweep.name.rpartition("-")[0], "tags"))
     todo = sweep.todo
     log.info(f"sweep {sweep.name}: {len(sweep.jobs)} jobs, {len(sweep.jobs) - len(todo)} done already")
     started, code = time.monotonic(), 0

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..common.units import MB
+from .limits import shortened
 from .segment import Segment, bytes_on_disk
 
 _logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class WandbTracker:
         if mode == "disabled":
             return
         self._folder, self._rows = Path(folder).absolute(), [flat(row) for row in history]
-        self._init |= {"id": run_id, "name": self.name or name, "config": config}
+        self._init |= {"id": run_id, "name": self.name or shortened(name, "name"), "config": config}
         try:
             self._segment = self._open(mode)
         except Exception as error:

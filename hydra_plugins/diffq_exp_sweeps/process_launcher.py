@@ -7,8 +7,7 @@ run goes to the end of the queue, until that process lets go of it: so two sweep
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
+import logging
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -22,11 +21,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from .processes import cause, context, start_server
 from .signals import Signals
 from .worker import work
 
 LOOK_SECONDS = 0.5  # between two looks at locks
-PRELOAD = ["diffq_exp.runs.job", "diffq_exp.runs.session", "diffq_exp.quant.kernels.cpu", "wandb", "torch._dynamo"]
+log = logging.getLogger("diffq_exp")
 
 
 class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modules, where a dataclass looks
@@ -66,8 +66,9 @@ class ProcessLauncher(Launcher):
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
         self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
         self._returns: dict[int, JobReturn] = {}
+        self._warned: set[str] = set()
         with Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
-            _start_server()
+            start_server()
             running: dict[Future[Any], _Running] = {}
             while running or (queue and stop.signal is None):
                 free = sorted(set(range(n_jobs)) - {job.slot for job in running.values()})
@@ -118,7 +119,7 @@ class ProcessLauncher(Launcher):
 
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
         hydra = cloudpickle.dumps((Singleton.get_state(), self.hydra_context, self.task_function, job.cfg))
-        begin = concurrent.process(daemon=False, context=_context())(work)  # type: ignore[call-overload]
+        begin = concurrent.process(daemon=False, context=context())(work)  # type: ignore[call-overload]
         future: Future[Any] = begin(hydra, job.folder, self._threads, gpu)
         self._display.started()
         return future
@@ -133,14 +134,15 @@ class ProcessLauncher(Launcher):
 
         reason = ""
         try:
-            code, reason = future.result()
+            code, reason, untracked = future.result()
             self._return(waiting, job, code)
+            self._warn(untracked)
         except FolderBusy as busy:
             self._display.returned()
             return [waiting._replace(behind=busy.path)]
         except ProcessExpired as death:
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, death)
-            reason = _cause(death.exitcode)
+            reason = cause(death.exitcode)
             self._codes.append(1)
             if not stopping:
                 record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.overrides, job.cfg.hydra)
@@ -154,6 +156,14 @@ class ProcessLauncher(Launcher):
             self._codes.append(1)
         self._note(waiting, job, status(job), reason)
         return []
+
+    def _warn(self, untracked: str) -> None:
+        """Say W&B's trouble with a job, once for all jobs that have the same."""
+        from diffq_exp.results.run_files import LOG
+
+        if untracked and (kind := untracked.partition(" (")[0]) not in self._warned:
+            self._warned.add(kind)
+            log.warning(f"{untracked} (that of other jobs stands in their {LOG})")
 
     def _note(self, waiting: _Waiting, job: Any, status: str, reason: str, ran: bool = True) -> None:
         from diffq_exp.results.records import RunRecord, read_record
@@ -184,39 +194,5 @@ def _first_ended(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
     return []
 
 
-def _start_server() -> None:
-    """Start the server of processes deaf to Ctrl-C, which would break its imports; its children stay deaf to it.
-
-    Ours is only kept waiting meanwhile. The resource tracker comes first: as it starts it unblocks SIGINT again.
-    """
-    if _context().get_start_method() != "forkserver":
-        return
-    from multiprocessing import forkserver, resource_tracker
-
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _context() -> Any:
-    """forkserver where there is one; it stays for all jobs, and has imported what takes long."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
-
-
 def _returned(job: Any, status: JobStatus, value: Any) -> JobReturn:
     return JobReturn(overrides=list(job.overrides), cfg=job.cfg, status=status, _return_value=value)
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
-        return f"its process ended with exit code {exitcode}"
-    name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else f"signal {-exitcode}"
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{hint}"

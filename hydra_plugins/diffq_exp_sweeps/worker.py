@@ -15,15 +15,20 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
 
 
-class _LastError(logging.Handler):
-    text = ""
+class _Heard(logging.Handler):
+    """error: the last one that was logged. untracked: the first sentence of W&B's trouble."""
+
+    error = untracked = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            self.error = record.getMessage()
+        elif record.name.startswith("diffq_exp.tracking") and not self.untracked:
+            self.untracked = record.getMessage()
 
 
-def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int, str]:
-    """-> exit code of the run, and the last error that it logged. Raises: FolderBusy.
+def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int, str, str]:
+    """-> exit code of the run, the last error that it logged, and why W&B does not track it. Raises: FolderBusy.
 
     hydra: pickled, since its resolvers are functions made in functions: (state, context, task function, config).
     """
@@ -39,8 +44,8 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
     state, context, task_function, config = pickle.loads(hydra)
     Singleton.set_state(state)
     setup_globals()
-    last = _LastError(logging.ERROR)
-    logging.getLogger("diffq_exp").addHandler(last)
+    heard = _Heard(logging.WARNING)
+    logging.getLogger("diffq_exp").addHandler(heard)
     try:
         returned = run_job(
             hydra_context=context,
@@ -51,10 +56,10 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
             configure_logging=False,
         )
     except SystemExit as stop:  # by a signal
-        return int(stop.code or 0), last.text
+        return int(stop.code or 0), heard.error, heard.untracked
     finally:
         sys.stdout.flush()  # as soon as the result is there, the process is ended
-    return returned.return_value.code, last.text
+    return returned.return_value.code, heard.error, heard.untracked
 
 
 def _write_to(log: Path) -> None:

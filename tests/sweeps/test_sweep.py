@@ -193,6 +193,14 @@ def test_runs_are_grouped_in_wandb_by_sweep_unless_the_user_says_otherwise(monke
     assert again.launched is None and os.environ["WANDB_RUN_GROUP"] == "mine"
 
 
+def test_a_long_name_of_an_experiment_is_a_tag_and_a_group_that_wandb_takes():
+    jobs = sweep_of("seed=0").jobs
+    sweep = Sweep.of(jobs, ["-m", f"experiment={'long_' * 40}", "seed=0"])
+    carried_out(sweep, launcher := Launcher(sweep))
+    group, tag = launcher.environment["WANDB_RUN_GROUP"], launcher.environment["WANDB_TAGS"]
+    assert len(sweep.name) > 200 and (len(group), len(tag)) == (128, 64) and tag.startswith("long_long_")
+
+
 def test_a_disk_that_takes_no_record_is_one_line(monkeypatch):
     sweep = sweep_of("seed=0,1")
 
