@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .common.entry import entry_point, program
 from .common.units import MB
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .tasks import Task
 
 
+@entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error when the file or an option is wrong."""
     args = _parser().parse_args(argv)
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m diffq_exp.evaluate", description=__doc__.split("\n\n")[1])
+    parser = argparse.ArgumentParser(prog=program("evaluate"), description=__doc__.split("\n\n")[1])
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument(
         "--allow",

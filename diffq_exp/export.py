@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .common.entry import entry_point, program
 from .common.files import replacing
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
+@entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error when the file or an option is wrong."""
     args = _parser().parse_args(argv)
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m diffq_exp.export", description=__doc__.split("\n")[2])
+    parser = argparse.ArgumentParser(prog=program("export"), description=__doc__.partition("\n\n")[2])
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument("--to", required=True, choices=tuple(FORMS))
     parser.add_argument("--out", type=Path, metavar="PATH", help="the file to write; by default beside the model")

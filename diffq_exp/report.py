@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .common.entry import entry_point, program
 from .results.commit import git_state
 from .results.discovery import MISSING, SWEEPS, Run, Sweep, find_runs, read_sweep, read_value, runs_of
 from .results.housekeeping import leftovers, list_table, prune
@@ -22,6 +23,7 @@ from .results.summary import SIZES, check_key, make_report
 REPORTED, NOTHING, MISTAKE = 0, 1, 2  # exit codes
 
 
+@entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, 1 without any finished run, 2 with one line on standard error for a mistake."""
     try:
@@ -101,9 +103,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m diffq_exp.report", description=__doc__.partition("\n\n")[2], allow_abbrev=False
-    )
+    parser = _Parser(prog=program("report"), description=__doc__.partition("\n\n")[2], allow_abbrev=False)
     add = parser.add_argument
     add("folders", nargs="*", type=Path, default=[Path("outputs")], help="where runs are; outputs without any")
     add(

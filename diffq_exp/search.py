@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 
 from .command.check import Plan, check
 from .command.consistency import without_validation
+from .command.overrides import parse
+from .command.paths import with_path_quoted
+from .common.entry import entry_point
 from .sweeps.one_run import SIGNAL, Stopped
 
 MISTAKE = 2  # exit code
@@ -30,6 +33,7 @@ class Mistake(ValueError):
     """What was typed cannot be searched."""
 
 
+@entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, 1 where nothing was found, 2 for a mistake, 128+n where a signal stopped a run."""
     args, words = _parser().parse_known_intermixed_args(argv)
@@ -65,7 +69,7 @@ def _own_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if key in own:
             own[key] = value
             typed.add(key)
-        elif key == "dry_run" or word in NO_RUN or key.startswith("hydra") or _sweeps(value):
+        elif key == "dry_run" or word in NO_RUN or key.startswith("hydra") or _sweeps(word):
             raise Mistake(f"{word}: a search makes its own runs")
         else:
             overrides.append(word)
@@ -75,9 +79,12 @@ def _own_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return own, overrides
 
 
-def _sweeps(value: str) -> bool:
-    """Whether a value stands for several runs."""
-    return "," in value and not value.startswith(("[", "{", '"', "'"))
+def _sweeps(word: str) -> bool:
+    """Whether a word stands for several runs."""
+    try:
+        return parse(with_path_quoted(word)).is_sweep_override()
+    except ValueError:  # the check says so
+        return False
 
 
 def _smallest(own: Mapping[str, str], overrides: list[str], seeds: int) -> int:

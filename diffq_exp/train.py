@@ -13,11 +13,13 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
+
+from .common.entry import entry_point
 
 MISTAKE, INTERRUPTED = 2, 130  # exit codes
 
 
+@entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, then run; -> exit code. 0 finished, 1 failed or diverged, 2 a mistake, 128+n stopped by a signal."""
     typed = sys.argv[1:] if argv is None else list(argv)
@@ -31,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _help() -> int:
     from .command.help import help_text
 
-    with suppress(BrokenPipeError):  # of --help | head
-        print(help_text(), flush=True)
+    print(help_text())
     return 0
 
 

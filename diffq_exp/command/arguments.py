@@ -9,23 +9,32 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from .paths import is_utf8, with_path_quoted
+
 MISTAKE = 2  # exit code
 
 
 def parser() -> ArgumentParser:
     """Hydra's parser, whose errors are one line."""
     hydras: ArgumentParser = get_args_parser()
-    hydras.error = _error  # type: ignore[method-assign]
+    hydras.error = _unknown_option  # type: ignore[method-assign]
     return hydras
 
 
+def _unknown_option(message: str) -> NoReturn:
+    _error(f"{message}; --hydra-help lists the options")
+
+
 def _error(message: str) -> NoReturn:
-    print(f"error: {message}; --hydra-help lists the options", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(MISTAKE)
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     """Raises: SystemExit(2) after one line on standard error."""
+    for word in argv:
+        if not is_utf8(word):
+            _error(f"{ascii(word)[1:-1]}: is not UTF-8, in which configurations are written; rename what it names")
     arguments = parser().parse_intermixed_args(list(argv))
     given = {
         "--run": arguments.run,
@@ -35,7 +44,14 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         "--shell-completion": arguments.shell_completion,
     }
     if len(several := [name for name, value in given.items() if value]) > 1:
-        _error(f"{' and '.join(several)} exclude each other")
+        _unknown_option(f"{' and '.join(several)} exclude each other")
     if arguments.resolve and not arguments.cfg:
-        _error("--resolve needs --cfg")
+        _unknown_option("--resolve needs --cfg")
+    if arguments.config_path:
+        _error("--config-path: is not for this command; --config-dir DIR adds a folder, which comes before conf/")
+    if arguments.experimental_rerun:
+        _error(
+            "--experimental-rerun: is not for this command; the command of a run is done again with restart=true"
+        )
+    arguments.overrides = [with_path_quoted(text) for text in arguments.overrides]
     return arguments

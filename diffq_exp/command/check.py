@@ -22,6 +22,7 @@ from .arguments import parse_arguments
 from .compose import Composer, Job, composer, is_structure, job
 from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
 from .overrides import grid_overrides, merged, overrides_of_jobs, parse, parse_all
+from .paths import place_errors
 from .schema import GROUPS, NODES, conf_dir
 from .sweep_consistency import (
     grids_of,
@@ -58,6 +59,9 @@ def check_arguments(arguments: Namespace) -> Plan:
     if folder is not None and not folder.is_dir():
         return Plan(composer(), [f"--config-dir {folder}: no such folder"])
     plan = Plan(composer(arguments.config_name or "config", folder), overrides=arguments.overrides)
+    plan.errors += place_errors(arguments.config_dir, arguments.overrides)
+    if plan.errors:
+        return plan
     typed = list(parse_all(arguments.overrides, plan.errors))
     known = partial(group_choices, config_dir=folder)
     base = _compose(plan, next(iter(overrides_of_jobs([o for o in typed if is_structure(o)], known)), ()), [])

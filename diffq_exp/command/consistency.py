@@ -123,7 +123,10 @@ def _status(run: Path) -> str:
 
 def _folder_errors(key: str, cfg: DictConfig) -> list[str]:
     """A file where the run's folder, or a folder above it, should be."""
-    given = OmegaConf.select(cfg, key)
+    try:
+        given = OmegaConf.select(cfg, key)
+    except OmegaConfBaseException as broken:
+        return [f"{key}: {str(broken).splitlines()[0]}"]
     folder = Path(given).absolute()
     return [
         f"{key}={given}: {path} is not a folder"

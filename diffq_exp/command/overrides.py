@@ -7,6 +7,8 @@ are the product of these values. A typed override holds in every grid and replac
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -27,7 +29,22 @@ def parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except (HydraException, ValueError):
-        raise ValueError(f"{text!r}: not understood; a key is set by key=value") from None
+        raise ValueError(f"{text!r}: not understood; {_how_to_type(text)}") from None
+
+
+def _how_to_type(text: str) -> str:
+    """How a word that the grammar refuses is typed."""
+    key, equals, value = text.partition("=")
+    if not equals or re.fullmatch(r"[~+]*[\w.@/:-]+", key, re.ASCII) is None or re.match(r"\w+\(", value):
+        return "a key is set by key=value"
+    if value[:1] in ("[", "{"):
+        return (
+            "a text inside of a list or a mapping stands in quotes where it has other characters than A-Z a-z 0-9"
+        )
+    word = f"{key}={quoted(value)}"
+    return "such a value stands in quotes, inside those of the shell: " + (
+        shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
+    )
 
 
 def parse_all(texts: Sequence[str], errors: list[str]) -> Iterator[Override]:
@@ -63,16 +80,21 @@ def _element(value: Any) -> str:
         return "[" + ",".join(map(_element, value)) + "]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_element(item)}" for key, item in value.items()) + "}"
-    return _quoted(value) if isinstance(value, str) else shown(value)
+    return _quoted_if_needed(value) if isinstance(value, str) else shown(value)
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A text in quotes, as the grammar reads it."""
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def _quoted_if_needed(value: str) -> str:
     """A text, in quotes where it would be read as something else without them."""
     try:
         bare = value != "" and "\\" not in value and parse(f"key={value}").value() == value
     except ValueError:
         bare = False
-    return value if bare else QuotedString(value, Quote.single).with_quotes()
+    return value if bare else quoted(value)
 
 
 def merged(typed: Sequence[Override], grid: Sequence[Override]) -> list[Override]:

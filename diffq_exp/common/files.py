@@ -47,7 +47,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file, {} where there is no file. Raises: ValueError with the path of a bad file."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:

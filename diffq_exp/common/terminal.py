@@ -6,12 +6,12 @@ A run writes through the log, so that its train.log has the same lines as the te
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from .entry import silence_output
 
 log = logging.getLogger("diffq_exp")
 
@@ -21,7 +21,7 @@ class RunConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_output()
 
 
 console = RunConsole()
@@ -53,7 +53,7 @@ class FileLog:
     """Inside its `with`, the log is written to a file too, with times."""
 
     def __init__(self, path: Path) -> None:
-        self.handler = logging.FileHandler(path, delay=True)
+        self.handler = logging.FileHandler(path, encoding="utf-8", delay=True)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def __enter__(self) -> FileLog:

@@ -68,7 +68,7 @@ def _tracking(runs: Sequence[Run]) -> dict[str, Any] | None:
     for _, run in sorted(written, key=lambda pair: pair[0], reverse=True):
         config = run.folder / ".hydra" / "config.yaml"
         if config.is_file():
-            node = yaml.safe_load(config.read_text()).get("tracking") or {}
+            node = yaml.safe_load(config.read_bytes()).get("tracking") or {}
             if not str(node.get("_target_")).endswith(".WandbTracker"):
                 return None
             return {key: node[key] for key in _TAKEN_OVER if key in node and "${" not in str(node[key])}

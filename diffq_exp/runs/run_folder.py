@@ -112,7 +112,7 @@ class RunFolder:
         if request.hydra is not None:
             files["hydra"] = OmegaConf.create({"hydra": request.hydra})
         for name, values in files.items():
-            (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(values))
+            (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
 
 
 def record_death(path: Path, planned: RunRecord, reason: str) -> None:

@@ -7,6 +7,7 @@ overrides.
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 from typing import Any
 
@@ -30,10 +31,13 @@ def show(arguments: Namespace) -> int:
     """Print what --cfg, --info and --hydra-help ask for; -> exit code."""
     register()
     register_resolver()
+    logging.raiseExceptions = False  # Hydra shows some of it by its log, and `| head` may read no more
     try:
         _run_hydra(arguments, parser(), RunJob(), str(conf_dir()), "config")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        logging.raiseExceptions = True
     return 0
 
 
