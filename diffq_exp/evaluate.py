@@ -113,7 +113,7 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
     from .command.devices import device_error
     from .data.as_stored import follow
     from .results.records import read_record
-    from .runs.build import pick_device
+    from .runs.build import check_takes, pick_device
     from .runs.data_record import difference
     from .runs.loading import build_stored, build_stored_model, stored_file
     from .tasks import as_task
@@ -133,6 +133,7 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
         since = difference(read_record(path.parent).data, data) if Path(args.source).is_dir() else ""
         warnings = [f"the data have changed since the run: {since}"] if since else []
         warnings += follow(data, dict(config.get("input", {})))
+        check_takes(model, data)
         task = as_task(build_stored(config, "task", args.allow, **data.task_arguments))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.names import shown_path
+
 if TYPE_CHECKING:
     from PIL import Image
     from torchvision.datasets import ImageFolder
@@ -42,9 +44,13 @@ def _open(folder: Path, channels: int) -> ImageFolder:
     from torchvision.datasets import ImageFolder
 
     try:
-        return ImageFolder(str(folder), loader=partial(read_image, channels=channels))
+        part = ImageFolder(str(folder), loader=partial(read_image, channels=channels))
     except FileNotFoundError as error:  # no class folders, or a class without images
-        raise ValueError(f"{folder}: {error}") from error
+        raise ValueError(f"{shown_path(folder)}: {shown_path(error)}") from error
+    for name in part.classes:
+        if (shown := shown_path(name)) != name:  # it is stored with the network, in JSON
+            raise ValueError(f"{shown_path(folder)}: the name of the class folder {shown} is not UTF-8; rename it")
+    return part
 
 
 def _check_same_classes(root: str | Path, parts: dict[str, ImageFolder]) -> None:
@@ -70,4 +76,4 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
             converted: Image.Image = image.convert(MODES[channels])
             return converted
     except Exception as error:  # PIL raises OSError, SyntaxError, EOFError, struct.error and more
-        raise ValueError(f"cannot read the image {path}: {error}") from error
+        raise ValueError(f"cannot read the image {shown_path(path)}: {error}") from error

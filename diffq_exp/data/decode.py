@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.names import shown_path
 from .class_folders import read_image
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,9 @@ def _content_key(files: Sequence[str], root: str, target: Target) -> str:
             with open(file, "rb", buffering=0) as stream:
                 content = stream.readall()
         except OSError as error:
-            raise ValueError(f"cannot read the image {file}: {error}") from error
-        digest.update(f"\0{os.path.relpath(file, root)}\0{len(content)}\0".encode())
+            raise ValueError(f"cannot read the image {shown_path(file)}: {error}") from error
+        name = os.fsencode(os.path.relpath(file, root))
+        digest.update(b"\0%b\0%d\0" % (name, len(content)))
         digest.update(content)
     return digest.hexdigest()[:32]
 
@@ -89,7 +91,7 @@ def _read_as(target: Target, file: str) -> np.ndarray:
     if image.size != (target.width, target.height):
         if not target.resize:
             given = f"{image.height}x{image.width} pixels, the first image {target.height}x{target.width}"
-            raise ValueError(f"{file} has {given}; set dataset.image_size to bring all to one size")
+            raise ValueError(f"{shown_path(file)} has {given}; set dataset.image_size to bring all to one size")
         image = ImageOps.fit(image, (target.width, target.height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(target.height, target.width, target.channels)
 

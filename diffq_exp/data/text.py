@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.names import shown_path
 from .base import Data
 from .digest import of_tensors
 from .order import Batches, generator, shuffled
@@ -160,7 +161,7 @@ def text(
     end = len(tokens) - held  # of the test part
     train, test, val = tokens[: end - tested], tokens[end - tested : end], tokens[end:]
     return TextData(
-        f"text {Path(path).name}", vocabulary=BYTES, windows=Windows(length, batch_size, device, seed),
+        f"text {shown_path(Path(path).name)}", vocabulary=BYTES, windows=Windows(length, batch_size, device, seed),
         train=train, val=val if val_share else None, test=test, token_bytes=[1] * BYTES,
     )  # fmt: skip
 

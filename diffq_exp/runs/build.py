@@ -90,6 +90,28 @@ def build_model(cfg: DictConfig, data: Data, device: torch.device) -> nn.Module:
     return model.to(device)
 
 
+def check_takes(model: nn.Module, data: Data) -> None:
+    """Run a float network once on an input of zeros, as the data describe it, before anything is trained.
+
+    Modes and random generators stay as they are. Raises: UserError where the network does not take such inputs.
+    """
+    if not isinstance(shape := data.input.get("shape"), list):
+        return
+    device = next((param.device for param in model.parameters()), torch.device("cpu"))
+    kind = torch.int64 if data.input.get("dtype") == "int64" else torch.float32
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            model.eval()(torch.zeros(1, *shape, dtype=kind, device=device))
+    except Exception as error:  # of a network that may be the user's own
+        cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        advice = "; dataset.image_size brings images to one size" if len(shape) == 3 else ""
+        raise UserError(f"the network does not take the inputs of {data.name}, {shape}: {cause}{advice}") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def build_task(cfg: DictConfig, data: Data) -> Task:
     try:
         return as_task(build(cfg.task, **data.task_arguments))

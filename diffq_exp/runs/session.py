@@ -35,7 +35,16 @@ from ..training.settings import Settings
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Trainer
-from .build import build, build_data, build_model, build_optimizers, build_penalty, build_size, build_task
+from .build import (
+    build,
+    build_data,
+    build_model,
+    build_optimizers,
+    build_penalty,
+    build_size,
+    build_task,
+    check_takes,
+)
 from .data_record import check_unchanged, describe, tell_if_sources_changed
 from .display import Display
 from .file_target import file_target
@@ -87,6 +96,7 @@ class Session:
         self._keep_to(data)
         match_start(cfg, data)
         model = build_model(cfg, data, self.device)
+        check_takes(model, data)
         if cfg.init_from is not None:
             load_weights(model, user_path(cfg.init_from))
         task = build_task(cfg, data)

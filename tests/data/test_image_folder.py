@@ -232,3 +232,29 @@ def test_a_part_without_classes_is_named(root):
     (root / "train").mkdir()
     with pytest.raises(ValueError, match=r"Couldn't find any class folder in .*train"):
         load(root)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_file_names_that_are_no_utf_8_are_read(cached, root):
+    before = load(root).digest
+    os.rename(root / "train/cat/5.png", os.fsencode(root) + b"/train/cat/5\xff.png")
+    data = load(root, **({} if cached else {"cache_dir": None}))
+    assert data.train.examples == 12 and data.digest == before
+    streamed = load(root, max_memory_mb=0, image_size=8)
+    assert streamed.digest["train"] and len(list(streamed.test.epoch(0))) == 1
+
+
+def test_a_broken_image_of_such_a_name_is_named(root):
+    with open(os.fsencode(root) + b"/train/cat/5\xff.png", "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(ValueError, match=r"cannot read the image .*cat/5\\xff\.png"):
+        load(root)
+    with pytest.raises(ValueError, match=r"cannot read the image .*cat/5\\xff\.png"):
+        list(load(root, max_memory_mb=0, image_size=8).train.epoch(0))
+
+
+def test_a_class_folder_of_such_a_name_is_refused_by_name(root):
+    for part in ("train", "test"):
+        os.rename(root / part / "cat", os.fsencode(root / part) + b"/c\xe4t")
+    with pytest.raises(ValueError, match=r"train: the name of the class folder c\\xe4t is not UTF-8; rename it"):
+        load(root)

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from helpers.run_configs import ask
+from helpers.run_configs import TINY, ask, do
+from helpers.run_folders import never
 from helpers.run_pieces import TinyNet, tiny_data
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torchvision.models import VisionTransformer
 
+from diffq_exp import models
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 from diffq_exp.quant.noise import Uniform
 from diffq_exp.runs.build import (  # fmt: skip
@@ -19,9 +22,11 @@ from diffq_exp.runs.build import (  # fmt: skip
     build_optimizers,
     build_penalty,
     build_size,
+    check_takes,
     pick_device,
 )
 from diffq_exp.training.penalty import RampPenalty
+from diffq_exp.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 HERE = "runs.test_build"
@@ -213,3 +218,68 @@ def test_lsq_ignores_bits_lr():
     optimizers, _ = build_optimizers(cfg, TinyNet())
     assert {group["lr"] for group in optimizers.param_groups} == {0.03}
     assert {group["weight_decay"] for group in optimizers.param_groups} == {5e-4}
+
+
+# ---- inputs that a network does not take --------------------------------------------------------------------
+
+
+class Awkward(nn.Module):
+    """Draws in evaluation too, and has a part that stays in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1).eval()
+
+    def forward(self, images):
+        return self.norm(images).flatten(1) + torch.rand(1)
+
+
+def sized(height, width):
+    data = tiny_data()
+    data.input["shape"] = [1, height, width]
+    return data
+
+
+def test_a_network_that_takes_the_data_stays_as_it_is():
+    model = Awkward()
+    before, state = model.norm.running_mean.clone(), torch.get_rng_state()
+    check_takes(model, sized(8, 9))
+    assert model.training and not model.norm.training and torch.equal(model.norm.running_mean, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    data = tiny_data()
+    data.input = {}
+    check_takes(nn.Linear(1, 1), data)  # nothing is known of its inputs
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "told"),
+    [
+        (lambda: VisionTransformer(24, 4, 1, 2, 8, 8), (24, 32), "Wrong image width! Expected 24 but got 32!"),
+        (lambda: models.lenet5(4, 1), (3, 3), "RuntimeError: "),
+        (lambda: TinyNet(), (9, 8), "RuntimeError: "),
+    ],
+)
+def test_an_image_size_that_a_network_does_not_take_is_told(model, shape, told):
+    data, model = sized(*shape), model()
+    data.input["shape"] = [3 if isinstance(model, VisionTransformer) else 1, *shape]
+    with pytest.raises(UserError) as raised:
+        check_takes(model, data)
+    assert str(raised.value).startswith(
+        f"the network does not take the inputs of synthetic, {data.input['shape']}: "
+    )
+    assert told in str(raised.value) and str(raised.value).endswith(
+        "; dataset.image_size brings images to one size"
+    )
+    assert "\n" not in str(raised.value) and model.training
+
+
+def test_a_run_is_refused_before_its_first_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "fit", never)
+    outcome = do(*TINY, "dataset.image_size=12", f"model._target_={HERE}.narrow", root=tmp_path)
+    assert (
+        outcome.code == 2 and "the network does not take the inputs of synthetic, [1, 12, 12]" in outcome.lines[-1]
+    )
+
+
+def narrow(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(7, num_classes))
