@@ -115,7 +115,8 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
     from .results.records import read_record
     from .runs.build import check_takes, pick_device
     from .runs.data_record import difference
-    from .runs.loading import build_stored, build_stored_model, stored_file
+    from .runs.loading import stored_file
+    from .runs.rebuild import build_stored, build_stored_model
     from .tasks import as_task
 
     path = stored_file(args.source)

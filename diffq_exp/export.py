@@ -105,7 +105,7 @@ def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str,
 def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
     from .onnx.graph import onnx_graph
     from .onnx.inputs import Input
-    from .runs.loading import build_stored_model
+    from .runs.rebuild import build_stored_model
 
     model = build_stored_model(stored, config, args.allow)
     try:

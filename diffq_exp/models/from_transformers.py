@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.names import hint
+from .rebuilding import is_rebuilding
 from .stem import tried
 
 POSITIONS = "max_position_embeddings"
@@ -107,7 +108,7 @@ def _configuration(
     kinds = library.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if name in kinds and not pretrained:
         make = library.AutoConfig.for_model
-    elif pretrained or "/" in name or Path(name).is_dir():
+    elif not is_rebuilding() and (pretrained or "/" in name or Path(name).is_dir()):
         make = library.AutoConfig.from_pretrained
         sizes = {key: value for key, value in sizes.items() if key != POSITIONS}  # trained for as many as it has
     else:
@@ -137,6 +138,8 @@ def _entries(usual: Any, sizes: dict[str, int], changes: dict[str, Any]) -> dict
 
 def _try_tokens(model: nn.Module, name: str, vocabulary: int, length: int) -> None:
     """See that a network takes windows of this length and gives logits of this vocabulary."""
+    if is_rebuilding():
+        return
     model.eval()
     with _as_one_line(f"{name} with dataset.length={length}"), torch.no_grad():
         shape = tuple(model(torch.zeros(1, length, dtype=torch.int64)).shape)

@@ -1,13 +1,10 @@
 """Weights and networks out of what runs leave: stored models, checkpoints, run folders.
 
-A stored model says which network it is by the group and name of a YAML file in conf/, with its arguments. Building
-it calls only what conf/ itself names under that name; anything else has to be allowed by the caller, by its full
-dotted name. So a file from a stranger cannot choose what code runs.
+What a stored model says of its network is in `stored_config`; rebuild.py makes the network from it.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
-from ..command.schema import conf_dir
 from ..data import Data
 from ..results.records import read_record, status_of
-from ..results.renamed import new_name
 from ..results.run_files import CHECKPOINT, MODEL
 from ..stored.floats import is_folded
-from ..stored.network import StoredModel, check_fit, write_into
 from ..training.checkpoint import load_checkpoint
 from .build import accepted
+from .rebuild import build_stored_model
 
 GROUPS = ("model", "dataset", "task")
 
@@ -73,76 +68,7 @@ def load_model(source: Path | str, allow: Collection[str] = ()) -> nn.Module:
     try:
         return build_stored_model(stored, config, allow)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def build_stored_model(stored: StoredModel, config: dict[str, Any], allow: Collection[str] = ()) -> nn.Module:
-    """A network made as `config` says, with the weights of `stored`."""
-    _check_sketch(stored, config, allow)
-    model = build_stored(config, "model", allow)
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"its config builds a {type(model).__name__}, not an nn.Module")
-    write_into(model, stored)
-    return model.eval()
-
-
-def _check_sketch(stored: StoredModel, config: dict[str, Any], allow: Collection[str]) -> None:
-    """See that the network that `config` describes has the tensors stored, before any memory goes to it."""
-    try:
-        with torch.device("meta"):
-            sketch = build_stored(config, "model", allow)
-    except (ValueError, NotImplementedError):
-        return  # not every network can be made without memory; one that cannot be made at all fails for real
-    if isinstance(sketch, nn.Module):
-        check_fit(sketch.state_dict(), stored.shapes())
-
-
-def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **runtime: Any) -> Any:
-    """Build what a stored config describes under `group`. Raises: ValueError when it is not allowed, or fails."""
-    try:
-        description = config[group]
-        name, node, keys = description["name"], dict(description["node"]), dict(description.get("keys", {}))
-        target = new_name(node.pop("_target_"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its config does not describe a {group}") from error
-    if target != _target_in_conf(group, name) and target not in allow:
-        raise ValueError(f"its {group} is {target!r}, which conf/ does not name; allow it by --allow {target}")
-    arguments = {**node, **keys}
-    if "pretrained" in arguments:
-        arguments["pretrained"] = False  # the weights come from the file, nothing is fetched
-    try:
-        call = _located(target)
-        plain = {key: _built_inside(value, allow) for key, value in arguments.items()}
-        return call(**plain, **accepted(call, runtime))
-    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"its {group} cannot be built by {target}: {error}") from error
-
-
-def _target_in_conf(group: str, name: Any) -> str | None:
-    path = conf_dir() / group / f"{name}.yaml"
-    if not str(name).isidentifier() or not path.is_file():
-        return None
-    return str(OmegaConf.select(OmegaConf.load(path), "_target_"))
-
-
-def _located(target: Any) -> Any:
-    module, _, attribute = str(target).rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _built_inside(value: Any, allow: Collection[str]) -> Any:
-    """An argument; where it is an object to be built itself, its target must be allowed."""
-    if isinstance(value, list):
-        return [_built_inside(item, allow) for item in value]
-    if not isinstance(value, dict):
-        return value
-    values = {key: _built_inside(item, allow) for key, item in value.items()}
-    if "_target_" not in values:
-        return values
-    target = values.pop("_target_")
-    if target not in allow:
-        raise ValueError(f"an argument names {target!r} to be called; allow it by --allow {target}")
-    return _located(target)(**values)
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _stored_whole(folder: Path) -> bool:

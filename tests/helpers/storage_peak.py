@@ -52,10 +52,11 @@ def main(*asked: str) -> None:
 
     import diffq_exp
     from diffq_exp import storage
+    from diffq_exp.runs import rebuild
 
     torch.set_num_threads(1)
     model = stored_networks.network()  # builds what load_model builds
-    diffq_exp.runs.loading.build_stored_model(storage.stored_model_of(model), stored_networks.config())
+    rebuild.build_stored_model(storage.stored_model_of(model), stored_networks.config())
     storage.serialize(model)  # what is imported or allocated once
     gc.freeze()  # so that collecting takes no time in what is there for good
     models = {"load": storage_models.wide()}

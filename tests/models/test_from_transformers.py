@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffq_exp import models
+from diffq_exp.models.rebuilding import rebuilding
 from diffq_exp.quant import DiffQuantizer
 
 pytest.importorskip("transformers")
@@ -79,3 +80,9 @@ def test_what_is_wrong_is_one_line(name, changes, reason, monkeypatch):
     with pytest.raises(ValueError, match=reason) as error:
         models.transformers(name, **changes, **TEXT)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/b", "..", "/", "a\0b"])
+def test_what_a_file_names_is_no_folder_and_no_hub(name):
+    with rebuilding(), pytest.raises(ValueError, match="has no kind of network"):
+        models.transformers(name, **TEXT)

@@ -14,7 +14,8 @@ from diffq_exp.command.schema import conf_dir
 from diffq_exp.common.files import write_json
 from diffq_exp.models import digits_cnn
 from diffq_exp.quant import UniformQuantizer, quantizer_of
-from diffq_exp.runs.loading import build_stored, load_model, load_weights
+from diffq_exp.runs.loading import load_model, load_weights
+from diffq_exp.runs.rebuild import build_stored
 from diffq_exp.training.checkpoint import save_checkpoint
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
