@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .common.entry import entry_point, program
 from .common.files import replacing
+from .common.packages import install_command
 
 if TYPE_CHECKING:
     from .onnx.graph import Graph
@@ -85,7 +86,7 @@ def _export(args: argparse.Namespace) -> None:
 
 def _check_packages() -> None:
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"--to onnx needs {', '.join(missing)}: pip install diffq_exp[onnx]")
+        raise ValueError(f"--to onnx needs {', '.join(missing)}: {install_command('onnx')}")
 
 
 # ---- the forms ------------------------------------------------------------------------------------------------

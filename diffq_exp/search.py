@@ -20,6 +20,7 @@ from .command.consistency import without_validation
 from .command.overrides import parse
 from .command.paths import with_path_quoted
 from .common.entry import entry_point
+from .common.packages import install_command
 from .sweeps.one_run import SIGNAL, Stopped
 
 MISTAKE = 2  # exit code
@@ -106,7 +107,7 @@ def _study(own: Mapping[str, str], overrides: list[str], seeds: int) -> int:
     try:
         from .sweeps import study
     except ImportError as error:
-        raise Mistake("trials= needs the package optuna: pip install diffq_exp[optuna]") from error
+        raise Mistake(f"trials= needs the package optuna: {install_command('optuna')}") from error
     if seeds != 1:
         raise Mistake("--seeds: is not for a study; put seed into over")
     if not own["over"] or not own["trials"]:

@@ -11,8 +11,9 @@ that a mistake is said at once.
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from .common.entry import entry_point
 
@@ -24,16 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check, then run; -> exit code. 0 finished, 1 failed or diverged, 2 a mistake, 128+n stopped by a signal."""
     typed = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _help() if {"--help", "-h"} & set(typed) else _main(typed)
+        return _help(typed) if {"--help", "-h"} & set(typed) else _main(typed)
     except KeyboardInterrupt:  # before the run handles signals by itself
         print("interrupted before the run began", file=sys.stderr)
         return INTERRUPTED
 
 
-def _help() -> int:
+def _help(typed: list[str]) -> int:
     from .command.help import help_text
 
-    print(help_text())
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)  # Hydra's takes longer than all of this
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    config_dir = parser.parse_known_args(typed)[0].config_dir
+    if config_dir is not None and not config_dir.is_dir():
+        print(f"error: --config-dir {config_dir}: no such folder", file=sys.stderr)
+        return MISTAKE
+    print(help_text(config_dir))
     return 0
 
 
@@ -42,7 +49,7 @@ def _main(typed: list[str]) -> int:
     from .command.check import check_arguments
 
     arguments = parse_arguments(typed)
-    if arguments.hydra_help or arguments.info or arguments.shell_completion:
+    if arguments.hydra_help or arguments.shell_completion:
         return _show(arguments)
     plan = check_arguments(arguments)
     for line in plan.errors:
@@ -51,7 +58,7 @@ def _main(typed: list[str]) -> int:
         return MISTAKE
     for line in plan.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    if arguments.cfg:
+    if arguments.cfg or arguments.info:
         return _show(arguments)
     from .sweeps.launch import carry_out_plan  # a mistake is said without waiting for this
 

@@ -23,7 +23,7 @@ from .compose import Composer, Job, composer, is_structure, job
 from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
 from .overrides import grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .paths import place_errors
-from .schema import GROUPS, NODES, conf_dir
+from .schema import GROUPS, NODES, group_choices
 from .sweep_consistency import (
     grids_of,
     idle_launch_warnings,
@@ -79,12 +79,6 @@ def check_arguments(arguments: Namespace) -> Plan:
     plan.warnings = [text for key, text in (unused or [{}])[0].items() if all(key in one for one in unused)]
     plan.warnings += [] if base is None or plan.multirun else idle_launch_warnings(base)
     return plan
-
-
-def group_choices(group: str, config_dir: Path | None) -> list[str]:
-    """The names of a group's YAML files."""
-    folders = [conf_dir(), *([config_dir] if config_dir is not None else [])]
-    return sorted(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))
 
 
 def _check_grid(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..common.files import user_path
 from ..results.records import status_of
 from ..tracking.limits import MOST, name_errors
+from .choices import is_shipped
 from .devices import device_error
 from .overrides import text_of
 from .schema import NODE_RANGES, NODES, PLAIN, shown
@@ -28,6 +28,7 @@ from .signature import (
     unused_keys,
     unused_nodes,
 )
+from .targets import target_error
 from .values import range_error
 
 WITHOUT_STEPS = ("none", "ptq", "qat", "diffq")  # quantizers whose grids rate-distortion rounding leaves alone
@@ -136,19 +137,25 @@ def _folder_errors(key: str, cfg: DictConfig) -> list[str]:
 
 
 def _target_errors(cfg: DictConfig) -> list[str]:
-    """Targets in packages that are not installed; looked for without importing them."""
-    errors = []
+    """Targets that are not there; looked for without importing their packages."""
     targets = {name: cfg[name].get("_target_") for name in NODES}
     if OmegaConf.is_dict(cfg.noise):
         targets["noise"] = cfg.noise.get("_target_")
-    for name, target in targets.items():
-        if target is None and name in ("quantizer", "storage"):  # no quantizer; storage has options only
-            continue
-        if not isinstance(target, str) or "." not in target:
-            errors.append(f"{name}._target_={shown(target)}: package.Class is allowed")
-        elif find_spec(target.partition(".")[0]) is None:
-            errors.append(f"{name}._target_={target}: no package or module {target.partition('.')[0]!r} is found")
-    return errors
+    errors = {name: _target_error(name, target, cfg) for name, target in targets.items()}
+    return [f"{name}._target_={shown(targets[name])}: {error}" for name, error in errors.items() if error]
+
+
+def _target_error(name: str, target: Any, cfg: DictConfig) -> str | None:
+    if target is None and name in ("quantizer", "storage"):  # no quantizer; storage has options only
+        return None
+    if not isinstance(target, str) or "." not in target:
+        return "package.Class is allowed"
+    if name in NODES and is_shipped(name, cfg.hydra.runtime.choices[name], target):
+        return None
+    try:
+        return target_error(target)
+    except ValueError as error:  # in the user's module
+        return str(error)
 
 
 def without_validation(cfg: DictConfig) -> bool:

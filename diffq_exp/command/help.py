@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
 
-from .schema import GROUPS, Config, conf_dir, shown
+from .schema import GROUPS, Config, group_choices, shown
 
 HEAD = """python -m diffq_exp.train [key=value ...]
 
@@ -23,12 +24,11 @@ Keys inside a group are set by group.key=value, a key that its YAML lacks by +gr
 your own by group._target_=package.Class. --cfg job shows the whole config, --hydra-help Hydra's own options."""
 
 
-def help_text() -> str:
-    """Generated from the schema, so that it cannot fall behind it."""
+def help_text(config_dir: Path | None = None) -> str:
+    """Generated from the schema and the YAML files, so that it cannot fall behind them. config_dir: the user's."""
     lines = [HEAD, "Groups (group=choice):"]
     for group in GROUPS:
-        names = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-        lines.append(f"  {group:<18} {', '.join(names)}")
+        lines.append(f"  {group:<18} {', '.join(group_choices(group, config_dir))}")
     lines += ["", "Keys (general defaults; an experiment may set its own):"]
     lines += [_key_line(field) for field in fields(Config) if field.metadata]
     return "\n".join([*lines, TAIL])

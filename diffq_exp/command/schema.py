@@ -35,6 +35,12 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def group_choices(group: str, config_dir: Path | None = None) -> list[str]:
+    """The names of a group's YAML files, with those of the user's folder."""
+    folders = [conf_dir(), *([config_dir] if config_dir is not None else [])]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
 @dataclass(frozen=True)
 class Range:
     """Values that a key may take; `text` says it to the user."""

@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -22,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..common.files import user_path
 from ..results.records import RunRecord, read_record
 from ..results.renamed import OLD_NAMES, with_targets
+from .choices import label
 from .schema import NODES, PLAIN, conf_dir, shown
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
@@ -135,19 +135,6 @@ def run_name(cfg: DictConfig, choices: Any = None) -> str:
     return "-".join([names["dataset"], names["model"], names["quantizer"], signature(cfg)])
 
 
-def _label(cfg: DictConfig, group: str, choice: str) -> str:
-    """The chosen YAML's name; where its target was replaced on the command line, the name of that."""
-    path, target = conf_dir() / group / f"{choice}.yaml", cfg[group].get("_target_")
-    if not path.is_file() or _target_of(path) == target:
-        return choice
-    return str(target).rpartition(".")[2]
-
-
-@cache
-def _target_of(path: Path) -> Any:
-    return OmegaConf.select(OmegaConf.load(path), "_target_")
-
-
 def _sources(cfg: DictConfig) -> dict[str, Any]:
     """What stands for other networks in a signature, and how a teacher is used."""
     given = {key: cfg[key] for key in SOURCE_KEYS if cfg[key] is not None}
@@ -219,7 +206,7 @@ def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
 
 def labels(cfg: DictConfig, choices: Any) -> dict[str, str]:
     """The name that stands for each consumed node: {"dataset": "digits", "quantizer": "qat", ...}."""
-    return {group: _label(cfg, group, choices[group]) for group in consumed_nodes(cfg)}
+    return {group: label(cfg, group, choices[group]) for group in consumed_nodes(cfg)}
 
 
 def unused_keys(cfg: DictConfig) -> set[str]:

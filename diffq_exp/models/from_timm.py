@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..common.names import hint
+from ..common.packages import install_command
 from .stem import tried
 
 
@@ -39,7 +40,7 @@ def _library() -> Any:
     try:
         import timm as library
     except ImportError as error:
-        raise ValueError("model=timm needs the package timm: pip install diffq_exp[timm]") from error
+        raise ValueError(f"model=timm needs the package timm: {install_command('timm')}") from error
     return library
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.names import hint
+from ..common.packages import install_command
 from .rebuilding import is_rebuilding
 from .stem import tried
 
@@ -80,7 +81,7 @@ def _library() -> Any:
     try:
         import transformers as library
     except ImportError as error:
-        raise ValueError("model=transformers needs its package: pip install diffq_exp[transformers]") from error
+        raise ValueError(f"model=transformers needs its package: {install_command('transformers')}") from error
     return library
 
 

@@ -7,15 +7,19 @@ a class of the user's own need not accept what it has no use for.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import hydra.utils
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from ..command.choices import is_replaced
+from ..command.request import Request
+from ..command.schema import NODES
 from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer
@@ -65,6 +69,32 @@ def accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, A
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return runtime
     return {key: value for key, value in runtime.items() if key in parameters}
+
+
+def drop_foreign_keys(cfg: DictConfig, request: Request) -> list[str]:
+    """Take out of a node whose target was replaced the keys of its YAML file that the new target does not take.
+
+    -> a line for each such node. A key that was typed stays, so that a wrong one is an error.
+    """
+    typed = {re.split("[=@]", word.lstrip("+~"))[0] for word in request.overrides}
+    return [
+        f"{cfg[group]._target_} does not take {', '.join(foreign)} of {group}={choice}"
+        for group, choice in request.choices.items()
+        if group in NODES and is_replaced(cfg, group, choice, typed) and (foreign := _drop(cfg, group, typed))
+    ]
+
+
+def _drop(cfg: DictConfig, group: str, typed: set[str]) -> list[str]:
+    keys = {str(key): None for key in cfg[group] if not str(key).startswith("_") and key not in NOT_ARGUMENTS}
+    try:
+        taken = accepted(hydra.utils.get_object(cfg[group]._target_), keys)
+    except Exception:  # of the user's module; `build` says so
+        return []
+    foreign = [key for key in keys if key not in taken and f"{group}.{key}" not in typed]
+    with open_dict(cfg):
+        for key in foreign:
+            del cfg[group][key]
+    return foreign
 
 
 def pick_device(name: str) -> torch.device:

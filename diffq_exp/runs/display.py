@@ -12,8 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from torch import nn
 
 from ..common.terminal import console
+from ..data import Data
+from ..quant.quantizer import Quantizer
 from ..results.headline import Headline
 from ..results.records import RunRecord
 
@@ -59,6 +62,15 @@ class Display:
 
     def close(self) -> None:
         self._bar.stop()
+
+
+def summary(data: Data, network: str, model: nn.Module, quantizer: Quantizer | None) -> str:
+    """The first line of a run: its data, its network, and what is quantized."""
+    parts = f"{data.train.examples:,} train"
+    parts += f" / {data.val.examples:,} val" if data.val is not None else ""
+    parts += f" / {data.test.examples:,} test {data.unit}"
+    weights = sum(param.numel() for param in model.parameters())
+    return f"{data.name}: {parts}; {network}: {quantizer or f'{weights:,} float32 entries'}"
 
 
 def epoch_line(row: dict[str, Any], epochs: int, headline: Headline, unit: str) -> str:

@@ -31,7 +31,7 @@ from ..common.terminal import FileLog
 from ..results.records import RunRecord, read_record
 from ..results.run_files import CHECKPOINT, LOG, MODEL
 from ..training.stopping import Diverged, Interrupted, StopFlag
-from .build import pick_device
+from .build import drop_foreign_keys, pick_device
 from .data_record import tell_if_changed
 from .display import show_result
 from .file_target import TargetTooSmall
@@ -125,6 +125,8 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     started = time.monotonic()
     code, refused = FAILED, None
     with FileLog(folder.path / LOG), StopFlag() as stop:
+        for line in drop_foreign_keys(cfg, request):
+            log.info(line)
         session = Session(cfg, folder, request.choices, device, stop, record)
         try:
             record = session.run()

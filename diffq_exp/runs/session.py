@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
-from ..command.signature import only_afterwards
+from ..command.signature import labels, only_afterwards
 from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data
@@ -46,7 +46,7 @@ from .build import (
     check_takes,
 )
 from .data_record import check_unchanged, describe, tell_if_sources_changed
-from .display import Display
+from .display import Display, summary
 from .file_target import file_target
 from .loading import load_model, load_weights, stored_config
 from .run_folder import RunFolder
@@ -106,7 +106,7 @@ class Session:
         size, target = build_size(cfg), file_target(cfg, self.choices, data, model, quantizer)
         self.record = replace(self.record, target_mb=None if target is None else target.bytes / MB)
         storage.check_storable(quantizer if quantizer is not None else model)
-        log.info(self._summary(data, model, quantizer))
+        log.info(summary(data, labels(cfg, self.choices)["model"], model, quantizer))
         trainer = Trainer(
             model,
             quantizer,
@@ -162,14 +162,11 @@ class Session:
     def _config(self) -> dict[str, Any]:
         config = OmegaConf.to_container(self.cfg, resolve=True)
         assert isinstance(config, dict)
-        return {**config, "signature": self.folder.signature, "choices": self.choices}
-
-    def _summary(self, data: Data, model: nn.Module, quantizer: Quantizer | None) -> str:
-        parts = f"{data.train.examples:,} train"
-        parts += f" / {data.val.examples:,} val" if data.val is not None else ""
-        parts += f" / {data.test.examples:,} test {data.unit}"
-        weights = sum(param.numel() for param in model.parameters())
-        return f"{data.name}: {parts}; {self.choices['model']}: {quantizer or f'{weights:,} float32 entries'}"
+        return {
+            **config,
+            "signature": self.folder.signature,
+            "choices": {**self.choices, **labels(self.cfg, self.choices)},
+        }
 
     # ---- at the end -----------------------------------------------------------------------------------------
 

@@ -62,3 +62,17 @@ def test_cfg_job_shows_the_config_and_writes_nothing(capsys, monkeypatch, tmp_pa
     out, _ = capsys.readouterr()
     assert re.search(r"^bits: 3(\.0)?$", out, re.M) and "UniformQuantizer" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_choices_of_a_users_folder(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model/mine", "experiment/ours", "model/gpt"):
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / f"{name}.yaml").touch()
+    assert main(["--config-dir", "conf", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (models,) = [line.split() for line in lines if line.split()[:1] == ["model"]]
+    (experiments,) = [line for line in lines if line.split()[:1] == ["experiment"]]
+    assert "mine," in models and models.count("gpt,") == 1 and "ours" in experiments
+    assert main(["--help", "--config-dir=nosuch"]) == 2
+    assert capsys.readouterr().err == "error: --config-dir nosuch: no such folder\n"

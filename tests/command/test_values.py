@@ -153,13 +153,12 @@ def test_a_plain_keys_range_holds_inside_its_group_too(word):
 def test_what_a_user_may_add_or_replace():
     words = [
         "+model.width=3",
-        "model._target_=collections.Net",
-        "task._target_=collections.Task",
+        "model._target_=collections.Counter",
+        "task._target_=collections.Counter",
         "+dataset.extra=[1,2]",
     ]
     assert (
-        errors_of(*words, "quantizer._target_=collections.Quantizer", "optimizer._target_=collections.Optimizer")
-        == []
+        errors_of(*words, "quantizer._target_=collections.Counter", "optimizer._target_=collections.Counter") == []
     )
 
 

@@ -116,6 +116,29 @@ class OwnTask:
         return {"accuracy": right.sum(), "class_0": (right & (targets == 0)).sum()}
 
 
+class Focal(OwnTask):
+    """Takes nothing of what conf/task/classification.yaml says."""
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__(margin=gamma / 4)
+
+
+class Halves:
+    """A schedule without any argument."""
+
+    bits = False
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        return 0.5
+
+
+class NoNet:
+    """A network whose run begins, and fails at once."""
+
+    def __init__(self) -> None:
+        raise ValueError("a NoNet is not built")
+
+
 class OwnOptimizer(Optimizer):
     """The sign of the gradient."""
 

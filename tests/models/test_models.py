@@ -187,7 +187,7 @@ def test_timm_names_are_checked(name, message):
 
 def test_a_missing_timm_is_told_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"needs the package timm: pip install diffq_exp\[timm\]"):
+    with pytest.raises(ValueError, match=r"needs the package timm: pip install -e .*\[timm\]"):
         models.timm("resnet18", num_classes=7)
 
 

@@ -64,6 +64,19 @@ def test_a_target_typed_on_the_command_line(tmp_path):
     words = ("model._target_=helpers.run_pieces.OwnNet", "+model.slope=0.2")
     outcome = do(*TINY, *words, "min_size=0.0005", root=tmp_path)
     assert outcome.code == 0 and list(outcome.result["bits"]["layers"]) == ["head.weight"]
+    assert "; OwnNet: DiffQuantizer" in outcome.lines[0] and outcome.result["choices"]["model"] == "OwnNet"
+
+
+def test_keys_of_the_file_that_a_typed_target_does_not_take(tmp_path, capsys):
+    """They are left out and said; what is typed stays."""
+    words = ("task._target_=helpers.run_pieces.Focal", "scheduler._target_=helpers.run_pieces.Halves")
+    outcome = do(*TINY, "scheduler=cosine", "epochs=1", "dataset.train_images=20", *words, root=tmp_path)
+    assert outcome.code == 0, outcome.lines
+    assert "helpers.run_pieces.Focal does not take label_smoothing of task=classification" in outcome.lines
+    assert "helpers.run_pieces.Halves does not take warmup_epochs, final, bits of scheduler=cosine" in outcome.lines
+    assert evaluation.main([str(outcome.folder), "--device", "cpu", "--allow", "helpers.run_pieces.Focal"]) == 0
+    wrong = do(*TINY, words[0], "task.label_smoothing=0.1", root=tmp_path)
+    assert wrong.code == 2 and "label_smoothing" in wrong.result["reason"]
 
 
 def test_a_target_that_is_none_is_told_in_one_line(tmp_path):
