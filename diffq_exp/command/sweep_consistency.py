@@ -15,6 +15,7 @@ from .schema import NODES, PLAIN, Range, shown
 from .values import range_error
 
 LAUNCH = {"hydra/launcher": "processes", "hydra/sweeper": "grids"}  # with our choices, of conf/launching.yaml
+PROCESSES = {"n_jobs": Range(int, low=1, optional=True), "timeout_minutes": Range(float, above=0, optional=True)}
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -26,9 +27,8 @@ def sweep_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
         if override.is_hydra_override() and override.is_sweep_override()
     ]
     if str(cfg.hydra.launcher.get("_target_")).endswith(".ProcessLauncher"):
-        allowed = Range(int, low=1, optional=True)
-        error = range_error("hydra.launcher.n_jobs", cfg.hydra.launcher.n_jobs, allowed)
-        errors += [error] if error else []
+        found = [range_error(f"hydra.launcher.{key}", cfg.hydra.launcher[key], PROCESSES[key]) for key in PROCESSES]
+        errors += [error for error in found if error]
     return errors + (_sweeper_errors(cfg, typed) if _is_ours(cfg) else [])
 
 

@@ -57,7 +57,7 @@ class Display:
         self._bar.update(self._task, completed=place, description=f"epoch {epoch}/{self.epochs}", text=text)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        self._size = f"  {row['size_mb']['true']:.4f} MB"
+        self._size = f"  {_formula(row)}"
         log.info(epoch_line(row, self.epochs, self.headline, self.unit))
 
     def close(self) -> None:
@@ -77,22 +77,32 @@ def epoch_line(row: dict[str, Any], epochs: int, headline: Headline, unit: str) 
     """A row of metrics as a line; train and val are the headline."""
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train']['loss']:.4f}"]
     parts += [f"{part} {row[part].get(headline.name, math.nan):.4f}" for part in ("train", "val") if part in row]
-    parts.append(f"{row['size_mb']['true']:.4f} MB")
+    parts.append(_formula(row))
     if "bits" in row:
         parts.append(f"{row['bits']['mean']:.2f} bits")
     parts.append(f"{row['examples_per_second']:,.0f} {unit}/s")
     return "  ".join(parts)
 
 
+def _formula(row: dict[str, Any]) -> str:
+    """The size while training. That of the file, which is written at the end, is another."""
+    return f"formula {row['size_mb']['true']:.4f} MB"
+
+
 def show_result(record: RunRecord, folder: Path) -> None:
-    """The table at the end of a run: float32 against stored, bits per layer, and where the files are."""
+    """The table at the end of a run: float32 against stored, bits per layer, and where the files are.
+
+    The size by the method's formula, which the lines of the epochs have, stands beside that of the file.
+    """
     headline = record.compared_by
-    float32_mb, file_mb = (record.number("size_mb", name) or math.nan for name in ("float32", "file"))
+    sizes = (record.number("size_mb", name) or math.nan for name in ("float32", "true", "file"))
+    float32_mb, formula_mb, file_mb = sizes
     table = Table(title=f"{folder.name}: {record.status}", title_justify="left")
     for column in ("", headline.label, "MB", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
     before = record.number("test", headline.float32_name)
     table.add_row("float32 weights", _number(before), f"{float32_mb:.4f}", "1.0")
+    table.add_row("formula, as in the epochs", "", f"{formula_mb:.4f}", f"{float32_mb / formula_mb:.1f}")
     table.add_row("model.safetensors", _number(record.score), f"{file_mb:.4f}", f"{float32_mb / file_mb:.1f}")
     _print(table)
     if record.target_mb is not None:

@@ -118,10 +118,12 @@ class RunFolder:
 def record_death(path: Path, planned: RunRecord, reason: str) -> None:
     """Write `killed` and the reason into the record of a run whose process died, unless the run had ended before.
 
-    planned: the record of a run that died before it could write one.
+    A run that had saved stays `interrupted`. planned: the record of a run that died before it could write one.
     """
     with RunFolder(path, planned.signature) as held:
         record = held.record()
         if record.status in ("", "running"):
             record = record if record.status else planned
             held.write_record(replace(record, status="killed", reason=reason))
+        elif record.status == "interrupted":
+            held.write_record(replace(record, reason=reason))

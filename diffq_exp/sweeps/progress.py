@@ -82,7 +82,7 @@ class SweepDisplay:
 
 
 def _marks(record: RunRecord) -> str:
-    return f"{record.score or 0:.4f}  {record.size_mb.get('file') or 0:.4f} MB"
+    return f"{record.score or 0:.4f}  file {record.size_mb.get('file') or 0:.4f} MB"
 
 
 def _goodness(record: RunRecord) -> tuple[float, float]:

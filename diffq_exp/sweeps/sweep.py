@@ -33,6 +33,7 @@ from .progress import duration
 
 log = logging.getLogger("diffq_exp")
 DONE = ("finished", "diverged")  # to do it again would give the same
+SIGNAL = 128  # + its number: the exit code of a sweep that a signal stopped
 STOPPED = ("missing", "interrupted", "running", "killed")  # by the signal that stopped the sweep
 
 
@@ -119,7 +120,8 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
             log.error(f"the launcher gave up: {' '.join(str(error).split())}")
             log.debug("where:", exc_info=error)
             code = 1
-    report_sweep(sweep.outputs, sweep.name)
+    if code <= SIGNAL:  # who stops a sweep waits for no picture
+        report_sweep(sweep.outputs, sweep.name)
     return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
 
 
@@ -148,9 +150,11 @@ def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, st
     log.info(f"sweep {sweep.name}: {summary}; {duration(seconds)}")
     for job in sweep.jobs:
         ended = statuses[job.signature]
-        if ended != "finished" and not (code > 128 and ended in STOPPED):
+        if ended != "finished" and not (code > SIGNAL and ended in STOPPED):
             reason = _reason(job.folder) or reasons.get(job.folder) or "no reason is recorded"
             log.error(f"{ended}: {' '.join(job.overrides)} ({job.folder}): {reason}")
+    if code > SIGNAL and counts["finished"]:
+        log.info(f"python -m diffq_exp.report {sweep.outputs} --sweep {sweep.name} reports what is finished")
     if code:
         log.warning("stopped; the same command goes on with what is missing")
         return code

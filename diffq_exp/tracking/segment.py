@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import queue
 import re
@@ -23,6 +22,7 @@ from typing import Any
 _logger = logging.getLogger(__name__)
 _wandb_logger = logging.getLogger("wandb")
 
+HISTOGRAM = "bits/histogram"
 _TEARDOWN_SECONDS = 3.0
 
 # Wishes, left out where the installed wandb does not take them: W&B does not promise the x_ ones.
@@ -33,20 +33,26 @@ _WISHES = {
     "save_code": False,
     "symlink": False,
     "reinit": "create_new",
-    "x_disable_stats": True,
-    "x_disable_machine_info": True,  # user, host and paths; the hardware stands in result.json
     "x_save_requirements": False,
     "x_transaction_log_flush_interval": 1.0,  # seconds that a killed run loses, instead of 15
     "finish_timeout": 300.0,  # so that a process that never closes its segment ends too
     "finish_timeout_raises": True,
 }
 
+# The second is W&B's own account of user, host and paths, without which it watches nothing; the hardware stands in
+# result.json.
+_ON_THE_MACHINE = ("x_disable_stats", "x_disable_machine_info")
+
 
 class Segment:
-    """`folder` is `wandb/[offline-]run-<time>-<id>`, the unit of `wandb sync`; `url` is None when offline."""
+    """`folder` is `wandb/[offline-]run-<time>-<id>`, the unit of `wandb sync`; `url` is None when offline.
 
-    def __init__(self, wandb: Any, mode: str) -> None:
+    system_metrics: whether W&B watches the use of CPU, memory and GPU.
+    """
+
+    def __init__(self, wandb: Any, mode: str, system_metrics: bool = False) -> None:
         self.mode, self.folder = mode, Path()
+        self._wishes = {**_WISHES, **dict.fromkeys(_ON_THE_MACHINE, not system_metrics)}
         self.url: str | None = None
         self._wandb: Any = wandb
         self._run: Any = None
@@ -82,7 +88,7 @@ class Segment:
         return [folder for folder in siblings if name.fullmatch(folder.name)]
 
     def _open(self, settings: dict[str, Any], init: dict[str, Any]) -> None:
-        for key, value in _WISHES.items():
+        for key, value in self._wishes.items():
             with contextlib.suppress(ValueError):
                 self._wandb.Settings(**{key: value})
                 settings[key] = value
@@ -150,11 +156,11 @@ class Segment:
             raise
 
 
-def with_histogram(values: Mapping[str, Any], histogram: Callable[[list[float]], Any]) -> dict[str, Any]:
-    """Flat values, and where they hold bits of layers, `bits/histogram` over the layers."""
-    bits = [float(value) for key, value in values.items() if key.startswith("bits/layers/")]
-    finite = [value for value in bits if math.isfinite(value)]
-    return {**values, "bits/histogram": histogram(finite)} if finite else dict(values)
+def with_histogram(values: Mapping[str, Any], histogram: Callable[..., Any]) -> dict[str, Any]:
+    """Flat values, their histogram of the bits of groups as W&B's."""
+    edges, counts = values.get(f"{HISTOGRAM}/edges"), values.get(f"{HISTOGRAM}/counts")
+    kept = {key: value for key, value in values.items() if not key.startswith(f"{HISTOGRAM}/")}
+    return {**kept, HISTOGRAM: histogram(np_histogram=(counts, edges))} if counts and edges else kept
 
 
 def bytes_on_disk(segment: Path) -> int:

@@ -55,7 +55,7 @@ class WandbTracker:
 
     `timeout_seconds`: how long start() and finish() each wait for the server; finish() adds the time to send
     the file at 4 MB/s. WANDB_BASE_URL and other variables of W&B hold where no argument says more; the key
-    comes from WANDB_API_KEY or netrc and is never asked for.
+    comes from WANDB_API_KEY or netrc and is never asked for. `system_metrics`: also the use of CPU, memory and GPU.
     """
 
     def __init__(
@@ -68,12 +68,14 @@ class WandbTracker:
         name: str | None = None,
         job_type: str = "train",
         timeout_seconds: float = 10.0,
+        system_metrics: bool = False,
     ) -> None:
         if mode is not None and mode not in MODES:
             raise ValueError(f"tracking.mode is {mode!r}; allowed: {', '.join(MODES)}, null for WANDB_MODE")
         if not timeout_seconds > 0:
             raise ValueError(f"tracking.timeout_seconds is {timeout_seconds}; it has to be above 0")
         self.mode, self.name, self.timeout_seconds = mode, name, timeout_seconds
+        self.system_metrics = system_metrics
         self._init: dict[str, Any] = {"project": project, "entity": entity, "group": group}
         self._init |= {"job_type": job_type, "tags": [str(tag) for tag in tags] or None}
         self._folder = Path()
@@ -133,7 +135,7 @@ class WandbTracker:
         online = mode == "online"
         self._where = None
         self._folder.mkdir(parents=True, exist_ok=True)
-        segment = Segment(wandb, mode)
+        segment = Segment(wandb, mode, self.system_metrics)
         init = {**self._init, "resume": "allow" if online else None}
         segment.open(self._folder, init, self.timeout_seconds if online else _LOCAL_SECONDS)
         for row in self._rows:

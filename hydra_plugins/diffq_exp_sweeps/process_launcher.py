@@ -21,6 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from .deadlines import Deadlines
 from .processes import cause, context, start_server
 from .signals import Signals
 from .worker import work
@@ -42,10 +43,13 @@ class _Running(NamedTuple):
 
 
 class ProcessLauncher(Launcher):
-    """n_jobs: at a time; None: one for each GPU, without one as many as the cores have room for."""
+    """n_jobs: at a time; None: one for each GPU, without one as many as the cores have room for.
 
-    def __init__(self, n_jobs: int | None = None) -> None:
-        self.n_jobs = n_jobs
+    timeout_minutes: after which a job's process is to save and to end; None: never.
+    """
+
+    def __init__(self, n_jobs: int | None = None, timeout_minutes: float | None = None) -> None:
+        self.n_jobs, self._deadlines = n_jobs, Deadlines(timeout_minutes)
         self.planned: dict[tuple[str, ...], Any] = {}  # jobs that are composed already, by their overrides
         self.reasons: dict[Path, str] = {}  # of folders, why their run failed: for those that could not record it
 
@@ -74,9 +78,10 @@ class ProcessLauncher(Launcher):
                 free = sorted(set(range(n_jobs)) - {job.slot for job in running.values()})
                 for slot in free if stop.signal is None else []:
                     if (waiting := _first_free(queue)) is not None and (job := self._job(waiting)) is not None:
-                        running[self._start(job, slot)] = _Running(waiting, job, slot)
+                        running[self._start(waiting, job, slot)] = _Running(waiting, job, slot)
                 if stop.signal is not None:
                     stop.pass_on()
+                self._deadlines.look()
                 for future in _first_ended(running):
                     ended = running.pop(future)
                     queue.extend(self._end(future, ended.waiting, ended.job, stopping=stop.signal is not None))
@@ -113,13 +118,15 @@ class ProcessLauncher(Launcher):
         self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, JobScore.of(job.folder, code))
         self._codes.append(code)
 
-    def _start(self, job: Any, slot: int) -> Future[Any]:
+    def _start(self, waiting: _Waiting, job: Any, slot: int) -> Future[Any]:
         import cloudpickle
         from pebble import concurrent
 
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
         hydra = cloudpickle.dumps((Singleton.get_state(), self.hydra_context, self.task_function, job.cfg))
-        begin = concurrent.process(daemon=False, context=context())(work)  # type: ignore[call-overload]
+        name = _name(waiting)
+        begin = concurrent.process(name=name, daemon=False, context=context())(work)  # type: ignore[call-overload]
+        self._deadlines.begin(name)
         future: Future[Any] = begin(hydra, job.folder, self._threads, gpu)
         self._display.started()
         return future
@@ -128,13 +135,14 @@ class ProcessLauncher(Launcher):
         """Note how a job ended; -> what is to be tried again: it, where it found another process at work."""
         from pebble import ProcessExpired
 
-        from diffq_exp.command.signature import record_of
-        from diffq_exp.runs.run_folder import FolderBusy, FolderError, record_death
+        from diffq_exp.runs.run_folder import FolderBusy
         from diffq_exp.sweeps.sweep import status
 
-        reason = ""
+        reason, late = "", self._deadlines.reasons.get(_name(waiting))
         try:
             code, reason, untracked = future.result()
+            if late and code:
+                code, reason = 1, self._recorded(waiting, job, late)
             self._return(waiting, job, code)
             self._warn(untracked)
         except FolderBusy as busy:
@@ -142,20 +150,28 @@ class ProcessLauncher(Launcher):
             return [waiting._replace(behind=busy.path)]
         except ProcessExpired as death:
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, death)
-            reason = cause(death.exitcode)
+            reason = late or cause(death.exitcode)
             self._codes.append(1)
             if not stopping:
-                record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.overrides, job.cfg.hydra)
-                try:
-                    record_death(job.folder, record, reason)
-                except (FolderError, ValueError, OSError) as error:
-                    reason += f"; {error}"
+                reason = self._recorded(waiting, job, reason)
         except Exception as error:  # of Hydra or pebble, before or after the run
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, error)
             reason = f"{type(error).__name__}: {error}"
             self._codes.append(1)
         self._note(waiting, job, status(job), reason)
         return []
+
+    def _recorded(self, waiting: _Waiting, job: Any, reason: str) -> str:
+        """Leave the reason in the record of a run that did not come to its end by itself; -> it."""
+        from diffq_exp.command.signature import record_of
+        from diffq_exp.runs.run_folder import FolderError, record_death
+
+        try:
+            record = record_of(job.cfg, job.cfg.hydra.runtime.choices, waiting.overrides, job.cfg.hydra)
+            record_death(job.folder, record, reason)
+        except (FolderError, ValueError, OSError) as error:
+            reason += f"; {error}"
+        return reason
 
     def _warn(self, untracked: str) -> None:
         """Say W&B's trouble with a job, once for all jobs that have the same."""
@@ -172,6 +188,11 @@ class ProcessLauncher(Launcher):
         self.reasons[job.folder] = reason
         overrides = " ".join(waiting.overrides) or "the defaults"
         self._display.ended(overrides, status, record, record.reason or reason, ran)
+
+
+def _name(waiting: _Waiting) -> str:
+    """Of the process of a job."""
+    return f"job {waiting.number}: {' '.join(waiting.overrides)}"
 
 
 def _first_free(queue: deque[_Waiting]) -> _Waiting | None:

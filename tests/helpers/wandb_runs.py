@@ -16,6 +16,7 @@ import pytest
 from helpers.wandb_fakes import Stored, read_segment
 
 RUN = "abc123"
+HISTOGRAM = {"edges": [2.0, 3.0, 4.0], "counts": [1, 7]}  # of groups
 
 
 def row(epoch: int) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def row(epoch: int) -> dict[str, Any]:
         "train": {"loss": 1.0 / epoch, "accuracy": 0.5},
         "val": {"accuracy": None},
         "size_mb": {"soft": 0.25, "true": 0.125},
-        "bits": {"mean": 3.0, "layers": {"conv1.weight": 2.0, "head.weight": 4.0}},
+        "bits": {"mean": 3.0, "layers": {"conv1.weight": 2.0, "head.weight": 4.0}, "histogram": HISTOGRAM},
     }
 
 

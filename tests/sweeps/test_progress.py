@@ -42,5 +42,5 @@ def test_each_job_is_a_line(tmp_path, caplog):
         ended(display, made_run(tmp_path, [*TEXT, "penalty=3"], bits_per_byte=2.5, mb=0.1))
         display.started()
         display.ended("penalty=4", "killed", RunRecord(), "out of memory")
-    assert "[1/2]" in caplog.text and "2.5000  0.1000 MB" in caplog.text
+    assert "[1/2]" in caplog.text and "2.5000  file 0.1000 MB" in caplog.text
     assert "killed" in caplog.text and "penalty=4  : out of memory" in caplog.text and display.failed == 1

@@ -134,6 +134,19 @@ def test_a_stopped_sweep_ends_with_the_signals_code_and_says_how_to_go_on():
     assert not any(line.startswith("interrupted") for line in lines)
 
 
+def test_ctrl_c_in_a_large_sweep_ends_with_a_few_lines(monkeypatch):
+    monkeypatch.setattr("diffq_exp.sweeps.sweep.report_sweep", REPORT)
+    sweep = sweep_of("seed=range(40)")
+    for job in sweep.jobs[:3]:
+        leave(job, "finished")
+    launcher = Launcher(sweep)
+    launcher.launch = lambda *_args, **_more: exec("raise SystemExit(130)")
+    code, lines = carried_out(sweep, launcher)
+    assert code == 130 and len(lines) == 4 and not Path("outputs/report").exists()
+    assert "3 finished" in lines[1] and "37 missing" in lines[1]
+    assert lines[2] == f"python -m diffq_exp.report outputs --sweep {sweep.name} reports what is finished"
+
+
 def test_a_launcher_that_gives_up_is_told_in_a_line():
     sweep = sweep_of("seed=0")
     code, lines = carried_out(sweep, Launcher(sweep, error=RuntimeError("no\nqueue")))

@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.wandb_fakes import read_segment
-from helpers.wandb_runs import RUN, alone, epochs, helpers, row, segments, stored_in, wait_until, warnings_in  # noqa: F401
+from helpers.wandb_fakes import read_segment, records
+from helpers.wandb_runs import (  # noqa: F401
+    HISTOGRAM,
+    RUN,
+    alone,
+    epochs,
+    helpers,
+    row,
+    segments,
+    stored_in,
+    wait_until,
+    warnings_in,
+)
 
-from diffq_exp.tracking.segment import bytes_on_disk
+from diffq_exp.tracking.segment import _WISHES, bytes_on_disk
 from diffq_exp.tracking.wandb_tracker import NullTracker, WandbTracker, flat, resolve_mode
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -39,8 +50,8 @@ def test_offline_run_reads_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert stored.rows[1]["bits/layers/conv1.weight"] == 2.0
     assert "val/accuracy" not in stored.rows[1]
     histogram = stored.rows[1]["bits/histogram"]
-    assert (histogram["_type"], sum(histogram["values"])) == ("histogram", 2)
-    assert (histogram["bins"][0], histogram["bins"][-1]) == (2.0, 4.0)
+    assert (histogram["_type"], histogram["values"]) == ("histogram", [1, 7])  # groups, of which layers have many
+    assert histogram["bins"] == [2.0, 3.0, 4.0]
     assert stored.summary["test/accuracy"] == 0.9
     assert stored.summary["size_mb/file"] == 0.1
     assert stored.summary["status"] == "finished"
@@ -57,10 +68,26 @@ def test_offline_run_reads_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_summary_holds_histogram_of_a_run_without_epochs(tmp_path: Path) -> None:
     tracker = WandbTracker()
     tracker.start(tmp_path / "run", RUN, "ptq", {}, [])
-    tracker.finish({"bits": {"layers": {"a": 4.0, "b": 4.0}}}, None, 3)
+    tracker.finish({"bits": {"layers": {"a": 4.0}, "histogram": HISTOGRAM}}, None, 3)
     stored = stored_in(tmp_path / "run")
-    assert sum(stored.summary["bits/histogram"]["values"]) == 2
+    assert stored.summary["bits/histogram"]["values"] == [1, 7]
     assert stored.exit_code == 3
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_system_metrics_by_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    monkeypatch.setitem(_WISHES, "x_stats_sampling_interval", 0.1)
+    tracker = WandbTracker(system_metrics=wanted)
+    tracker.start(tmp_path / "run", RUN, "name", {}, [])
+    (segment,) = segments(tmp_path / "run")
+    if wanted:
+        wait_until(lambda: _has_stats(segment))
+    tracker.finish({}, None, 0)
+    assert _has_stats(segment) == wanted
+
+
+def _has_stats(segment: Path) -> bool:
+    return any(record.WhichOneof("record_type") == "stats" for record in records(segment))
 
 
 def test_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

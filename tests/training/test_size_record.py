@@ -7,7 +7,7 @@ from torch import nn
 
 from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
 from diffq_exp.quant.size import FormulaSize
-from diffq_exp.training.size_record import float32_mb, size_row
+from diffq_exp.training.size_record import bits_histogram, float32_mb, size_row
 
 MB = 2**20
 
@@ -55,6 +55,8 @@ def test_row_of_diffq_has_soft_and_true_size_and_bits():
     assert row["size_mb"]["true"] == quantizer.true_model_size()
     assert row["size_mb"]["soft"] > row["size_mb"]["true"]  # 4.4 rounds to 4
     bits = row["bits"]
+    assert bits["histogram"]["edges"][0] == 2.5 and bits["histogram"]["edges"][-1] == 7.0
+    assert bits["histogram"]["counts"] == [1, 1, 1, 257, 1, 1, 1, 1, 1]  # groups: 256 of the head have 4.4 bits
     assert bits["layers"] == pytest.approx({"conv.weight": 4.6, "head.weight": 4.4}, rel=1e-5)
     assert bits["mean"] == pytest.approx((72 * 4.6 + 2048 * 4.4) / 2120, rel=1e-5)
     assert (bits["min"], bits["max"]) == pytest.approx((2.6, 6.6), rel=1e-4)
@@ -80,7 +82,9 @@ def test_row_of_a_fixed_width(make, bits, extra):
     size = (bits * 10_000 + extra + 32 * 100) / 8 / MB
     assert row["size_mb"].pop("measure") == "formula"
     assert row["size_mb"] == pytest.approx({"soft": size, "true": size}, rel=1e-6)
-    assert row["bits"] == {"mean": bits, "min": bits, "max": bits, "layers": {"weight": bits}}
+    histogram = {"edges": [bits, bits + 0.5], "counts": [1]}  # a tensor is a group
+    bits_row = {"mean": bits, "min": bits, "max": bits, "layers": {"weight": bits}, "histogram": histogram}
+    assert row["bits"] == bits_row
     assert len(list(model.parameters())) == 2 + learned
 
 
@@ -100,3 +104,10 @@ def test_it_keeps_no_graph_and_moves_nothing():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(param.grad is None for param in model.parameters())
+
+
+def test_a_histogram_counts_groups_and_leaves_out_what_is_not_finite():
+    widths = [torch.tensor([3.0, 3.0]), torch.tensor([[4.2], [float("nan")]]), torch.tensor([2, 4])]
+    assert bits_histogram(widths) == {"edges": [2.0, 2.5, 3.0, 3.5, 4.0, 4.5], "counts": [1, 0, 2, 0, 2]}
+    assert bits_histogram([torch.full((5,), 3.0)]) == {"edges": [3.0, 3.5], "counts": [5]}
+    assert bits_histogram([torch.tensor([float("inf")])]) == {"edges": [], "counts": []}
