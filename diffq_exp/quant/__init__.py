@@ -1,6 +1,7 @@
 """Quantizers for any PyTorch model and training loop.
 
 quantizer = DiffQuantizer(model, group_size=8)       # attaches; model(x) works on as before
+optimizer = Adam(quantizer.base_parameters())
 quantizer.setup_optimizer(optimizer)                 # the learned bits train along
 loss = task_loss + penalty * quantizer.model_size()  # MB, differentiable
 """

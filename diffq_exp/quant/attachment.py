@@ -41,6 +41,16 @@ class Recomputed(RuntimeError):
         )
 
 
+class Replica(RuntimeError):
+    """A copy of the model that nn.DataParallel makes for a forward, which has no parameters to swap."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nn.DataParallel computes with copies of the model, which a quantizer does not reach: "
+            "use DistributedDataParallel, a process for each GPU (torchrun), or a single GPU"
+        )
+
+
 class ChangedInForward(RuntimeError):
     """A weight that a forward changes by itself: the change would not reach the parameter."""
 
@@ -75,6 +85,8 @@ class Attachment:
     # ---- forwards -------------------------------------------------------------------------------------------
 
     def _before(self, module: nn.Module, args: Any) -> None:
+        if getattr(module, "_is_replica", False):
+            raise Replica
         self._before_layer(module, args)
         if self.holding or self._is_inner():
             return

@@ -134,8 +134,8 @@ class LearnedTensors:
         """Add them to an optimizer in these groups. Raises: RuntimeError when it holds some of them already."""
         if self.inside(optimizer):
             raise RuntimeError(
-                f"the optimizer holds parameters of the {owner} already; make it before the quantizer, or from the "
-                "parameters you want, and set it up once"
+                f"the optimizer holds parameters of the {owner} already; make it of quantizer.base_parameters(), "
+                "and set it up once"
             )
         for group in groups:
             optimizer.add_param_group(group)

@@ -4,12 +4,11 @@ A method says which tensors it learns (`learned_tensors`), what a training forwa
 stored (`store`), what it costs (`size_bits`, `coded_bits`, `widths`), how a stored tensor is taken up again
 (`adopt`), and what changes while training goes on (`at`). diffq.py, uniform.py, lsq.py, rate.py and
 docs/extending.md have examples.
-Hooks, swapping and the cache of stored weights are in attachment.py.
+Optimizers are in learner.py; hooks, swapping and the cache of stored weights in attachment.py.
 """
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -17,21 +16,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..storage.write import serialize
 from ..stored.grids import Stored
-from ..stored.network import StoredModel, StoresModel, describe, owner_of
+from ..stored.network import StoredModel, describe, owner_of
 from ..stored.selection import Tensors, select
 from ..stored.state import pack_state, unpack_state
-from .attachment import UNSEEN, Attachment
+from .attachment import Attachment
 from .coded_widths import entropy_bits
 from .formula import BITS_PER_MB
-from .learned import Learned, LearnedTensors, Rates
+from .learned import Learned, LearnedTensors
+from .learner import Learner
 from .stored_weights import StoredTensors
 
 
-class Quantizer(StoresModel):
+class Quantizer(Learner):
     """Base of the quantizers; see DiffQuantizer, UniformQuantizer, LSQ and RateQuantizer.
 
     min_size: parameters of more than this many MB (as float32) are quantized. exclude: shell-style patterns of
@@ -58,7 +57,7 @@ class Quantizer(StoresModel):
             raise RuntimeError("the model has a quantizer already; detach() it before attaching another")
         self.model, self.float16, self.progress = model, float16, 0.0
         self.selection = select(model, min_size, exclude, detect_bound, self.least_dims)
-        self._learned, self._ready, self._warned = LearnedTensors(), False, False
+        self._learned = LearnedTensors()
         self._learned.register((item, self.learned_tensors(item)) for item in self.selection.quantized)
         self.attachment = Attachment(self)
 
@@ -117,52 +116,6 @@ class Quantizer(StoresModel):
         `progress` alone, so that a resumed run continues exactly.
         """
         self.progress = progress
-
-    # ---- learned tensors and their optimizer ----------------------------------------------------------------
-
-    def learned(self) -> dict[str, nn.Parameter]:
-        """The parameters that this quantizer added to the model, by their name in it."""
-        return self._learned.named()
-
-    def learned_tensor(self, item: Tensors, suffix: str) -> nn.Parameter:
-        """One of them, as it is now."""
-        return self._learned.param(item, suffix)
-
-    def optimizer_groups(self, lr: Rates = None, **overrides: Any) -> list[dict[str, Any]]:
-        """The groups that `setup_optimizer` adds: a list of {"params": [...], option: value}."""
-        return self._learned.groups(lr, overrides)
-
-    def setup_optimizer(self, optimizer: Optimizer, lr: Rates = None, **overrides: Any) -> None:
-        """Add the learned tensors to an existing optimizer, a group for each kind.
-
-        lr: a rate for all of them, or {suffix: rate}; else the method's own. overrides: other options of the
-        groups. Beside SGD, the learned tensors usually have a second optimizer: `Adam([{"params": []}])`.
-        Raises: RuntimeError when the optimizer holds some of them already.
-        """
-        self._learned.join(optimizer, self.optimizer_groups(lr, **overrides), type(self).__name__)
-        optimizer.register_step_pre_hook(self._check_step)
-        self._ready = True
-
-    def _check_step(self, optimizer: Optimizer, *_step: Any) -> None:
-        if not (self.attachment.trained or self._warned) and self._learned.inside(optimizer):
-            self._warned = True
-            warnings.warn(UNSEEN.format(type(self).__name__), stacklevel=3)
-
-    def clear_optimizer(self, optimizer: Optimizer) -> None:
-        """Take the learned tensors, and their state, out of an optimizer."""
-        self._learned.clear(optimizer)
-
-    def no_optimizer(self) -> None:
-        """Say that the learned tensors are not to be trained."""
-        self._ready = True
-
-    def check_ready(self) -> None:
-        """Raises: RuntimeError when a training forward must not run yet."""
-        if len(self._learned) and not self._ready:
-            raise RuntimeError(
-                f"{type(self).__name__} trains parameters of its own: call setup_optimizer(optimizer), "
-                "or no_optimizer(), before the first training forward"
-            )
 
     # ---- weights in the model -------------------------------------------------------------------------------
 

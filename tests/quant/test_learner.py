@@ -6,7 +6,15 @@ from helpers.quant_models import Bag, Net, images, left_behind
 from helpers.quant_reference import named_logits, named_weights
 from torch import nn
 
-from diffq_exp.quant import LSQ, DiffQuantizer, UniformQuantizer
+from diffq_exp import storage
+from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer
+
+METHODS = {
+    "diffq": lambda model: DiffQuantizer(model, min_size=0, group_size=4),
+    "rate": RateQuantizer,
+    "lsq": lambda model: LSQ(model, min_size=0, bits=3),
+    "uniform": lambda model: UniformQuantizer(model, min_size=0, qat=True),
+}
 
 
 def ids(params):
@@ -216,3 +224,77 @@ def test_training_lowers_bits_under_a_penalty_and_raises_them_where_noise_hurts(
             loss.backward()
             optimizer.step()
         assert (quantizer.bits()["0.weight"] > before).item() is rises
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_base_parameters_are_those_that_the_model_had(method):
+    model = Net()
+    before = list(model.parameters())
+    quantizer = METHODS[method](model)
+    assert [id(p) for p in quantizer.base_parameters()] == [id(p) for p in before]
+    assert len(list(model.parameters())) == len(before) + len(quantizer.learned())
+    optimizer = torch.optim.Adam(quantizer.base_parameters())
+    quantizer.setup_optimizer(optimizer)
+    assert held(optimizer) == ids(model.parameters())
+
+
+def test_base_parameters_of_a_module_around_the_model():
+    whole = nn.ModuleDict({"body": Net(), "head": nn.Linear(4, 2)})
+    quantizer = DiffQuantizer(whole["body"], min_size=0)
+    expected = ids(whole.parameters()) - ids(quantizer.learned().values())
+    assert ids(quantizer.base_parameters(whole)) == expected > ids(quantizer.base_parameters())
+
+
+def trained(method, state=None, steps=2):
+    """A model whose quantizer was attached at its making, as other people's trainers have it."""
+    torch.manual_seed(1)
+    model = Net()
+    quantizer = METHODS[method](model)
+    optimizer = torch.optim.Adam(quantizer.base_parameters(), lr=0.01)
+    quantizer.setup_optimizer(optimizer, lr=0.1)
+    if state is not None:
+        model.load_state_dict(state[0])
+        optimizer.load_state_dict(state[1])
+    for _ in range(steps):
+        torch.manual_seed(2)
+        optimizer.zero_grad()
+        (model(images()).square().mean() + 100 * quantizer.model_size()).backward()
+        optimizer.step()
+    return model, quantizer, (model.state_dict(), optimizer.state_dict())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_quantizer_attached_at_construction_is_resumed_by_state_dicts_alone(method):
+    _, _, stopped = trained(method, steps=1)
+    model, quantizer, _ = trained(method, stopped, steps=1)
+    other, unbroken, _ = trained(method)
+    for name, value in other.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert storage.serialize(quantizer) == storage.serialize(unbroken)
+
+
+def test_an_optimizer_that_calls_the_forward_is_not_warned():
+    """Lightning runs forward and backward inside optimizer.step(closure); a warning is an error here."""
+    model = Net()
+    quantizer = DiffQuantizer(model, min_size=0)
+    optimizer = torch.optim.Adam(quantizer.base_parameters())
+    quantizer.setup_optimizer(optimizer)
+
+    def closure():
+        loss = model(images()).square().mean() + quantizer.model_size()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with pytest.warns(UserWarning, match="an optimizer steps"):
+        unseen, adam, other = make()
+        other.setup_optimizer(adam)
+        adam.step(lambda: unseen.forward(images()).mean().backward())
+
+
+def test_the_copies_of_data_parallel_are_refused():
+    model = Net()
+    DiffQuantizer(model, min_size=0).no_optimizer()
+    copy = model._replicate_for_data_parallel()  # what nn.DataParallel calls on each GPU
+    with pytest.raises(RuntimeError, match="DistributedDataParallel"):
+        copy(images())
