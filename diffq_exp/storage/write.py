@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..common.files import replacing
 from ..stored.floats import folded, is_constant, narrowed
 from ..stored.grids import Stored, check_stored
-from ..stored.network import StoredModel, StoresModel, describe, owner_of
+from ..stored.network import StoredModel, StoresModel, check_one_form, describe, owner_of
 from ..stored.packing import Bytes
 from ..stored.selection import select
 from .coding import Coded, encode_tensor
@@ -167,11 +167,15 @@ def _row(name: str, tensor: Stored, coded: Coded) -> list[Any]:
     return [name, *_shape(tensor), grid, tensor.group_size, tensor.top, *coded.coding, *lengths]
 
 
-def check_storable(source: Source) -> None:
-    """Check that a network can be stored, whatever its weights become. Raises: ValueError naming the type."""
+def check_storable(source: StoresModel | nn.Module) -> None:
+    """Check that a network can be stored and read back, whatever its weights become.
+
+    Raises: ValueError naming a tensor that cannot.
+    """
     stored = stored_model_of(source, at_once=False)
     for name, tensor in stored.plain().items():
         _plain_row(name, tensor)
+    check_one_form(source if isinstance(source, nn.Module) else source.model, stored)
 
 
 def _shape(tensor: Stored | Tensor) -> tuple[list[int], str]:
@@ -182,7 +186,7 @@ def _plain_row(name: str, tensor: Tensor) -> list[Any]:
     """The row of a tensor that is not quantized; a constant tensor has its value there, and no bytes."""
     shape, dtype = _shape(tensor)
     if dtype not in DTYPES:
-        raise ValueError(f"tensors of type {dtype} cannot be stored; possible are {', '.join(DTYPES)}")
+        raise ValueError(f"{name!r} is of type {dtype}, which cannot be stored; possible are {', '.join(DTYPES)}")
     row: list[Any] = [name, shape, dtype]
     if is_constant(tensor) and math.isfinite(value := tensor[(0,) * tensor.dim()].item()):
         row.append(value)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .grids import Stored, zero_rows
+from .memory import Memory, check_apart, check_entry, has_memory, memory_of, state_of
 from .packing import bits_table_bytes, packed_levels_bytes
 from .selection import Selection
 
@@ -126,16 +127,51 @@ def describe(
 ) -> StoredModel:
     """Join a model's quantized tensors with the rest of its state; names in `learned` are left out.
 
-    Raises: ValueError for an entry of the state_dict that is no tensor.
+    Raises: ValueError naming an entry of the state_dict that cannot be stored and read back.
     """
     dtype = torch.float16 if float16 else None
+    state = {name: value for name, value in state_of(model).items() if name not in learned}
+    for name, value in state.items():
+        check_entry(name, value)
     floats = {item.name: item.param.detach().to(dtype or item.param.dtype) for item in selection.floats}
-    known = {*tensors, *floats, *selection.tied, *learned}
-    buffers = {key: value for key, value in model.state_dict().items() if key not in known}
-    for key, value in buffers.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{key!r} in the model's state_dict is a {type(value).__name__}, not a tensor")
-    return StoredModel(method, tensors, floats, buffers, dict(selection.tied))
+    if unknown := sorted({*tensors, *floats} - state.keys()):
+        raise ValueError(f"{unknown[0]!r} is a parameter of the model, but not in its state_dict")
+    check_apart(state)
+    known = {*tensors, *floats, *selection.tied}
+    tied = dict(selection.tied) | _tied_buffers(state, known, tensors)
+    buffers = {name: value for name, value in state.items() if name not in known and name not in tied}
+    return StoredModel(method, tensors, floats, buffers, tied)
+
+
+def _tied_buffers(state: Mapping[str, Tensor], known: Collection[str], tensors: Collection[str]) -> dict[str, str]:
+    """{name: the name that is stored} of buffers in the memory of a parameter or of a buffer before them.
+
+    Raises: ValueError naming one whose parameter is quantized: it would see other values than the parameter.
+    """
+    tied: dict[str, str] = {}
+    first: dict[Memory, str] = {}
+    for name in sorted(state, key=lambda name: name not in known):
+        memory = memory_of(state[name])
+        if memory is None or first.setdefault(memory, name) == name or name in known:
+            continue
+        if first[memory] in tensors:
+            raise ValueError(
+                f"{name!r} is a buffer in the memory of {first[memory]!r}, which must not be quantized"
+            )
+        tied[name] = first[memory]
+    return tied
+
+
+def check_one_form(model: nn.Module, stored: StoredModel) -> None:
+    """Raises: ValueError naming a tensor of the model with two forms in `stored`, of which it can take one only."""
+    first: dict[Memory, str] = {}
+    for name, value in state_of(model).items():
+        memory = memory_of(value)
+        other = name if memory is None else first.setdefault(memory, name)
+        if stored.tied.get(other, other) != stored.tied.get(name, name) and {name, other} & stored.tensors.keys():
+            raise ValueError(
+                f"{other!r} and {name!r} are one tensor, and quantized apart: leave detect_bound=False out"
+            )
 
 
 def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] = ()) -> None:
@@ -146,7 +182,7 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
     targets = targets_of(model, stored, learned)
     with torch.no_grad():
         for name, value in stored.plain().items():
-            targets[name].copy_(value)
+            _write(targets[name], value)
         for name, tensor in stored.tensors.items():
             tensor.write(targets[name])
         for other, name in stored.tied.items():
@@ -154,12 +190,20 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
                 targets[other].copy_(stored.value(other))
 
 
+def _write(target: Tensor, value: Tensor) -> None:
+    """Copy into a tensor, which may repeat its entries along a dimension."""
+    for dim, stride in enumerate(target.stride()):
+        if stride == 0 and target.shape[dim]:
+            target, value = target.narrow(dim, 0, 1), value.narrow(dim, 0, 1)
+    target.copy_(value)
+
+
 def targets_of(model: nn.Module, stored: StoredModel, learned: Collection[str] = ()) -> dict[str, Tensor]:
     """The tensors of `model` that stored values are written to, by name.
 
     Raises: ValueError naming tensors that only the model or only the stored network has, or whose shapes differ.
     """
-    targets = {name: value for name, value in model.state_dict().items() if name not in learned}
+    targets = {name: value for name, value in state_of(model).items() if name not in learned}
     check_fit(targets, stored.shapes())
     _check_ties(targets, stored)
     return targets
@@ -168,12 +212,16 @@ def targets_of(model: nn.Module, stored: StoredModel, learned: Collection[str] =
 def check_fit(targets: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
     """Compare a network with stored shapes.
 
-    Raises: ValueError naming tensors that only one of the two has, or whose shapes differ.
+    Raises: ValueError naming tensors that only one of the two has, whose shapes differ, or that are not in memory.
     """
     if missing := sorted(set(targets) - set(shapes)):
         raise ValueError(f"the stored model lacks {_quoted(missing)}, which the network has")
     if extra := sorted(set(shapes) - set(targets)):
         raise ValueError(f"the network has no {_quoted(extra)}, which the stored model holds")
+    if absent := sorted(name for name, value in targets.items() if not has_memory(value)):
+        raise ValueError(
+            f"the network has no memory for {_quoted(absent)}; model.to_empty(device='cpu') gives it some"
+        )
     for name, shape in shapes.items():
         if tuple(shape) != tuple(targets[name].shape):
             raise ValueError(

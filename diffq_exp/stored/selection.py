@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..common.units import MB
+from .memory import memory_of
 
 ENTRIES_PER_MB = MB / 4  # float32
 
@@ -31,6 +34,7 @@ class Use:
     name: str  # full dotted name, as in state_dict
     module: nn.Module
     attr: str
+    path: str  # of the module
 
     @property
     def param(self) -> nn.Parameter:
@@ -81,8 +85,9 @@ def select(
 
     Quantized are those of more than `min_size` MB (as float32) and at least `least_dims` dimensions, of which no
     name matches a shell-style pattern of `exclude`, tried against the full dotted name and its last part. With
-    `detect_bound`, a tensor under several names is one item; without, each use is an item of its own (a place that
-    two paths reach is a single use).
+    `detect_bound`, a tensor under several names is one item, and so are parameters in one memory; without, each use
+    is an item of its own (a place that two paths reach is a single use).
+    Raises: ValueError for an argument out of its range, or naming a parameter that has no shape yet.
     """
     if isinstance(exclude, str):
         raise ValueError(f"exclude must be a list of patterns, not the string {exclude!r}")
@@ -90,13 +95,14 @@ def select(
         raise ValueError(f"min_size must be a finite number of MB >= 0, not {min_size!r}")
     places: dict[object, list[Use]] = {}
     for use in _uses(model):
-        key = id(use.param) if detect_bound else (id(use.module), use.attr)
+        key = (memory_of(use.param) or id(use.param)) if detect_bound else (id(use.module), use.attr)
         places.setdefault(key, []).append(use)
     items = [Tensors(tuple(uses)) for uses in places.values()]
     patterns = tuple(exclude)
     chosen = [
         item.entries > min_size * ENTRIES_PER_MB
         and item.param.dim() >= least_dims
+        and item.param.layout is torch.strided
         and not any(_matches(use.name, patterns) for use in item.uses)
         for item in items
     ]
@@ -111,8 +117,7 @@ def check_unchanged(model: nn.Module, selection: Selection) -> None:
     """Raises: ModelChanged naming a parameter that is gone, or that stands in another module than before."""
     for item in (*selection.quantized, *selection.floats):
         for use in item.uses:
-            path = use.name.rpartition(".")[0]
-            module = _module_at(model, path)
+            module = _module_at(model, use.path)
             if module is not use.module or use.module._parameters.get(use.attr) is None:
                 raise ModelChanged(use.name)
 
@@ -125,10 +130,19 @@ def _module_at(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _uses(model: nn.Module) -> Iterator[Use]:
+    """The places of floating-point parameters, with their names in the state_dict, which a wrapper may shorten."""
+    state = model.state_dict(keep_vars=True)
     for path, module in model.named_modules(remove_duplicate=False):
         for attr, param in module._parameters.items():
-            if param is not None and param.is_floating_point():
-                yield Use(f"{path}.{attr}" if path else attr, module, attr)
+            if param is None or not param.is_floating_point():
+                continue
+            name = f"{path}.{attr}" if path else attr
+            if is_lazy(param):
+                raise ValueError(f"{name!r} has no shape yet: run a forward of the model first")
+            if name not in state:
+                name = next((key for key, value in state.items() if value is param), name)
+            state.pop(name, None)
+            yield Use(name, module, attr, path)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
