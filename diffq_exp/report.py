@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from .common.entry import entry_point, program
 from .results.commit import git_state
-from .results.discovery import MISSING, SWEEPS, Run, Sweep, find_runs, read_sweep, read_value, runs_of
+from .results.discovery import SWEEPS, Run, Sweep, find_runs, read_sweep, runs_of
+from .results.filters import filtered
 from .results.housekeeping import leftovers, list_table, prune
-from .results.points import shown
 from .results.publish import REPORT, print_table, say, show, write_report
 from .results.summary import SIZES, check_key, make_report
 
@@ -60,28 +60,13 @@ def _runs(args: argparse.Namespace) -> tuple[Sweep | None, list[Run]]:
     if sweep is not None:
         runs = runs_of(sweep, runs)
     for condition in args.filter:
-        runs = _filtered(runs, condition)
+        runs = filtered(runs, condition)
     return sweep, runs
 
 
 def _sweep(roots: Sequence[Path], name: str) -> Sweep:
     holders = [root for root in roots if (root / SWEEPS / f"{name}.json").is_file()]
     return read_sweep((holders or roots)[0], name)
-
-
-def _filtered(runs: Sequence[Run], condition: str) -> list[Run]:
-    """The runs with key=value, or with any of several values: bits=2,3; and missing jobs that may have it."""
-    key, equals, text = condition.partition("=")
-    if not (key and equals):
-        raise ValueError(f"--filter {condition}: key=value is allowed")
-    check_key(key, runs)
-    wanted = [read_value(value) for value in text.split(",")]
-    if not any(run.value(key) in wanted for run in runs):
-        there = {shown(value) for run in runs if (value := run.value(key)) is not None}
-        raise ValueError(
-            f"--filter {condition}: no run has it; of {key} there are {', '.join(sorted(there)) or 'none'}"
-        )
-    return [run for run in runs if run.value(key) in (wanted if run.status != MISSING else [*wanted, None])]
 
 
 def _ask(question: str) -> bool:
@@ -128,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="these runs only; bits=2,3: either",
+        help="these runs only; bits=2,3: either; 'bits<4' 'size_mb.file<=0.1' 'quantizer!=none', in quotes",
     )
     add("--sweep", metavar="NAME", help=f"the jobs of OUTPUTS/{SWEEPS}/NAME.json only, and which are missing")
     add("--no-wandb", action="store_true", help="do not log the report to W&B, as its runs are")

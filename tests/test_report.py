@@ -71,7 +71,13 @@ def test_an_empty_folder(tmp_path, capsys):
     ("words", "message"),
     [
         (["--filter", "bitz=3"], "no run has a key 'bitz'; did you mean 'bits'?"),
-        (["--filter", "bits"], "--filter bits: key=value is allowed"),
+        (
+            ["--filter", "bits"],
+            "--filter bits: key=value, and in quotes 'key<3', 'key>=3' or 'key!=value' are allowed",
+        ),
+        (["--filter", "bits<few"], "--filter bits<few: a number is expected after <"),
+        (["--filter", "bits>12"], "no run has it; of bits there are 12, 2, 3, 4, 5, 8"),
+        (["--filter", "bitz<3"], "no run has a key 'bitz'; did you mean 'bits'?"),
         (["--filter", "bits=7"], "no run has it; of bits there are 12, 2, 3, 4, 5, 8"),
         (["--average-over", "sead"], "did you mean 'seed'?"),
         (["--by", "quantiser"], "did you mean 'quantizer'?"),
@@ -109,6 +115,9 @@ def listed(outputs, capsys, *words):
         (["--filter", "quantizer=qat,lsq", "bits=8"], {"qat": 2, "lsq": 2}),
         (["--filter", "bits=8", "--filter", "quantizer=lsq", "seed=1"], {"lsq": 1}),
         (["--filter", "penalty=0.30"], {"diffq": 2}),
+        (["--filter", "bits>3", "bits<=5", "quantizer=qat"], {"qat": 2}),
+        (["--filter", "quantizer!=qat,ptq,lsq", "seed<1"], {"diffq": 5, "none": 1}),
+        (["--sweep", SWEEP, "--filter", "lr<0.01", "quantizer=qat", "seed>=1"], {"qat": 5}),
         (["--sweep", SWEEP, "--filter", "seed=0"], {"qat": 5, "ptq": 4, "lsq": 5, "diffq": 5, "none": 1}),
         (["--sweep", SWEEP, "--filter", "lr=0.003", "quantizer=qat"], {"qat": 10}),  # two may have it
     ],

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..common.units import MB
 from .discovery import MISSING, SWEEPS, Run, read_sweep
 from .headline import Headline
+from .points import shown, varying
 from .records import RunRecord, read_record
 from .run_files import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
 from .tables import NONE, Table, counts, megabytes
@@ -26,12 +29,30 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def list_table(runs: Sequence[Run]) -> Table:
-    """Every run in a line. Where runs have several headlines, each score stands with its unit."""
+    """Every run in a line, with the values in which it differs from others of the same data, network and quantizer.
+
+    Where runs have several headlines, each score stands with its unit.
+    """
     axes = {run.headline.axis for run in runs if run.score is not None}
     score = "score" if len(axes) > 1 else next(iter(axes), Headline().axis)
-    header = ("folder", "status", score, "MB", "seconds", "MB on disk", "age", "commit")
-    rows = [_line(run, with_unit=len(axes) > 1) for run in runs]
-    return Table(f"{len(runs)} runs: {counts(runs)}", header, rows, left=2)
+    header = ("folder", "values", "status", score, "MB", "seconds", "MB on disk", "age", "commit")
+    values = distinctions(runs)
+    rows = [_line(run, values[run.folder], with_unit=len(axes) > 1) for run in runs]
+    return Table(f"{len(runs)} runs: {counts(runs)}", header, rows, left=3)
+
+
+def distinctions(runs: Iterable[Run]) -> dict[Path, str]:
+    """{folder: "bits=3 seed=0"}: where runs differ whose folders have the same data, network and quantizer in their
+    names."""
+    alike: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[tuple(map(run.choices.get, ("dataset", "model", "quantizer")))].append(run)
+    texts = {}
+    for group in alike.values():
+        names = [name for name in varying(group) if name != "init_from"]
+        for run in group:
+            texts[run.folder] = " ".join(f"{name}={shown(run.own[name])}" for name in names if name in run.own)
+    return texts
 
 
 def leftovers(root: Path) -> list[Run]:
@@ -131,13 +152,14 @@ def _not_ours(folder: Path) -> str:
     return f"it holds files that no run leaves: {', '.join(sorted(others)[:3])}" if others else ""
 
 
-def _line(run: Run, with_unit: bool) -> list[str]:
+def _line(run: Run, values: str, with_unit: bool) -> list[str]:
     here = run.folder.is_dir()
     commit = (run.record.git_commit or "")[:7] + "*" * bool(run.record.git_dirty)
     seconds = run.record.seconds
     unit = f" {run.headline.suffix}" if with_unit and run.score is not None else ""
     return [
         run.folder.as_posix(),
+        values or NONE,
         run.status,
         run.headline.text(run.score) + unit,
         megabytes(run.size("file")),

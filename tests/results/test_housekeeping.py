@@ -140,7 +140,7 @@ def test_the_list_has_a_line_for_each(outputs):
     (outputs / "failed" / "result.json").write_text("{")
     os.utime(outputs / "finished" / "result.json", (time.time() - 7300,) * 2)
     table = list_table(find_runs([outputs]))
-    rows = {row[0].rsplit("/")[-1]: row[1:] for row in table.rows}
+    rows = {row[0].rsplit("/")[-1]: row[2:] for row in table.rows}
     assert set(rows) == {*ALL, "dirty"}
     assert [rows["finished"][column] for column in (0, 4, 5, 6)] == ["finished", "0.3", "2 h", COMMIT[:7]]
     assert rows["dirty"][6] == f"{COMMIT[:7]}*"
@@ -148,13 +148,22 @@ def test_the_list_has_a_line_for_each(outputs):
     assert rows["failed"][1:4] == ["-", "-", "-"]
 
 
+def test_the_list_says_where_runs_of_the_same_kind_differ(tmp_path):
+    for words in (["quantizer=qat", "bits=3"], ["quantizer=qat", "bits=4"], ["quantizer=qat", "bits=4", "seed=1"]):
+        made_run(tmp_path, words)
+    made_run(tmp_path, ["quantizer=diffq", "penalty=3"])
+    table = list_table(find_runs([tmp_path]))
+    values = sorted(row[1] for row in table.rows)
+    assert table.header[1] == "values" and values == ["-", "seed=0 bits=3", "seed=0 bits=4", "seed=1 bits=4"]
+
+
 def test_the_list_of_several_headlines_has_their_units(outputs, tmp_path):
     made_run(tmp_path / "text", TEXT, bits_per_byte=2.5)
     table = list_table(find_runs([tmp_path / "text"]))
-    assert table.header[2] == "bits per byte" and table.rows[0][2] == "2.5000"
+    assert table.header[3] == "bits per byte" and table.rows[0][3] == "2.5000"
     both = list_table(find_runs([outputs, tmp_path / "text"]))
-    scores = {row[2] for row in both.rows}
-    assert both.header[2] == "score" and "2.5000 bits per byte" in scores and "-" in scores
+    scores = {row[3] for row in both.rows}
+    assert both.header[3] == "score" and "2.5000 bits per byte" in scores and "-" in scores
     assert any(score.endswith(" %") for score in scores)
 
 

@@ -1,0 +1,60 @@
+"""The conditions of --filter: key=value, key=either,or, key!=value, and key<3, key<=3, key>3, key>=3.
+
+A key is one that a run was given (bits, quantizer, quantizer.extra_bits), or a number that it came to
+(size_mb.file, test.accuracy, val.loss).
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .discovery import MISSING, Run, read_value
+from .points import shown
+from .summary import check_key
+
+FORMS = "key=value, and in quotes 'key<3', 'key>=3' or 'key!=value'"
+RESULTS = ("test", "val", "size_mb")
+_CONDITION = re.compile(r"([^=<>!]+)(<=|>=|!=|=|<|>)(.+)", re.DOTALL)
+_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def filtered(runs: Sequence[Run], condition: str) -> list[Run]:
+    """The runs for which a condition holds, and missing jobs for which it may. Raises: ValueError."""
+    parts = _CONDITION.fullmatch(condition)
+    if parts is None:
+        raise ValueError(f"--filter {condition}: {FORMS} are allowed")
+    key, sign, text = parts.groups()
+    value = _reader(key, runs)
+    holds = _test(condition, sign, text)
+    if not any(holds(value(run)) for run in runs):
+        there = {shown(own) for run in runs if (own := value(run)) is not None}
+        raise ValueError(
+            f"--filter {condition}: no run has it; of {key} there are {', '.join(sorted(there)) or 'none'}"
+        )
+    return [run for run in runs if holds(own := value(run)) or (run.status == MISSING and own is None)]
+
+
+def _reader(key: str, runs: Sequence[Run]) -> Callable[[Run], Any]:
+    """What gives the value of a key. Raises: ValueError where no run has the key."""
+    group, _, name = key.partition(".")
+    if group in RESULTS and name:
+        return lambda run: run.record.number(group, name)
+    check_key(key, runs)
+    return lambda run: run.value(key)
+
+
+def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
+    if sign in ("=", "!="):
+        wanted = [read_value(value) for value in text.split(",")]
+        return lambda value: (value in wanted) == (sign == "=")
+    limit, compare = read_value(text), _ORDER[sign]
+    if not _is_number(limit):
+        raise ValueError(f"--filter {condition}: a number is expected after {sign}")
+    return lambda value: _is_number(value) and compare(value, limit)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
