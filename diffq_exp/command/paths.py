@@ -21,6 +21,9 @@ PATHS = (
     "dataset.path",
     "dataset.download_root",
     "dataset.cache_dir",
+    "dataset.train",
+    "dataset.val",
+    "dataset.test",
     "hydra.run.dir",
     "hydra.sweep.dir",
 )

@@ -10,6 +10,7 @@ from .cifar10 import cifar10
 from .cifar100 import cifar100
 from .digits import digits
 from .fashion_mnist import fashion_mnist
+from .huggingface import huggingface, huggingface_text
 from .image_folder import image_folder
 from .imagenet import imagenet
 from .mnist import mnist
@@ -17,6 +18,7 @@ from .streams import StreamLoader, from_datasets
 from .synthetic import synthetic
 from .tensors import TensorLoader, from_tensors
 from .text import TextData, WindowLoader, Windows, text
+from .webdataset import webdataset
 from .wikitext103 import wikitext103
 
 __all__ = [
@@ -35,10 +37,13 @@ __all__ = [
     "fashion_mnist",
     "from_datasets",
     "from_tensors",
+    "huggingface",
+    "huggingface_text",
     "image_folder",
     "imagenet",
     "mnist",
     "synthetic",
     "text",
+    "webdataset",
     "wikitext103",
 ]

@@ -7,6 +7,7 @@ one line that names the folder or the file of every error.
 from __future__ import annotations
 
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,7 @@ def open_parts(root: str | Path, names: list[str], channels: int) -> dict[str, I
 
     ValueError if the root or a part is not there, a class is empty, or the classes differ.
     """
-    if channels not in MODES:
-        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
+    check_channels(channels)
     home = Path(root).expanduser()
     if not home.is_dir():
         raise ValueError(f"dataset.root={root}: no such folder")
@@ -38,6 +38,11 @@ def open_parts(root: str | Path, names: list[str], channels: int) -> dict[str, I
     parts = {name: _open(home / name, channels) for name in names}
     _check_same_classes(root, parts)
     return parts
+
+
+def check_channels(channels: int) -> None:
+    if channels not in MODES:
+        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
 
 
 def _open(folder: Path, channels: int) -> ImageFolder:
@@ -63,17 +68,22 @@ def _check_same_classes(root: str | Path, parts: dict[str, ImageFolder]) -> None
 
 
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """Decode a file to a PIL image of mode L or RGB; ValueError that names the file if it cannot be read.
+    """Decode a file to a PIL image of mode L or RGB; ValueError that names the file if it cannot be read."""
+    return decode_image(path, shown_path(path), channels)
+
+
+def decode_image(source: str | Path | bytes, name: str, channels: int) -> Image.Image:
+    """The same of a file or of its content, which `name` stands for.
 
     16-bit and float images are refused: PIL would clip them to 255 without a word.
     """
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.mode[0] in "IF":
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
             converted: Image.Image = image.convert(MODES[channels])
             return converted
     except Exception as error:  # PIL raises OSError, SyntaxError, EOFError, struct.error and more
-        raise ValueError(f"cannot read the image {shown_path(path)}: {error}") from error
+        raise ValueError(f"cannot read the image {name}: {error}") from error

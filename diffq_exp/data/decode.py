@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from torch import Tensor
 
 from ..common.names import shown_path
 from .class_folders import read_image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 _CHUNK = 256  # images a thread decodes before it takes the next lot
@@ -51,9 +55,16 @@ def decoded(files: Sequence[str], root: str, target: Target, cache_dir: str | No
     `cache_dir=None` keeps nothing on disk.
     """
     if cache_dir is None:
-        return _decode(files, target)
+        return decode_all(_reader(files, target), len(files), target)
     path = Path(cache_dir).expanduser() / f"{_content_key(files, root, target)}.safetensors"
-    return _load_or_make(path, lambda: _decode(files, target))
+    return _load_or_make(path, lambda: decode_all(_reader(files, target), len(files), target))
+
+
+def _reader(files: Sequence[str], target: Target) -> Callable[[int], Image.Image]:
+    def read(at: int) -> Image.Image:
+        return fitted(read_image(files[at], target.channels), target, shown_path(files[at]))
+
+    return read
 
 
 def _content_key(files: Sequence[str], root: str, target: Target) -> str:
@@ -70,30 +81,31 @@ def _content_key(files: Sequence[str], root: str, target: Target) -> str:
     return digest.hexdigest()[:32]
 
 
-def _decode(files: Sequence[str], target: Target) -> Tensor:
-    shape = (len(files), target.height, target.width, target.channels)  # channels last, as PIL gives them
+def decode_all(read: Callable[[int], Image.Image], count: int, target: Target) -> Tensor:
+    """The images read(0) to read(count - 1) of the target's size, as (count, channels, height, width) uint8."""
+    shape = (count, target.height, target.width, target.channels)  # channels last, as PIL gives them
     pixels = np.empty(shape, np.uint8)
 
     def decode_chunk(start: int) -> None:
-        for position in range(start, min(start + _CHUNK, len(files))):
-            pixels[position] = _read_as(target, files[position])
+        for at in range(start, min(start + _CHUNK, count)):
+            pixels[at] = np.asarray(read(at)).reshape(shape[1:])
 
     with ThreadPoolExecutor(_cores()) as pool:
-        for _ in pool.map(decode_chunk, range(0, len(files), _CHUNK)):
+        for _ in pool.map(decode_chunk, range(0, count, _CHUNK)):
             pass  # read again in order, so that the first error is raised
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def _read_as(target: Target, file: str) -> np.ndarray:
+def fitted(image: Image.Image, target: Target, name: str) -> Image.Image:
+    """An image, which `name` stands for, in the target's size. Raises: ValueError where it may not be resized."""
     from PIL import Image, ImageOps
 
-    image = read_image(file, target.channels)
     if image.size != (target.width, target.height):
         if not target.resize:
             given = f"{image.height}x{image.width} pixels, the first image {target.height}x{target.width}"
-            raise ValueError(f"{shown_path(file)} has {given}; set dataset.image_size to bring all to one size")
+            raise ValueError(f"{name} has {given}; set dataset.image_size to bring all to one size")
         image = ImageOps.fit(image, (target.width, target.height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(target.height, target.width, target.channels)
+    return image
 
 
 def _cores() -> int:

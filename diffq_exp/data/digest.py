@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
-SAMPLE = 256  # files of a part whose contents are read
+SAMPLE, HEAD = 256, 1 << 16  # files of a part whose contents are read, and how many bytes of each
 FILE_TIMES = "file_times"  # entry beside those of the parts
 _CHUNK = 4096  # files that a thread looks at before it takes the next lot
 _THREADS = 16  # they wait for a file system, which may be far away
@@ -45,14 +45,37 @@ def of_folders(parts: Mapping[str, Any]) -> dict[str, str]:
     return {**digests, FILE_TIMES: times.hexdigest()[:16]}
 
 
+def of_sample(targets: Tensor, count: int, content: Callable[[int], bytes]) -> str:
+    """Of all targets of `count` examples, and of the contents of a sample of these."""
+    digest = hashlib.sha256(of_tensors(targets).encode())
+    for at in _sample(count):
+        digest.update(content(at)[:HEAD])
+    return digest.hexdigest()[:16]
+
+
+def _sample(count: int) -> range:
+    return range(0, count, -(-count // SAMPLE) or 1)
+
+
+def of_shards(parts: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, str]:
+    """Of addresses of shards, the number of samples of each, and the sizes and beginnings of those on this disk."""
+    digests = {}
+    for part, shards in parts.items():
+        digest = hashlib.sha256(repr([(os.path.basename(url), samples) for url, samples in shards]).encode())
+        here = [url for url, _ in shards if os.path.isfile(url)]
+        digest.update(_of_files(here, "", times=hashlib.sha256()).encode() if here else b"")
+        digests[part] = digest.hexdigest()[:16]
+    return digests
+
+
 def _of_files(files: Sequence[str], root: str, times: hashlib._Hash) -> str:
     looked = _sizes_and_times(files)
     times.update(repr([time for _, time in looked]).encode())
     below = [file.removeprefix(root) for file in files]  # a folder may lie elsewhere next time
     digest = hashlib.sha256(os.fsencode("\0".join(below)) + repr([size for size, _ in looked]).encode())
-    for at in range(0, len(files), -(-len(files) // SAMPLE) or 1):
+    for at in _sample(len(files)):
         with open(files[at], "rb") as stream:
-            digest.update(stream.read())
+            digest.update(stream.read(HEAD))
     return digest.hexdigest()[:16]
 
 

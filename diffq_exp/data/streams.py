@@ -8,7 +8,8 @@ alive from epoch to epoch. Batches travel as uint8, a quarter of the bytes of fl
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .base import ImageData
+from .class_folders import check_channels
 from .digest import of_folders
 from .order import Batches, generator, seeded_globally, shuffled
 from .pixels import IMAGENET_MEAN, IMAGENET_STD, Normalise, checked_statistics
 from .split import stratified_split
 
+Order: TypeAlias = Callable[[int, int], Tensor]
 Images: TypeAlias = Dataset[tuple[Any, int]]  # map-style: (PIL image or uint8 (C, H, W) tensor, target)
 
 
@@ -45,7 +48,8 @@ class StreamLoader:
         train: bool = False,
     ) -> None:
         self.examples, self.batch_size = len(dataset), batch_size  # type: ignore[arg-type]
-        self._plan = _Plan(Batches(self.examples, batch_size, fold_single=train), seed, train)
+        order = getattr(dataset, "order", None) if train else None
+        self._plan = _Plan(Batches(self.examples, batch_size, fold_single=train), seed, train, order)
         self._device = torch.device(device)
         self._normalise = Normalise(mean, std, device)
         self._loader: DataLoader[Any] = DataLoader(
@@ -78,18 +82,22 @@ class StreamLoader:
 
 
 class _Plan:
-    """The batch sampler: lists of (epoch, index) for the batches that `wanted` names."""
+    """The batch sampler: lists of (epoch, index) for the batches that `wanted` names.
 
-    def __init__(self, batches: Batches, seed: int, train: bool) -> None:
+    order: from (seed, epoch) to a permutation, for a dataset that is not read at random at no cost.
+    """
+
+    def __init__(self, batches: Batches, seed: int, train: bool, order: Order | None = None) -> None:
         self.batches, self.seed, self.train = batches, seed, train
+        self.order = order or partial(shuffled, batches.examples)
         self.epoch, self.wanted = 0, batches.starting_at(0)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, images = self.epoch if self.train else 0, self.batches.examples
-        order = shuffled(images, self.seed, epoch) if self.train else torch.arange(images)
+        epoch = self.epoch if self.train else 0
+        order = self.order(self.seed, epoch) if self.train else torch.arange(self.batches.examples)
         for batch in self.wanted:
             start, stop = self.batches.bounds(batch)
             yield [(epoch, index) for index in order[start:stop].tolist()]
@@ -167,18 +175,21 @@ def from_datasets(
     val_fraction: float = 0.0,
     flip: bool = False,
     num_workers: int = 0,
+    digest: Mapping[str, str] | None = None,
 ) -> ImageData:
     """A `Data` from map-style datasets that yield (PIL image or uint8 (C, H, W) tensor, target).
 
     Training sees RandomResizedCrop (of at least `min_scale` of the area) and flip, evaluation a resize and a
     centre crop, both to `image_size` pixels squared. The split reads `train.targets` if it exists, else
-    each target once. Without `mean` and `std`, ImageNet's are used (their average for one channel).
+    each target once. Without `mean` and `std`, ImageNet's are used (their average for one channel). A dataset with
+    a method order(seed, epoch) is read in that order. digest: as digest.py makes it; of image folders it is made.
     """
     _check(channels, image_size, min_scale)
     if mean is None or std is None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
     mean, std = checked_statistics(mean, std, channels)
-    digest = of_folders({"train": train, "test": test} | ({"val": val} if val is not None else {}))
+    if digest is None:
+        digest = of_folders({"train": train, "test": test} | ({"val": val} if val is not None else {}))
     if val is None and val_fraction != 0:
         kept, held = stratified_split(_targets(train), val_fraction, seed)
         val, train = Subset(train, held.tolist()), Subset(train, kept.tolist())
@@ -199,8 +210,7 @@ def from_datasets(
 
 
 def _check(channels: int, image_size: int, min_scale: float) -> None:
-    if channels not in (1, 3):
-        raise ValueError(f"channels={channels} is neither 1 (grey) nor 3 (colour)")
+    check_channels(channels)
     if image_size < 1:
         raise ValueError(f"image_size={image_size} is not at least 1")
     if not 0 < min_scale <= 1:

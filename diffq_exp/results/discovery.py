@@ -26,6 +26,7 @@ SWEEPS = ".sweeps"
 MISSING = "missing"  # status of a job that was planned and left no result
 UNREADABLE = "unreadable"
 _NOT_ENTERED = ("wandb", "report")
+_PLACES = ("dataset.root", "dataset.path", "dataset.name", "dataset.subset")  # which data a choice stands for
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -61,7 +62,8 @@ class Run:
 
         dataset and model are the choices, with the folder or the network where a choice stands for many.
         """
-        paths = [value for key in ("dataset.root", "dataset.path") if isinstance(value := self.value(key), str)]
+        places = [*_PLACES, *(["dataset.train"] if self.choices.get("dataset") == "webdataset" else [])]
+        paths = [value for key in places if isinstance(value := self.value(key), str)]
         network = self.value("model.name")
         dataset = " ".join([self.choices.get("dataset", "?"), *(Path(path).name for path in paths)])
         model = self.choices.get("model", "?") + (f" {network}" if isinstance(network, str) else "")

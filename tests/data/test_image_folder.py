@@ -100,7 +100,7 @@ def no_decoding(*_):
 
 def test_the_second_load_reads_the_cache(root, monkeypatch):
     first = load(root)
-    monkeypatch.setattr(decoding, "_decode", no_decoding)
+    monkeypatch.setattr(decoding, "decode_all", no_decoding)
     second = load(root)
     assert pixels(second.test).equal(pixels(first.test)) and second.mean == first.mean
     moved = root.parent / "moved"
@@ -118,7 +118,7 @@ def test_the_cache_is_keyed_by_content_and_size(root, monkeypatch, change):
         os.utime(file, ns=(times, times))
     if change == "name":
         os.rename(root / "train" / "cat" / "0.png", root / "train" / "cat" / "9.png")
-    monkeypatch.setattr(decoding, "_decode", no_decoding)
+    monkeypatch.setattr(decoding, "decode_all", no_decoding)
     with pytest.raises(AssertionError, match="decoded again"):
         load(root, **{"size": {"image_size": 4}, "channels": {"channels": 1}}.get(change, {}))
 
@@ -149,8 +149,8 @@ def test_a_damaged_cache_file_is_noticed_and_made_again(root, caplog, damage):
 
 def make_and_report(root, decodes, results):
     """Load the set with a decoding that takes a while and is told to `decodes`."""
-    decode = decoding._decode
-    decoding._decode = lambda *given: (decodes.put(1), time.sleep(0.5), decode(*given))[2]
+    decode = decoding.decode_all
+    decoding.decode_all = lambda *given: (decodes.put(1), time.sleep(0.5), decode(*given))[2]
     results.put(pixels(load(root).test).sum().item())
 
 

@@ -77,6 +77,13 @@ def test_a_folder_or_network_that_a_choice_does_not_name_is_part_of_the_problem(
     config = {"dataset": {"root": "/data/flowers"}, "model": {"name": "resnet50"}}
     record = RunRecord(choices={"dataset": "image_folder", "model": "timm"}, config=config)
     assert Run(Path("x"), record, "finished").problem == ("image_folder flowers", "timm resnet50", "accuracy")
+    for dataset, keys, named in (
+        ("huggingface", {"name": "uoft-cs/cifar10", "train": "train"}, "huggingface cifar10"),
+        ("huggingface_text", {"name": "wikitext", "subset": "raw"}, "huggingface_text wikitext raw"),
+        ("webdataset", {"train": "/data/train-{0..9}.tar", "test": "test.tar"}, "webdataset train-{0..9}.tar"),
+    ):
+        record = RunRecord(choices={"dataset": dataset}, config={"dataset": keys})
+        assert Run(Path("x"), record, "finished").problem[0] == named
 
 
 BAD = {
