@@ -1,8 +1,9 @@
-"""Checks of the arguments of quantizers: an error gives the name, the value and what is allowed."""
+"""The arguments of quantizers: which were given, and checks with the name, the value and what is allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -26,3 +27,27 @@ def check_suffix(suffix: Any) -> None:
     """Raises: ValueError for a suffix that cannot end the name of a parameter."""
     if not isinstance(suffix, str) or not suffix or "." in suffix:
         raise ValueError(f"suffix must be a non-empty string without a dot, not {suffix!r}")
+
+
+def given_arguments(function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> list[str]:
+    """["name=value", ...] of the arguments after `self` and the model that are not the defaults of `function`."""
+    try:
+        bound = inspect.signature(function).bind(None, *args, **keywords)
+    except TypeError:
+        return []  # the call itself will say what is wrong
+    defaults = {name: _shown(one.default) for name, one in bound.signature.parameters.items()}
+    given = dict(list(bound.arguments.items())[2:])
+    for name, one in bound.signature.parameters.items():
+        if one.kind is one.VAR_KEYWORD:
+            given |= given.pop(name, {})
+    shown = {name: _shown(value) for name, value in given.items()}
+    return [f"{name}={value}" for name, value in shown.items() if value != defaults.get(name)]
+
+
+def _shown(value: Any) -> str:
+    """A plain value as Python writes it, 8.0 as 8 and a tuple as a list; an object by its type."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value) if isinstance(value, (bool, int, str)) or value is None else f"{type(value).__name__}()"

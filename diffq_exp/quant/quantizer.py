@@ -12,22 +12,27 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..common.units import MB
 from ..storage.write import serialize
 from ..stored.grids import Stored
 from ..stored.network import StoredModel, describe, owner_of
 from ..stored.selection import Tensors, select
 from ..stored.state import pack_state, unpack_state
+from .arguments import given_arguments
 from .attachment import Attachment
 from .coded_widths import entropy_bits
 from .formula import BITS_PER_MB
 from .learned import Learned, LearnedTensors
 from .learner import Learner
 from .stored_weights import StoredTensors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Quantizer(Learner):
@@ -43,7 +48,13 @@ class Quantizer(Learner):
     method = ""  # the name of the method in states and files
     measure = "formula"  # the name of what `model_size` measures
     least_dims = 0  # parameters of fewer dimensions stay float
+    _given: list[str]  # arguments, as repr shows them
     coarsened = 0.0  # bits by which `coarsen` has lowered a width that is not learned
+
+    def __new__(cls, *args: Any, **keywords: Any) -> Self:
+        quantizer = super().__new__(cls)
+        quantizer._given = given_arguments(cls.__init__, args, keywords)
+        return quantizer
 
     def __init__(
         self,
@@ -194,13 +205,13 @@ class Quantizer(Learner):
         """`model_size(exact=True)` as a number."""
         return float(self.model_size(exact=True))
 
-    def packed_model_size(self) -> int:
-        """Bytes of the bit-packed levels and widths, the scales, and all that stays float, buffers included."""
-        return self.stored_model().packed_bytes()
+    def packed_model_size(self) -> float:
+        """MB of the bit-packed levels and widths, the scales, and all that stays float, buffers included."""
+        return self.stored_model().packed_bytes() / MB
 
-    def compressed_model_size(self) -> int:
-        """Bytes of the file that `diffq_exp.storage.save` would write."""
-        return len(serialize(self))
+    def compressed_model_size(self) -> float:
+        """MB of the file that `diffq_exp.storage.save` would write."""
+        return len(serialize(self)) / MB
 
     @property
     def quantized_names(self) -> list[str]:
@@ -231,4 +242,5 @@ class Quantizer(Learner):
         mean = sum(widths[item.name] * item.entries for item in items) / max(chosen, 1)
         bits = f"mean {mean:.3g} bits" if items else "nothing to quantize"
         entries = f"{len(items)} tensors, {chosen:,} of {chosen + floats:,} entries"
-        return f"{type(self).__name__}({entries}, {bits}, {self.true_model_size():.4g} MB)"
+        words = [*self._given, entries, bits, f"{self.true_model_size():.4g} MB"]
+        return f"{type(self).__name__}({', '.join(words)})"

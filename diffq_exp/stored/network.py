@@ -170,7 +170,7 @@ def check_one_form(model: nn.Module, stored: StoredModel) -> None:
         other = name if memory is None else first.setdefault(memory, name)
         if stored.tied.get(other, other) != stored.tied.get(name, name) and {name, other} & stored.tensors.keys():
             raise ValueError(
-                f"{other!r} and {name!r} are one tensor, and quantized apart: leave detect_bound=False out"
+                f"{other!r} and {name!r} are one tensor and cannot be quantized apart (detect_bound=False)"
             )
 
 
