@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common.entry import entry_point, program
+from .common.entry import MISTAKE, Parser, entry_point, program
 from .common.units import MB
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.act(args)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return MISTAKE
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program("evaluate"), description=__doc__.split("\n\n")[1])
+    parser = Parser(prog=program("evaluate"), description=__doc__.split("\n\n")[1])
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument(
         "--allow",

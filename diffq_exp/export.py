@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common.entry import entry_point, program
+from .common.entry import MISTAKE, Parser, entry_point, program
 from .common.files import replacing
 from .common.packages import install_command
 
@@ -35,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _export(args)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return MISTAKE
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program("export"), description=__doc__.partition("\n\n")[2])
+    parser = Parser(prog=program("export"), description=__doc__.partition("\n\n")[2])
     parser.add_argument("source", help="a run folder, or a stored model")
     parser.add_argument("--to", required=True, choices=tuple(FORMS))
     parser.add_argument("--out", type=Path, metavar="PATH", help="the file to write; by default beside the model")

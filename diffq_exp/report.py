@@ -10,9 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from .common.entry import entry_point, program
+from .common.entry import MISTAKE, Parser, entry_point, program
 from .results.commit import git_state
 from .results.discovery import SWEEPS, Run, Sweep, find_runs, read_sweep, runs_of
 from .results.filters import filtered
@@ -20,7 +19,7 @@ from .results.housekeeping import leftovers, list_table, prune
 from .results.publish import REPORT, print_table, say, show, write_report
 from .results.summary import SIZES, check_key, make_report
 
-REPORTED, NOTHING, MISTAKE = 0, 1, 2  # exit codes
+REPORTED, NOTHING = 0, 1  # exit codes; and MISTAKE
 
 
 @entry_point
@@ -80,15 +79,8 @@ def _ask(question: str) -> bool:
         return False
 
 
-class _Parser(argparse.ArgumentParser):
-    """A mistake is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(MISTAKE, f"error: {message}; --help lists what is allowed\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=program("report"), description=__doc__.partition("\n\n")[2], allow_abbrev=False)
+    parser = Parser(prog=program("report"), description=__doc__.partition("\n\n")[2], allow_abbrev=False)
     add = parser.add_argument
     add("folders", nargs="*", type=Path, default=[Path("outputs")], help="where runs are; outputs without any")
     add(

@@ -8,22 +8,22 @@ same command goes on where it stopped. Never imports torch.
 
 from __future__ import annotations
 
-import argparse
 import math
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 
 from .command.check import Plan, check
+from .command.completion import answer
 from .command.consistency import without_validation
 from .command.overrides import parse
 from .command.paths import with_path_quoted
-from .common.entry import entry_point
+from .common.entry import MISTAKE, Parser, entry_point
 from .common.packages import install_command
 from .sweeps.one_run import SIGNAL, Stopped
 
-MISTAKE = 2  # exit code
 MAX_DROP = {"max_drop": "", "probes": "10"}  # the keys of a search, with their defaults
 STUDY = {"trials": "", "over": "", "sampler": "tpe"}
 NO_RUN = ("-m", "--multirun", "--cfg", "--info", "--hydra-help", "--help", "-h")
@@ -37,7 +37,11 @@ class Mistake(ValueError):
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, 1 where nothing was found, 2 for a mistake, 128+n where a signal stopped a run."""
-    args, words = _parser().parse_known_intermixed_args(argv)
+    typed = sys.argv[1:] if argv is None else list(argv)
+    if typed[:1] == ["-sc"]:
+        print(answer(typed[1:], os.environ.get("COMP_LINE", ""), [*MAX_DROP, *STUDY]))
+        return 0
+    args, words = _parser().parse_known_intermixed_args(typed)
     try:
         own, overrides = _own_words(words)
         if own["trials"] or own["over"]:
@@ -52,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SIGNAL + signal.SIGINT
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     usage, description = str(__doc__).split("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage=usage.replace("Entry point: ", "").replace("or: ", ""),
         description=description,
     )

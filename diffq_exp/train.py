@@ -10,14 +10,15 @@ that a mistake is said at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common.entry import entry_point
+from .common.entry import MISTAKE, entry_point
 
-MISTAKE, INTERRUPTED = 2, 130  # exit codes
+INTERRUPTED = 130  # exit code
 
 
 @entry_point
@@ -45,6 +46,15 @@ def _help(typed: list[str]) -> int:
 
 
 def _main(typed: list[str]) -> int:
+    if typed[:1] in (["-sc"], ["--shell-completion"]):
+        from .command.completion import OTHERS, answer
+
+        if (text := answer(typed[1:], os.environ.get("COMP_LINE", ""))) is not None:
+            print(text)
+            return 0
+        if typed[1:2] not in OTHERS:
+            print("error: -sc: install=bash, or uninstall=bash, is allowed; also zsh and fish", file=sys.stderr)
+            return MISTAKE
     from .command.arguments import parse_arguments
     from .command.check import check_arguments
 

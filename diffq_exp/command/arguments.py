@@ -9,9 +9,8 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from ..common.entry import MISTAKE
 from .paths import is_utf8, with_path_quoted
-
-MISTAKE = 2  # exit code
 
 
 def parser() -> ArgumentParser:

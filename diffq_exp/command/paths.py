@@ -13,20 +13,7 @@ from hydra.core.override_parser.types import Override
 
 from ..common.files import user_path
 from .overrides import parse, quoted
-
-PATHS = (
-    "init_from",
-    "teacher",
-    "dataset.root",
-    "dataset.path",
-    "dataset.download_root",
-    "dataset.cache_dir",
-    "dataset.train",
-    "dataset.val",
-    "dataset.test",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-)
+from .schema import PATHS
 
 
 def with_path_quoted(text: str) -> str:

@@ -26,6 +26,19 @@ NODES = (
     "tracking",
 )
 GROUPS = (*NODES, "experiment")
+PATHS = (  # keys whose values are paths of the user's
+    "init_from",
+    "teacher",
+    "dataset.root",
+    "dataset.path",
+    "dataset.download_root",
+    "dataset.cache_dir",
+    "dataset.train",
+    "dataset.val",
+    "dataset.test",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
 
 
 def conf_dir() -> Path:

@@ -69,3 +69,11 @@ def test_help_says_what_the_module_says_to_the_end(name, capsys):
         MAINS[name].main(["--help"])
     description = " ".join(MAINS[name].__doc__.partition("\n\n")[2].split())
     assert description.endswith(".") and description in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["evaluate", "export", "report", "search"])
+def test_a_wrong_option_is_one_line(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        MAINS[name].main(["somewhere", "--seeds", "x", "--nosuch"])
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
