@@ -46,18 +46,35 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, then rename: a kill or a full disk leaves the old checkpoint whole."""
+    """Write beside, then rename: a kill or a full disk leaves the old checkpoint whole.
+
+    Raises: OSError with the path and the system's reason.
+    """
     try:
         with replacing(path) as file:
             torch.save(state, file)
-    except (RuntimeError, OSError) as error:  # torch has an error of its own for a full disk
-        raise OSError(f"{path}: cannot be written; is the disk full? ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, OSError) as error:
+        cause = _of_the_system(error) or error
+        reason = (str(getattr(cause, "strerror", None) or cause).splitlines() or ["for no known reason"])[0]
+        raise OSError(f"{path}: cannot be written ({reason})") from error
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """The OSError that an error goes back to: torch has one of its own for whatever a write raises."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state, on the CPU; None where there is no file. Raises: ValueError naming a file that cannot be read."""
+    """The state, on the CPU; None where there is no file.
+
+    Raises: ValueError naming a file that holds no checkpoint; OSError where the system cannot read it.
+    """
     if not path.exists():
         return None
+    with open(path, "rb"):
+        pass  # what the system has against it, as it is
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file

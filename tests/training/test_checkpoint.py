@@ -1,5 +1,7 @@
 """Checkpoints: every generator goes round, an old file outlives a failed write, nothing is unpickled."""
 
+import errno
+import io
 import os
 import random
 
@@ -7,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from diffq_exp.common import files
+from diffq_exp.training import checkpoint
 from diffq_exp.training.checkpoint import PARTS, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 
 
@@ -136,3 +140,31 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
 def test_a_file_of_another_kind_is_named(tmp_path):
     torch.save([1, 2], tmp_path / "c.pt")
     told(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("when", ["at the beginning", "while it is written"])
+def test_what_the_system_says_is_told(number, when, tmp_path, monkeypatch):
+    """Too many open files are no full disk, and no damage to the file."""
+    save_checkpoint(tmp_path / "c.pt", whole())
+
+    class Failing(io.BytesIO):
+        def write(self, data):
+            raise OSError(number, os.strerror(number))
+
+        def fileno(self):
+            return 0
+
+    def fail(path, mode, *more):
+        if when == "at the beginning":
+            raise OSError(number, os.strerror(number), str(path))
+        return Failing()
+
+    monkeypatch.setattr(files, "open", fail, raising=False)
+    with pytest.raises(OSError) as caught:
+        save_checkpoint(tmp_path / "c.pt", whole(model=torch.zeros(10_000)))
+    assert str(caught.value) == f"{tmp_path / 'c.pt'}: cannot be written ({os.strerror(number)})"
+    if when == "at the beginning":
+        monkeypatch.setattr(checkpoint, "open", fail, raising=False)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            load_checkpoint(tmp_path / "c.pt")
