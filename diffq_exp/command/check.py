@@ -82,7 +82,7 @@ def check_arguments(arguments: Namespace) -> Plan:
 
 
 def _check_grid(
-    plan: Plan, typed: list[Override], grid: dict[str, Any], base: DictConfig | None, known: Any
+    plan: Plan, typed: list[Override], grid: dict[str, Any], base: DictConfig | None, known: object
 ) -> Iterator[DictConfig]:
     """Add the jobs of a grid to the plan, or their errors; -> the configuration of each job that is composed."""
     given = list(parse_all(grid_overrides(grid), plan.errors))

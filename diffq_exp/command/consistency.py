@@ -55,7 +55,7 @@ def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
     return errors or _folder_errors("hydra.sweep.dir" if multirun else "hydra.run.dir", cfg)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value of a configuration as Python's own type."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
@@ -145,7 +145,7 @@ def _target_errors(cfg: DictConfig) -> list[str]:
     return [f"{name}._target_={shown(targets[name])}: {error}" for name, error in errors.items() if error]
 
 
-def _target_error(name: str, target: Any, cfg: DictConfig) -> str | None:
+def _target_error(name: str, target: object, cfg: DictConfig) -> str | None:
     if target is None and name in ("quantizer", "storage"):  # no quantizer; storage has options only
         return None
     if not isinstance(target, str) or "." not in target:

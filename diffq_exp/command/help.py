@@ -34,10 +34,10 @@ def help_text(config_dir: Path | None = None) -> str:
     return "\n".join([*lines, TAIL])
 
 
-def _key_line(field: Field[Any]) -> str:
+def _key_line(field: Field[object]) -> str:
     allowed = field.metadata["range"]
     return f"  {f'{field.name}={shown(default_of(field))}':<26} {field.metadata['help']} ({allowed.text})"
 
 
-def default_of(field: Field[Any]) -> Any:
+def default_of(field: Field[object]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
@@ -61,7 +60,7 @@ def text_of(override: Override) -> str:
     return override.input_line or ""
 
 
-def grid_overrides(grid: Mapping[str, Any]) -> list[str]:
+def grid_overrides(grid: Mapping[str, object]) -> list[str]:
     """A grid of a YAML file as overrides: {"bits": [2, 3]} -> ["bits=2,3"].
 
     A plain text stands as it would be typed: {"seed": "range(3)"} -> ["seed=range(3)"]. In a list it is one value.
@@ -69,13 +68,13 @@ def grid_overrides(grid: Mapping[str, Any]) -> list[str]:
     return [f"{key}={_values(value)}" for key, value in grid.items()]
 
 
-def _values(value: Any) -> str:
+def _values(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(_element, value))
     return value if isinstance(value, str) else _element(value)
 
 
-def _element(value: Any) -> str:
+def _element(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_element, value)) + "]"
     if isinstance(value, Mapping):

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
 
 from .help import default_of
 from .schema import GROUPS, NODE_RANGES, PLAIN, Config, conf_dir, shown
@@ -47,7 +46,7 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain_row(field: Field[Any]) -> str:
+def _plain_row(field: Field[object]) -> str:
     allowed = PLAIN[field.name].text
     return _row(f"`{field.name}`", f"`{shown(default_of(field))}`", allowed, field.metadata["help"])
 

@@ -102,13 +102,13 @@ class Range:
         )
 
 
-def _is_number(value: Any, kind: type) -> bool:
+def _is_number(value: object, kind: type) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return isinstance(value, int) if kind is int else math.isfinite(value)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as the user types it."""
     texts = {True: "true", False: "false", None: "null"}
     return texts[value] if value is None or isinstance(value, bool) else str(value)

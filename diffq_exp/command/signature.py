@@ -129,7 +129,7 @@ def signature(cfg: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def run_name(cfg: DictConfig, choices: Any = None) -> str:
+def run_name(cfg: DictConfig, choices: object = None) -> str:
     """<dataset>-<model>-<quantizer>-<signature>, after the chosen YAML files."""
     names = labels(cfg, choices or cfg.hydra.runtime.choices)
     return "-".join([names["dataset"], names["model"], names["quantizer"], signature(cfg)])
@@ -223,13 +223,13 @@ def register_resolver() -> None:
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if OmegaConf.is_config(value):
         return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     return value
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: object) -> Any:
     if isinstance(value, dict):
         kept = {key: _without_nulls(item) for key, item in value.items() if key not in LOCATIONS}
         return {key: item for key, item in kept.items() if item is not None and item != {}}

@@ -73,7 +73,7 @@ def _sweeper_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
     return errors
 
 
-def _by_errors(by: Any) -> list[str]:
+def _by_errors(by: object) -> list[str]:
     if not isinstance(by, list):
         return [f"hydra.sweeper.by={shown(by)}: a list of keys is allowed"]
     known = [*NODES, *PLAIN]

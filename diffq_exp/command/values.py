@@ -83,7 +83,7 @@ def _node_range(name: str, nodes: DictConfig | None, adding: bool, errors: list[
     return None
 
 
-def range_error(name: str, value: Any, allowed: Range | None) -> str | None:
+def range_error(name: str, value: object, allowed: Range | None) -> str | None:
     """What is wrong with a value that is not allowed; an interpolation is judged once it is resolved."""
     if allowed is None or (isinstance(value, str) and value.startswith("${")) or allowed.allows(value):
         return None

@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         beside.unlink(missing_ok=True)
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, object]) -> None:
     """Write a JSON object that a person can read; numbers that are not finite become null."""
     with replacing(path) as file:
         file.write(json.dumps(finite(values), indent=2).encode() + b"\n")
@@ -57,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
     """The same value for JSON, which has no nan and no infinity: they become None."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}

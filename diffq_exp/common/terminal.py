@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -60,6 +59,6 @@ class FileLog:
         log.addHandler(self.handler)
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         log.removeHandler(self.handler)
         self.handler.close()

@@ -18,7 +18,7 @@ from .base import Data, ImageData, Loader
 STATISTICS = ("mean", "std")
 
 
-def differences(data: Data, described: Mapping[str, Any]) -> dict[str, str]:
+def differences(data: Data, described: Mapping[str, object]) -> dict[str, str]:
     """{key: a clause} for each entry that the input of a network and that of `data` both have, and that differs."""
     ours = json.loads(json.dumps(data.input))  # as it reads in a file: lists for tuples
     return {
@@ -46,7 +46,7 @@ def follow(data: Data, described: Mapping[str, Any]) -> list[str]:
     return [found[key] for key in ("shape", "classes") if key in found]
 
 
-def places(data: Data, described: Mapping[str, Any]) -> list[int] | None:
+def places(data: Data, described: Mapping[str, object]) -> list[int] | None:
     """Where the network's outputs have the classes of `data`, None where each is in its place, or has no name.
 
     Raises: ValueError where the data set has a class that the network has not.
@@ -76,7 +76,7 @@ def _normalise_as(data: Data, described: Mapping[str, Any]) -> None:
         raise ValueError("its config has no mean and deviation of each channel") from error
 
 
-def _classes_differ(ours: Sequence[str], theirs: Any) -> str:
+def _classes_differ(ours: Sequence[str], theirs: object) -> str:
     if not isinstance(theirs, list):
         return f"the network's classes are {theirs!r}, no list"
     lone = {"network": [n for n in theirs if n not in ours], "data set": [n for n in ours if n not in theirs]}

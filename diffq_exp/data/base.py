@@ -52,9 +52,9 @@ class Data:
         train: Loader,
         val: Loader | None,  # None: nothing was held out
         test: Loader,
-        model_arguments: Mapping[str, Any] | None = None,
-        task_arguments: Mapping[str, Any] | None = None,
-        input: Mapping[str, Any] | None = None,
+        model_arguments: Mapping[str, object] | None = None,
+        task_arguments: Mapping[str, object] | None = None,
+        input: Mapping[str, object] | None = None,
         facts: Mapping[str, Any] | None = None,
         unit: str = "examples",
         digest: Mapping[str, str] | None = None,

@@ -88,6 +88,6 @@ def _sizes_and_times(files: Sequence[str]) -> list[tuple[int, int]]:
         return [pair for pairs in pool.map(look, range(0, len(files), _CHUNK)) for pair in pairs]
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
+def changed(before: Mapping[str, object], now: Mapping[str, str]) -> list[str]:
     """The parts whose examples are others: those that both digests have, and that differ."""
     return [part for part in now if part != FILE_TIMES and before.get(part, now[part]) != now[part]]

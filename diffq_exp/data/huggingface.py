@@ -152,7 +152,7 @@ def _classes(rows: Any, label: str) -> list[str]:
     return list(names) if names else sorted({str(value) for value in _column(rows, "train", label).to_pylist()})
 
 
-def _bytes(rows: Any, where: str, column: str) -> Tensor:
+def _bytes(rows: object, where: str, column: str) -> Tensor:
     """(N,) uint8."""
     texts = _column(rows, where, column).to_pylist()
     if any(not isinstance(text, str) for text in texts):

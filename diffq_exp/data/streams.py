@@ -152,7 +152,7 @@ class _Resized:
         colour = v2.RGB() if channels == 3 else v2.Grayscale()
         self.steps = v2.Compose([colour, *steps, v2.ToImage(), v2.ToPureTensor()])
 
-    def __call__(self, image: Any) -> Tensor:
+    def __call__(self, image: object) -> Tensor:
         resized: Tensor = self.steps(image)
         return resized
 

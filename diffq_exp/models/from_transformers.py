@@ -27,7 +27,7 @@ POSITIONS = "max_position_embeddings"
 class Logits(nn.Module):
     """A network of transformers that gives its logits alone."""
 
-    def __init__(self, network: nn.Module, input_name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, input_name: str, options: Mapping[str, object]) -> None:
         super().__init__()
         self.network, self.input_name, self.options = network, input_name, dict(options)
 
@@ -50,7 +50,7 @@ class Logits(nn.Module):
 def transformers(
     name: str,
     pretrained: bool = False,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     *,
     vocabulary: int | None = None,
     length: int | None = None,

@@ -50,7 +50,7 @@ class Part:
     table_bytes: int = 0  # of the places of the groups among the widths
     packed_bytes: int = 0  # of the levels bit-packed
 
-    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+    def node(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
         """Add an operator; -> the name of its output."""
         output = f"{self.name}/{len(self.nodes)}"  # short: in small weights the names take most of the bytes
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))

@@ -16,20 +16,22 @@ def check_number(name: str, value: Any, low: float, high: float, *, whole: bool 
     return float(value)
 
 
-def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """`value` when it is one of `allowed`. Raises: ValueError that names it and says what is allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return str(value)
 
 
-def check_suffix(suffix: Any) -> None:
+def check_suffix(suffix: object) -> None:
     """Raises: ValueError for a suffix that cannot end the name of a parameter."""
     if not isinstance(suffix, str) or not suffix or "." in suffix:
         raise ValueError(f"suffix must be a non-empty string without a dot, not {suffix!r}")
 
 
-def given_arguments(function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> list[str]:
+def given_arguments(
+    function: Callable[..., object], args: Sequence[object], keywords: Mapping[str, object]
+) -> list[str]:
     """["name=value", ...] of the arguments after `self` and the model that are not the defaults of `function`."""
     try:
         bound = inspect.signature(function).bind(None, *args, **keywords)
@@ -44,7 +46,7 @@ def given_arguments(function: Callable[..., Any], args: Sequence[Any], keywords:
     return [f"{name}={value}" for name, value in shown.items() if value != defaults.get(name)]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A plain value as Python writes it, 8.0 as 8 and a tuple as a list; an object by its type."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_shown, value))}]"

@@ -84,7 +84,7 @@ class Attachment:
 
     # ---- forwards -------------------------------------------------------------------------------------------
 
-    def _before(self, module: nn.Module, args: Any) -> None:
+    def _before(self, module: nn.Module, args: object) -> None:
         if getattr(module, "_is_replica", False):
             raise Replica
         self._before_layer(module, args)
@@ -101,7 +101,7 @@ class Attachment:
                 put(item, value)
             self._copy(seen)
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _after(self, module: nn.Module, args: object, output: object) -> None:
         if self._depth:
             self._depth -= 1
         elif not self.holding:
@@ -125,7 +125,7 @@ class Attachment:
             if not torch.equal(value, copy) and not copy.isnan().any():
                 raise ChangedInForward(item.name)
 
-    def _before_layer(self, module: nn.Module, args: Any) -> None:
+    def _before_layer(self, module: nn.Module, args: object) -> None:
         """Raises: Recomputed in a backward, where no forward of the model is running."""
         if torch.compiler.is_compiling() or self.holding or self._inside is not None:
             return

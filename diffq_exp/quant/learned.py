@@ -107,7 +107,7 @@ class LearnedTensors:
         """By their names in the model."""
         return {place.name: place.param for place in self._places}
 
-    def groups(self, lr: Rates, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def groups(self, lr: Rates, overrides: Mapping[str, object]) -> list[dict[str, Any]]:
         """Groups for an optimizer: a group for each suffix, or more where the options of its weights differ.
 
         Raises: ValueError for a rate of a suffix that does not exist.

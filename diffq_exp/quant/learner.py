@@ -41,11 +41,11 @@ class Learner(StoresModel):
         learned = {id(param) for param in self.learned().values()}
         return [param for param in (whole or self.model).parameters() if id(param) not in learned]
 
-    def optimizer_groups(self, lr: Rates = None, **overrides: Any) -> list[dict[str, Any]]:
+    def optimizer_groups(self, lr: Rates = None, **overrides: object) -> list[dict[str, Any]]:
         """The groups that `setup_optimizer` adds: a list of {"params": [...], option: value}."""
         return self._learned.groups(lr, overrides)
 
-    def setup_optimizer(self, optimizer: Optimizer, lr: Rates = None, **overrides: Any) -> None:
+    def setup_optimizer(self, optimizer: Optimizer, lr: Rates = None, **overrides: object) -> None:
         """Add the learned tensors to an existing optimizer, a group for each kind.
 
         lr: a rate for all of them, or {suffix: rate}; else the method's own. overrides: other options of the
@@ -56,7 +56,7 @@ class Learner(StoresModel):
         optimizer.register_step_post_hook(self._check_step)
         self._ready = True
 
-    def _check_step(self, optimizer: Optimizer, *_step: Any) -> None:
+    def _check_step(self, optimizer: Optimizer, *_step: object) -> None:
         if not (self.attachment.trained or self._warned) and self._learned.inside(optimizer):
             self._warned = True
             warnings.warn(UNSEEN.format(type(self).__name__), stacklevel=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -18,7 +17,7 @@ def quantizer_of(model: nn.Module) -> Quantizer | None:
     return owner if isinstance(owner, Quantizer) else None
 
 
-def restore_quantized_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+def restore_quantized_state(model: nn.Module, state: Mapping[str, object]) -> None:
     """Put the weights and buffers of a quantized state into a model that may have no quantizer.
 
     Raises: ValueError naming what does not fit; the model is then untouched.

@@ -51,7 +51,7 @@ class Quantizer(Learner):
     _given: list[str]  # arguments, as repr shows them
     coarsened = 0.0  # bits by which `coarsen` has lowered a width that is not learned
 
-    def __new__(cls, *args: Any, **keywords: Any) -> Self:
+    def __new__(cls, *args: object, **keywords: object) -> Self:
         quantizer = super().__new__(cls)
         quantizer._given = given_arguments(cls.__init__, args, keywords)
         return quantizer
@@ -173,7 +173,7 @@ class Quantizer(Learner):
         """
         return pack_state(self.stored_model(), packed)
 
-    def restore_quantized_state(self, state: Mapping[str, Any]) -> None:
+    def restore_quantized_state(self, state: Mapping[str, object]) -> None:
         """Make weights, buffers and learned tensors those of a state; evaluation then computes with it exactly.
         Raises: ValueError naming what does not fit; the model is then unchanged.
         """

@@ -56,5 +56,5 @@ def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
     return lambda value: _is_number(value) and compare(value, limit)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

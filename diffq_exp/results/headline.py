@@ -115,7 +115,7 @@ class Headline:
         return {**asdict(self), "tolerances": list(self.tolerances)}
 
     @classmethod
-    def from_json(cls, record: Any) -> Headline:
+    def from_json(cls, record: object) -> Headline:
         """Raises: ValueError with the entry that is not of its kind."""
         if not isinstance(record, Mapping):
             raise ValueError(f"headline is {record!r}")
@@ -136,7 +136,7 @@ _KINDS: dict[str, str] = {  # of a headline's entries in JSON
 }
 
 
-def _is_kind(value: Any, kind: str) -> bool:
+def _is_kind(value: object, kind: str) -> bool:
     if kind == "numbers":
         return isinstance(value, list) and all(_is_number(item) for item in value)
     if kind == "number or null":
@@ -144,5 +144,5 @@ def _is_kind(value: Any, kind: str) -> bool:
     return isinstance(value, str if kind == "text" else bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)

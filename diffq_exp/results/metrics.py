@@ -24,14 +24,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Make a metrics.jsonl hold exactly these rows."""
     with replacing(path) as file:
         for row in rows:
             file.write(_line(row))
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
+def append_row(path: Path, row: Mapping[str, object]) -> None:
     """Add a row; it is on the disk when this returns."""
     with open(path, "ab") as file:
         file.write(_line(row))
@@ -39,5 +39,5 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def _line(row: Mapping[str, object]) -> bytes:
     return json.dumps(finite(row)).encode() + b"\n"

@@ -67,13 +67,13 @@ def _thinned(run: dict[str, Any], kept: int | None) -> dict[str, Any]:
     return run | {"curves": {name: [column[at] for at in chosen] for name, column in run["curves"].items()}}
 
 
-def embedded(data: Any) -> str:
+def embedded(data: object) -> str:
     """ASCII JSON for a <script> element: no character in it can end or open a tag."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> Any:
     """Numbers to five digits, the others (nan, infinity) to None."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}

@@ -172,7 +172,7 @@ def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _N
     }
 
 
-def _sensitivity(run: Run, bits: Mapping[str, Any] | None) -> list[float | None] | None:
+def _sensitivity(run: Run, bits: Mapping[str, object] | None) -> list[float | None] | None:
     """Of each layer what a kB of it is worth, in loss; None where nobody has measured that."""
     try:
         measured = read_json(run.folder / SENSITIVITY)
@@ -188,13 +188,13 @@ def _commit(record: RunRecord) -> str | None:
     return commit and f"{commit[:10]}{', with changes' if record.git_dirty else ''}"
 
 
-def _machine(hardware: Mapping[str, Any]) -> str:
+def _machine(hardware: Mapping[str, object]) -> str:
     threads = hardware.get("threads")
     count = f"{threads} thread{'' if threads == 1 else 's'}" if threads else None
     return ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), count) if part)
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, list[Any]]:
+def _curves(rows: Sequence[Mapping[str, object]], score: str) -> dict[str, list[Any]]:
     """Rows to columns; a column without any number is left out. score: the name of the headline."""
     paths = {  # name in the page: where a row of metrics.jsonl has it
         "epoch": ("epoch",),
@@ -209,7 +209,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, list[Any
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 
-def _inside(row: Any, path: Iterable[str]) -> Any:
+def _inside(row: object, path: Iterable[str]) -> Any:
     for key in path:
         row = row.get(key) if isinstance(row, dict) else None
     return row
@@ -233,7 +233,7 @@ class _Numbered:
         self.values: list[Any] = []
         self._numbers: dict[str, int] = {}
 
-    def number(self, value: Any) -> int:
+    def number(self, value: object) -> int:
         name = json.dumps(value)
         if name not in self._numbers:
             self._numbers[name] = len(self.values)

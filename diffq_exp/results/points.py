@@ -81,7 +81,7 @@ def varying(runs: Iterable[Run]) -> list[str]:
     return [key for key, values in seen.items() if any(len(texts) > 1 for texts in values.values())]
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it is typed on the command line: true, 0.3, 3."""
     if isinstance(value, bool):
         return str(value).lower()

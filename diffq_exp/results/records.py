@@ -108,7 +108,7 @@ def _kinds() -> dict[str, tuple[type, ...]]:
     return {name: _classes(hint) for name, hint in get_type_hints(RunRecord).items()}
 
 
-def _classes(hint: Any) -> tuple[type, ...]:
+def _classes(hint: object) -> tuple[type, ...]:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     classes = tuple(get_origin(part) or part for part in parts)
     return (*classes, int) if float in classes else classes

@@ -13,12 +13,12 @@ NEW_NAMES = {"diffq_exp.training.objective.Classification": "diffq_exp.tasks.cla
 OLD_NAMES = {new: old for old, new in NEW_NAMES.items()}
 
 
-def new_name(target: Any) -> Any:
+def new_name(target: object) -> Any:
     """The present name of the class that a record calls `target`."""
     return NEW_NAMES.get(target, target) if isinstance(target, str) else target
 
 
-def with_targets(values: Any, rename: Callable[[Any], Any]) -> Any:
+def with_targets(values: object, rename: Callable[[Any], object]) -> Any:
     """A nested configuration with every `_target_` renamed."""
     if isinstance(values, list):
         return [with_targets(item, rename) for item in values]

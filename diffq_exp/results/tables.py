@@ -229,5 +229,5 @@ def _scores(report: Report) -> list[tuple[str, str]]:
     return [("test", name) for name in (*names, "loss", *float32)] + [("val", name) for name in (*names, "loss")]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return shown(value) if isinstance(value, (bool, list, dict)) else value

@@ -48,7 +48,7 @@ class Allowance(TorchFunctionMode):
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._hook.remove()
         super().__exit__(*exc)  # type: ignore[no-untyped-call]
 
@@ -86,13 +86,13 @@ class Allowance(TorchFunctionMode):
             raise TooLarge("the network is larger than what is stored")
 
 
-def _in_place(func: Callable[..., Any]) -> bool:
+def _in_place(func: Callable[..., object]) -> bool:
     """Whether a function of torch changes a tensor, as `normal_` does, or only looks at it."""
     name = func.__name__
     return name == "__get__" or (name.endswith("_") and not name.endswith("__"))
 
 
-def check_depth(arguments: Any, tensors: int) -> None:
+def check_depth(arguments: object, tensors: int) -> None:
     """Raises: ValueError for many more layers than tensors: some libraries list them before they build one."""
     if isinstance(arguments, list):
         arguments = dict(enumerate(arguments))

@@ -37,7 +37,7 @@ class UserError(ValueError):
     """A mistake of the user's that shows only when objects are built; told in one line."""
 
 
-def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
+def build(node: DictConfig, *args: object, **runtime: object) -> Any:
     """Call a node's `_target_` with its keys, and with those of `runtime` that it accepts.
 
     Raises: whatever the target raises, unwrapped; UserError when there is no such target.
@@ -63,7 +63,7 @@ def build(node: DictConfig, *args: Any, **runtime: Any) -> Any:
         raise UserError(f"{name}: {error}") from error
 
 
-def accepted(target: Callable[..., Any], runtime: dict[str, Any]) -> dict[str, Any]:
+def accepted(target: Callable[..., object], runtime: dict[str, Any]) -> dict[str, Any]:
     """Those of the `runtime` arguments that a class or function takes."""
     parameters = inspect.signature(target).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):

@@ -35,7 +35,7 @@ def _examples(data: Data) -> dict[str, int]:
     return {name: part.examples for name, part in parts.items() if part is not None}
 
 
-def difference(recorded: Mapping[str, Any], data: Data) -> str:
+def difference(recorded: Mapping[str, object], data: Data) -> str:
     """How the data of now differ from those in a record: "train (64 examples, now 10), test"; "" if they do not."""
     before, now = recorded.get(DIGEST), _examples(data)
     parts = []
@@ -45,7 +45,7 @@ def difference(recorded: Mapping[str, Any], data: Data) -> str:
     return ", ".join(parts)
 
 
-def check_unchanged(recorded: Mapping[str, Any], data: Data, folder: Path) -> None:
+def check_unchanged(recorded: Mapping[str, object], data: Data, folder: Path) -> None:
     """See that a run goes on with the data that it began with; newer times of equal files are a warning.
 
     Raises: ValueError naming the parts that changed.

@@ -83,7 +83,7 @@ def _relative(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def exit_codes(returned: Any) -> list[int]:
+def exit_codes(returned: object) -> list[int]:
     """The exit codes in what a sweeper returned: JobReturns, in lists of lists or not at all.
 
     A job that came to none, as its process died, counts as failed.

@@ -35,7 +35,7 @@ def build_stored_model(stored: StoredModel, config: dict[str, Any], allow: Colle
     return model.eval()
 
 
-def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **runtime: Any) -> Any:
+def build_stored(config: dict[str, Any], group: str, allow: Collection[str], **runtime: object) -> Any:
     """Build what a stored config describes under `group`. Raises: ValueError when it is not allowed, or fails."""
     return _imported(config, group, allow)(**runtime)
 
@@ -56,7 +56,7 @@ def _imported(config: dict[str, Any], group: str, allow: Collection[str]) -> Cal
     with _failing(group, target):
         call = _located(target)
 
-    def build(**runtime: Any) -> Any:
+    def build(**runtime: object) -> Any:
         with _failing(group, target):
             plain = {key: _built_inside(value, allow) for key, value in arguments.items()}
             return call(**plain, **accepted(call, runtime))
@@ -74,19 +74,19 @@ def _failing(group: str, target: str) -> Iterator[None]:
         raise ValueError(f"its {group} cannot be built by {target}: {reason}") from error
 
 
-def _target_in_conf(group: str, name: Any) -> str | None:
+def _target_in_conf(group: str, name: object) -> str | None:
     paths = {path.stem: path for path in (conf_dir() / group).glob("*.yaml")}
     if not isinstance(name, str) or name not in paths:
         return None
     return str(OmegaConf.select(OmegaConf.load(paths[name]), "_target_"))
 
 
-def _located(target: Any) -> Any:
+def _located(target: object) -> Any:
     module, _, attribute = str(target).rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
-def _built_inside(value: Any, allow: Collection[str]) -> Any:
+def _built_inside(value: object, allow: Collection[str]) -> Any:
     """An argument; where it is an object to be built itself, its target must be allowed."""
     if isinstance(value, list):
         return [_built_inside(item, allow) for item in value]

@@ -7,7 +7,6 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
@@ -71,7 +70,7 @@ class RunFolder:
                 f"{self.path} holds the run {held}, this one is {self.signature}; choose another folder"
             )
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._lock.release()
 
     def record(self) -> RunRecord:

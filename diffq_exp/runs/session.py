@@ -26,6 +26,7 @@ from ..results.records import RunRecord
 from ..results.run_files import METRICS, MODEL
 from ..stored.network import StoredModel, write_into
 from ..tasks import Task
+from ..tracking.tracker import Tracker
 from ..training.averaging import Averages
 from ..training.distillation import Teacher
 from ..training.finish import Finish
@@ -58,7 +59,7 @@ log = logging.getLogger("diffq_exp")
 class TrackerListener:
     """Hands a trainer's rows on to the tracker, and starts it with what the run is."""
 
-    def __init__(self, tracker: Any, folder: RunFolder, config: dict[str, Any]) -> None:
+    def __init__(self, tracker: Tracker, folder: RunFolder, config: dict[str, Any]) -> None:
         self.tracker, self.folder, self.config = tracker, folder, config
 
     def started(self, run_id: str, rows: list[dict[str, Any]]) -> None:
@@ -86,7 +87,7 @@ class Session:
         self.cfg, self.folder, self.choices, self.device = cfg, folder, choices, device
         self.stop, self.record = stop, record
         self.display: Display | None = None
-        self.tracker: Any = None
+        self.tracker: Tracker | None = None
 
     def run(self) -> RunRecord:
         """Do all of it; -> the record of the finished run. Raises: Diverged, Interrupted, ValueError, ..."""

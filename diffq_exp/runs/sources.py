@@ -49,7 +49,7 @@ def match_start(cfg: DictConfig, data: Data) -> None:
         log.warning(f"init_from={source}: {line}")
 
 
-def _worth_telling(data: Data, described: Mapping[str, Any]) -> list[str]:
+def _worth_telling(data: Data, described: Mapping[str, object]) -> list[str]:
     found = differences(data, described)
     found.pop("shape", None)  # a network that takes another size is trained on that
     if found.keys() & {*STATISTICS} and (translation := _affine(data, described)) is not None:

@@ -102,7 +102,7 @@ def _contents(index: dict[str, Any], data: Mapping[str, Bytes]) -> Contents:
     return Contents(index["method"], tensors, floats, buffers, index["tied"], index["config"], constant)
 
 
-def _entries(name: str, shape: Any) -> int:
+def _entries(name: str, shape: object) -> int:
     """Entries of a shape, which may be anything that JSON can hold."""
     entries = 1
     if not isinstance(shape, list):
@@ -155,7 +155,7 @@ def _plain(payload: Payload, name: str, shape: Any, kind: str, *value: Any) -> T
     return torch.from_numpy(raw.copy()).view(DTYPES[kind]).reshape(shape)
 
 
-def _constant(name: str, dtype: torch.dtype, value: Any) -> Tensor:
+def _constant(name: str, dtype: torch.dtype, value: object) -> Tensor:
     """A scalar of exactly this value. Raises: ValueError when the type does not hold it."""
     if type(value) is (bool if dtype == torch.bool else float if dtype.is_floating_point else int):
         with suppress(RuntimeError, OverflowError, ValueError):

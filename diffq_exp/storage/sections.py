@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,21 @@ from .layout import (
     read_number,
     values_in,
 )
+
+
+class Slice(Protocol):
+    """An entry of a safetensors file, before it is read."""
+
+    def get_shape(self) -> list[int]: ...
+    def get_dtype(self) -> str: ...
+
+
+class OpenFile(Protocol):
+    """A safetensors file, as `safe_open` opens it for numpy."""
+
+    def keys(self) -> list[str]: ...
+    def get_slice(self, name: str) -> Slice: ...
+    def get_tensor(self, name: str) -> Bytes: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ def sections_of(data: Bytes) -> Sections:
     return Sections(index_of(text), payloads, len(padding))
 
 
-def index_text(data: Bytes, expand: Any, file_bytes: int) -> tuple[bytes, bytes]:
+def index_text(data: Bytes, expand: zlib._Decompress, file_bytes: int) -> tuple[bytes, bytes]:
     """The text of an index, and what follows it. Raises: ValueError naming why it cannot be read."""
     limit, most = FREE_TEXT + TEXT_PER_BYTE * file_bytes, FREE_VALUES + file_bytes
     try:
@@ -100,11 +115,10 @@ def index_of(text: bytes) -> dict[str, Any]:
     return index
 
 
-def entry_of(file: Any, name: str, kind: str) -> Bytes:
+def entry_of(file: OpenFile, name: str, kind: str) -> Bytes:
     """The bytes of a flat entry. Raises: ValueError when it is of another type or shape."""
     entry = file.get_slice(name)
     if len(entry.get_shape()) != 1 or entry.get_dtype() != kind:
         given = f"{len(entry.get_shape())}-dimensional {entry.get_dtype()}"
         raise ValueError(f"its entry {name!r} is {given}, not flat {kind}")
-    data: Bytes = file.get_tensor(name).view(np.uint8)
-    return data
+    return file.get_tensor(name).view(np.uint8)

@@ -10,16 +10,15 @@ import json
 import zlib
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
 
 from ..stored.packing import Bytes
 from .layout import PAYLOADS
-from .sections import Sections, entry_of, index_of, index_text
+from .sections import OpenFile, Sections, entry_of, index_of, index_text
 
 KINDS = {"scales": "F32", **dict.fromkeys((*PAYLOADS[1:], "index"), "U8")}
 
 
-def sections_of(file: Any, metadata: Mapping[str, str]) -> Sections:
+def sections_of(file: OpenFile, metadata: Mapping[str, str]) -> Sections:
     """The parts of an open safetensors file. Raises: ValueError naming what is wrong with them."""
     payloads = _payloads_of(file)
     given = dict(metadata)
@@ -35,7 +34,7 @@ def sections_of(file: Any, metadata: Mapping[str, str]) -> Sections:
     return Sections(index, payloads, len(rest))
 
 
-def _payloads_of(file: Any) -> dict[str, Bytes]:
+def _payloads_of(file: OpenFile) -> dict[str, Bytes]:
     for name in sorted(set(file.keys()) ^ KINDS.keys()):
         raise ValueError(f"it {'lacks the' if name in KINDS else 'has an unknown'} entry {name!r}")
     return {name: entry_of(file, name, kind) for name, kind in KINDS.items()}

@@ -62,7 +62,7 @@ def stored_model_of(
 def save(
     source: Source,
     path: Path | str,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     *,
     coding: str = "auto",
     float: str = "float32",
@@ -83,7 +83,7 @@ def save(
 
 def serialize(
     source: Source,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     *,
     coding: str = "auto",
     float: str = "float32",
@@ -93,7 +93,7 @@ def serialize(
     return b"".join(_parts(stored_model_of(source, float, fold, at_once=False), config, coding))
 
 
-def _parts(stored: StoredModel, config: Mapping[str, Any] | None, coding: str) -> list[bytes | memoryview]:
+def _parts(stored: StoredModel, config: Mapping[str, object] | None, coding: str) -> list[bytes | memoryview]:
     """The file as parts, in their order."""
     if coding not in CODINGS:
         raise ValueError(f"coding={coding!r}: allowed are {', '.join(CODINGS)}")
@@ -148,13 +148,13 @@ def _encoded(name: str, tensor: Stored, packed: bool) -> Coded:
         raise ValueError(f"tensor {name!r}: {error}") from error
 
 
-def _plain_dict(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _plain_dict(config: Mapping[str, object] | None) -> dict[str, Any]:
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(f"the configuration must be a dict, not a {type(config).__name__}")
     return dict(config or {})
 
 
-def _json(index: Mapping[str, Any]) -> bytes:
+def _json(index: Mapping[str, object]) -> bytes:
     try:
         return json.dumps(index, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -42,7 +42,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     return state
 
 
-def check_entry(name: str, value: Any) -> None:
+def check_entry(name: str, value: object) -> None:
     """Raises: ValueError naming an entry of a state_dict that cannot be stored, and why."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name!r} in the model's state_dict is a {type(value).__name__}, not a tensor")

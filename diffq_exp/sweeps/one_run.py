@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ..command.overrides import grid_overrides
 from ..results.records import RunRecord, read_record
@@ -63,7 +62,7 @@ def _handed_on(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
     """Inside a `with`, signals that stop a command go to its runs; -> those that came."""
     received: list[int] = []
 
-    def hand_on(number: int, frame: Any) -> None:
+    def hand_on(number: int, frame: object) -> None:
         received.append(number)
         for process in processes:
             process.send_signal(number)

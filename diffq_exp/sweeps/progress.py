@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from math import inf
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -43,7 +42,7 @@ class SweepDisplay:
         self._bar.start()
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._bar.stop()
 
     def started(self) -> None:

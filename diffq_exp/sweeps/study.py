@@ -58,7 +58,7 @@ def space_of(over: str) -> dict[str, BaseDistribution]:
     return {str(key): _distribution(str(key), value) for key, value in values.items()}
 
 
-def _distribution(key: str, value: Any) -> BaseDistribution:
+def _distribution(key: str, value: object) -> BaseDistribution:
     if isinstance(value, list) and value:
         choices = [one if isinstance(one, (bool, int, float, str)) else json.dumps(one) for one in value]
         return CategoricalDistribution(choices)
@@ -76,7 +76,7 @@ def _distribution(key: str, value: Any) -> BaseDistribution:
     return FloatDistribution(float(least), float(most), log=log)
 
 
-def words_of(params: Mapping[str, Any]) -> list[str]:
+def words_of(params: Mapping[str, object]) -> list[str]:
     """Settings as overrides; numbers of a range with four digits."""
     return grid_overrides({key: [float(f"{v:.4g}") if type(v) is float else v] for key, v in params.items()})
 
@@ -199,7 +199,7 @@ def dominated(folder: Path, others: Sequence[Path]) -> bool:
     return any(one and mine[0] >= CLEARLY * one[0] and mine[1] >= CLEARLY * one[1] for one in theirs)
 
 
-def _row_at(share: float, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _row_at(share: float, rows: Sequence[Mapping[str, object]]) -> Mapping[str, Any]:
     """The row of the epoch at this share of training."""
     return rows[max(round(share * len(rows)) - 1, 0)] if rows else {}
 

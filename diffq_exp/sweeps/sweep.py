@@ -125,7 +125,7 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
     return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
 
 
-def _asked(launcher: Any, todo: Sequence[Job]) -> list[list[str]]:
+def _asked(launcher: object, todo: Sequence[Job]) -> list[list[str]]:
     """The overrides of each job for a launcher. One that composes them anew is told where each run is, too.
 
     Composed anew, ${now:...}, the number of a job or the id that a cluster gives it may be others.

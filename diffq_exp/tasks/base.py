@@ -7,7 +7,7 @@ predictions; `finish` then computes from those means the scores that are no mean
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -40,25 +40,31 @@ class Task(ABC):
         return Headline(chance=1 / classes if classes else None)
 
 
+@runtime_checkable
+class LossAndScores(Protocol):
+    """What the least of tasks has."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+    def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]: ...
+
+
 class AdaptedTask(Task):
     """An object with `loss` and `scores` only, as tasks were before they had a headline. It reports an accuracy."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: LossAndScores) -> None:
         self.task = task
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        loss: Tensor = self.task.loss(outputs, targets)
-        return loss
+        return self.task.loss(outputs, targets)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        scores: dict[str, Tensor] = self.task.scores(outputs, targets)
-        return scores
+        return self.task.scores(outputs, targets)
 
 
-def as_task(value: Any) -> Task:
+def as_task(value: object) -> Task:
     """A `Task` itself, or an object with its two methods as a `Task`. Raises: ValueError for anything else."""
     if isinstance(value, Task):
         return value
-    if all(callable(getattr(value, method, None)) for method in ("loss", "scores")):
+    if isinstance(value, LossAndScores):
         return AdaptedTask(value)
     raise ValueError(f"{type(value).__name__} is no task: it needs the methods loss and scores")

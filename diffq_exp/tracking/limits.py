@@ -18,12 +18,12 @@ def shortened(text: str, kind: str) -> str:
     return f"{text[: MOST[kind] - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def name_errors(tracking: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+def name_errors(tracking: Mapping[str, object], environment: Mapping[str, str]) -> list[str]:
     """Errors of what the user gives: keys of `tracking`, and where they are null, variables of W&B."""
     return [error for kind in MOST for error in _errors(kind, *_given(kind, tracking, environment))]
 
 
-def _given(kind: str, tracking: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, Any]:
+def _given(kind: str, tracking: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str, Any]:
     """-> where a name is given, and what."""
     variable = f"WANDB_{VARIABLES[kind]}"
     if tracking.get(kind) in (None, []) and (text := environment.get(variable)):
@@ -31,7 +31,7 @@ def _given(kind: str, tracking: Mapping[str, Any], environment: Mapping[str, str
     return f"tracking.{kind}", tracking.get(kind)
 
 
-def _errors(kind: str, where: str, given: Any) -> list[str]:
+def _errors(kind: str, where: str, given: object) -> list[str]:
     if kind == "tags" and not isinstance(given, (list, type(None))):
         return [f"{where}={given}: a list is allowed"]
     names = [str(name) for name in (given if isinstance(given, list) else [given]) if name is not None]

@@ -17,7 +17,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wandb import Run
 
 _logger = logging.getLogger(__name__)
 _wandb_logger = logging.getLogger("wandb")
@@ -50,12 +54,13 @@ class Segment:
     system_metrics: whether W&B watches the use of CPU, memory and GPU.
     """
 
-    def __init__(self, wandb: Any, mode: str, system_metrics: bool = False) -> None:
+    _run: Run  # of wandb, since `open`
+
+    def __init__(self, wandb: ModuleType, mode: str, system_metrics: bool = False) -> None:
         self.mode, self.folder = mode, Path()
         self._wishes = {**_WISHES, **dict.fromkeys(_ON_THE_MACHINE, not system_metrics)}
         self.url: str | None = None
-        self._wandb: Any = wandb
-        self._run: Any = None
+        self._wandb = wandb
         self._id = ""
         self._helper: subprocess.Popen[bytes] | None = None
         self._log_handlers: list[logging.Handler] = []
@@ -156,7 +161,7 @@ class Segment:
             raise
 
 
-def with_histogram(values: Mapping[str, Any], histogram: Callable[..., Any]) -> dict[str, Any]:
+def with_histogram(values: Mapping[str, object], histogram: Callable[..., object]) -> dict[str, Any]:
     """Flat values, their histogram of the bits of groups as W&B's."""
     edges, counts = values.get(f"{HISTOGRAM}/edges"), values.get(f"{HISTOGRAM}/counts")
     kept = {key: value for key, value in values.items() if not key.startswith(f"{HISTOGRAM}/")}
@@ -205,7 +210,7 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
             os.environ[key] = value
 
 
-def _helper_process(state: Any) -> subprocess.Popen[bytes] | None:
+def _helper_process(state: object) -> subprocess.Popen[bytes] | None:
     """wandb-core, to which W&B has no public way. None if it is not found: then it cannot be ended early."""
     service = getattr(getattr(state, "_connection", None), "_proc", None)
     return getattr(service, "_process", None) or getattr(service, "_internal_proc", None)  # 0.31, 0.19

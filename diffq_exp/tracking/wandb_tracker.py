@@ -17,11 +17,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..common.units import MB
 from .limits import shortened
 from .segment import Segment, bytes_on_disk
+from .tracker import Row
 
 _logger = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ MODES = ("offline", "online", "disabled")
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}  # of modes; wandb still takes them
 _LOCAL_SECONDS = 30.0  # for calls that need no server
 _UPLOAD_MB_PER_SECOND = 4.0  # a slower server counts as if it did not answer
-
-Row: TypeAlias = dict[str, Any]  # nested, as in metrics.jsonl
 
 
 class NullTracker:
@@ -46,7 +45,7 @@ class NullTracker:
     def log(self, row: Row) -> None:
         pass
 
-    def finish(self, result: Row | None, model_file: Path | None, exit_code: int) -> None:
+    def finish(self, result: Row | None, file: Path | None, exit_code: int) -> None:
         pass
 
 
@@ -179,7 +178,7 @@ def resolve_mode(mode: str | None, environment: str | None) -> str:
     return wanted
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """{"size_mb": {"true": 1.5, "soft": None}} -> {"size_mb/true": 1.5}"""
     values: dict[str, Any] = {}
     for key, value in tree.items():

@@ -21,7 +21,7 @@ class GridSweeper(Sweeper):
     plan: the sweep to carry out, a diffq_exp.sweeps.sweep.Sweep; set before `sweep` is called.
     """
 
-    def __init__(self, grids: Sequence[Mapping[str, Any]] = (), by: Sequence[str] = ("quantizer",)) -> None:
+    def __init__(self, grids: Sequence[Mapping[str, object]] = (), by: Sequence[str] = ("quantizer",)) -> None:
         super().__init__()
         self.by = by
         self.plan: Any = None  # a plugin is imported for --help-like commands too: nothing of a sweep up here
