@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+PARTIAL = ".partial"  # of a file that is being written
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 def user_path(given: str | Path) -> Path:
@@ -27,15 +31,41 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is a folder or a device, not a file that can be replaced")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with open(beside, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        _sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk too, where the system can do that."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+@contextmanager
+def locks_explained(folder: Path) -> Iterator[None]:
+    """Where a lock is taken inside the `with`. Raises: OSError that says so where the file system has no locks."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OSError(
+            f"{folder}: its file system has no locks ({reason}), by which processes keep out of each other's way; "
+            "choose a folder on another file system"
+        ) from error
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.files import locks_explained
 from ..common.names import shown_path
 from .class_folders import read_image
 
@@ -122,7 +123,7 @@ def _load_or_make(path: Path, make: Callable[[], Tensor]) -> Tensor:
         return tensor
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with locks_explained(path.parent), FileLock(path.with_suffix(".lock")):
             tensor = _load(path)  # another run may have made it in the meantime
             if tensor is None:
                 tensor = make()

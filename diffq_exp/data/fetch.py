@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from typing_extensions import TypedDict
 
+from ..common.files import locks_explained
 from .tensors import Part
 
 
@@ -35,7 +36,7 @@ def fetch(kind: str, download_root: str) -> Fetched:
         pass  # not there, or not whole: the download below mends it or raises the reason
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{kind}.lock"):
+        with locks_explained(root), FileLock(root / f".{kind}.lock"):
             return _read(kind, root, download=True)
     except (RuntimeError, OSError, ValueError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())

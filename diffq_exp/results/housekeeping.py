@@ -16,15 +16,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..common.files import locks_explained
 from ..common.units import MB
 from .discovery import MISSING, SWEEPS, Run, read_sweep
 from .headline import Headline
 from .points import shown, varying
 from .records import RunRecord, read_record
-from .run_files import EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
+from .run_files import ASIDE, EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
 from .tables import NONE, Table, counts, megabytes
 
-OF_A_RUN = {*LEFT_BY_A_RUN, LOCK, EARLIER}
+OF_A_RUN = {*LEFT_BY_A_RUN, LOCK, EARLIER, ASIDE}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -113,7 +114,7 @@ def _delete(run: Run, say: Callable[[str], None]) -> int:
     """Delete a run's folder if no process works in it and its record has not changed; -> bytes."""
     folder = run.folder
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with locks_explained(folder), FileLock(folder / LOCK, timeout=0):
             if read_record(folder) != _written(run) or _not_ours(folder):
                 say(f"kept: {folder} (it changed in the meantime)")
                 return 0

@@ -13,10 +13,13 @@ from ..common.files import finite, replacing
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
+    return rows_of_text(path.read_bytes().decode(errors="replace")) if path.exists() else []
+
+
+def rows_of_text(text: str) -> list[dict[str, Any]]:
+    """The rows of the text of a metrics.jsonl, up to the first line that is none."""
     rows = []
-    for line in path.read_bytes().splitlines():
+    for line in text.splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -24,20 +27,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def text_of_rows(rows: Iterable[Mapping[str, object]]) -> str:
+    """What a metrics.jsonl with these rows has."""
+    return "".join(_line(row) for row in rows)
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Make a metrics.jsonl hold exactly these rows."""
     with replacing(path) as file:
-        for row in rows:
-            file.write(_line(row))
+        file.write(text_of_rows(rows).encode())
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
     """Add a row; it is on the disk when this returns."""
     with open(path, "ab") as file:
-        file.write(_line(row))
+        file.write(_line(row).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _line(row: Mapping[str, object]) -> bytes:
-    return json.dumps(finite(row)).encode() + b"\n"
+def _line(row: Mapping[str, object]) -> str:
+    return json.dumps(finite(row)) + "\n"

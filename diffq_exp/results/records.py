@@ -30,6 +30,7 @@ class RunRecord:
     test, val: {score: value} of the stored network; test also has `float32_<headline>` of the trained weights.
     size_mb: {"file", "packed", "true", "float32", "soft", "measure": the name of the size that is in "soft"}.
     bits: {"mean", "min", "max", "layers", "zero_rows": {layer: [rows (output channels) that are all zero, rows]}}.
+    checksum: of the file of the stored network (results/intact.py).
     target_mb, target_met: what `target_mb` or `target_ratio` asked for, and whether the file has at most that.
     epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes.
     """
@@ -54,6 +55,7 @@ class RunRecord:
     val: Mapping[str, float | None] = field(default_factory=dict)
     size_mb: Mapping[str, Any] = field(default_factory=dict)
     bits: Mapping[str, Any] = field(default_factory=dict)
+    checksum: str | None = None
     target_mb: float | None = None
     target_met: bool | None = None
     reason: str | None = None

@@ -14,6 +14,7 @@ MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.pt"
 SENSITIVITY = "sensitivity.json"  # of `python -m diffq_exp.evaluate <run> --sensitivity`
 EARLIER = ".earlier"  # restart=true moves the files of the earlier run there, until the new run is finished
+ASIDE = ".aside"  # on their way there, or back
 LEFT_BY_A_RUN = (RESULT, METRICS, MODEL, LOG, CHECKPOINT, SENSITIVITY, ".hydra", "wandb")
 
 
@@ -26,7 +27,7 @@ def is_locked(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # a disk that is only read: no process works there
+    except (OSError, NotImplementedError):  # a disk that is only read, or has no locks: no process works there
         return False
     lock.release()
     return False

@@ -28,12 +28,14 @@ from ..command.signature import (
     run_name,
 )
 from ..common.terminal import FileLog
-from ..results.records import RunRecord, read_record
-from ..results.run_files import CHECKPOINT, LOG, MODEL
+from ..results.records import RunRecord
+from ..results.run_files import CHECKPOINT, LOG
 from ..training.stopping import Diverged, Interrupted, StopFlag
 from .build import drop_foreign_keys, pick_device
 from .data_record import tell_if_changed
 from .display import show_result
+from .earlier_run import drop_earlier, known_record, set_aside
+from .ended import check_can_be_made_again, has_ended, is_whole, mend_metrics
 from .file_target import TargetTooSmall
 from .machine import describe_machine, prepare_torch
 from .run_folder import FolderBusy, FolderError, RunFolder
@@ -51,6 +53,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     """
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
+        RunFolder(folder, record.signature).check_owner()
         error = None
         if wanted := _wants_float_run(cfg, folder):
             code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait")
@@ -62,7 +65,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
                 cfg.update({key: str(source) for key in wanted})
         with RunFolder(folder, record.signature, wait=if_busy == "wait") as held:
             if cfg.restart and "SLURM_RESTART_COUNT" not in os.environ:  # a job queued again began anew already
-                held.set_aside()
+                set_aside(folder)
             if error is not None:
                 return _fail(error, held, record)
             return _finish(cfg, held, request, record)
@@ -85,15 +88,11 @@ def _fail(reason: str, folder: RunFolder, record: RunRecord) -> int:
 
 def _wants_float_run(cfg: DictConfig, folder: Path) -> list[str]:
     """The keys whose network is the float32 run of this one; none where the run has ended already."""
-    if not cfg.restart and _has_ended(folder, read_record(folder)):
+    if not cfg.restart and has_ended(folder, known_record(folder)):
         return []
     if only_afterwards(cfg):
         return ["init_from"] if cfg.init_from in (None, FLOAT32) else []
     return [key for key in SOURCE_KEYS if cfg[key] == FLOAT32]
-
-
-def _has_ended(folder: Path, record: RunRecord) -> bool:
-    return record.status == "diverged" or (record.status == "finished" and (folder / MODEL).is_file())
 
 
 def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> tuple[int, Path]:
@@ -101,7 +100,7 @@ def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy)
     plain = float32_config(cfg)
     choices = {**request.choices, "quantizer": "none"}
     source = folder.parent / run_name(plain, choices)
-    if read_record(source).status == "finished":
+    if is_whole(source, known_record(source)):
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
@@ -113,17 +112,19 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     device = pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
     earlier, machine = folder.record(), describe_machine(device)
-    if _has_ended(folder.path, earlier):
+    if has_ended(folder.path, earlier):
         if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run needs the numbers
             Session(cfg, folder, request.choices, device, StopFlag(), earlier).track_again()
         return _show_again(earlier, folder, machine["git_commit"], cfg)
+    if earlier.status == "finished":
+        check_can_be_made_again(folder.path, earlier, trains=not only_afterwards(cfg))
     run_id = earlier.run_id or f"{folder.signature}-{secrets.token_hex(4)}"
     before = earlier.seconds or 0.0
     record = replace(record, status="running", run_id=run_id, seconds=before, data=earlier.data, **machine)
     folder.write_record(record)
     folder.write_config(cfg, request)
     started = time.monotonic()
-    code, refused = FAILED, None
+    code, refused = FAILED, False
     with FileLog(folder.path / LOG), StopFlag() as stop:
         for line in drop_foreign_keys(cfg, request):
             log.info(line)
@@ -131,12 +132,11 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
         try:
             record = session.run()
             code = FINISHED
-        except TargetTooSmall as error:
-            refused = error
-            code, ending = _ending(error, stop, folder.path)
         except BaseException as error:
+            refused = isinstance(error, TargetTooSmall) and not (folder.path / CHECKPOINT).exists()
             code, ending = _ending(error, stop, folder.path)
-            record = replace(record, data=session.record.data, **ending)
+            again = earlier.status == "finished" and ending["status"] == "failed"  # the old numbers stay
+            record = earlier if again else replace(record, data=session.record.data, **ending)
         finally:
             seconds = round(before + time.monotonic() - started, 2)
             ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -146,9 +146,9 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
             finally:
                 session.close(record, code)
         if code == FINISHED:
-            folder.drop_earlier()
+            drop_earlier(folder.path)
             show_result(record, folder.path)
-    if refused is not None and not earlier.status:
+    if refused:
         folder.drop()
     return code
 
@@ -177,6 +177,8 @@ def _show_again(record: RunRecord, folder: RunFolder, commit: str | None, cfg: D
     if record.status == "diverged":
         log.error(f"{folder.path} diverged already{by}: {record.reason}; restart=true does it again")
         return FAILED
+    drop_earlier(folder.path)
+    mend_metrics(folder.path, record)
     log.info(f"{folder.path} is finished already{by}; restart=true does it again")
     tell_if_changed(record, cfg)
     show_result(record, folder.path)

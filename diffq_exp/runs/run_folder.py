@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -12,8 +11,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from ..command.request import Request
+from ..common.files import PARTIAL, locks_explained
 from ..results.records import RunRecord, read_record, write_record
-from ..results.run_files import EARLIER, LEFT_BY_A_RUN, LOCK, LOG, RESULT
+from ..results.run_files import ASIDE, EARLIER, LOCK, LOG, RESULT
+from .earlier_run import bring_back, known_record, put_back
 
 
 class FolderError(RuntimeError):
@@ -42,66 +43,77 @@ class RunFolder:
         self._lock = FileLock(path / LOCK)
 
     def __enter__(self) -> RunFolder:
-        if self.path.exists():
-            self._check_owner()
+        self.check_owner()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=-1 if self.wait else 0)
+            with locks_explained(self.path):
+                self._lock.acquire(timeout=-1 if self.wait else 0)
         except Timeout:
             raise FolderBusy(self.path) from None
         try:
-            self._check_owner()
-            for partial in self.path.glob(".*.partial"):  # of a process killed while it wrote
-                partial.unlink()
+            self.check_owner()
+            self._tidy()
         except BaseException:
             self._lock.release()
             raise
         return self
 
-    def _check_owner(self) -> None:
-        """Refuse a folder that is not this run's, before anything in it is touched."""
+    def check_owner(self) -> None:
+        """Refuse a folder that is not this run's, before anything in it is touched. Raises: FolderError."""
+        if not self.path.exists():
+            return
         if not self.path.is_dir():
             raise FolderError(f"{self.path} is not a folder")
-        held = self.record().signature
-        if not held and any(item.name not in (LOCK, EARLIER, LOG) for item in self.path.iterdir()):
+        held = self._held()
+        if not held and not self._is_named_for_it() and any(map(_is_foreign, self.path.iterdir())):
             raise FolderError(f"{self.path} is no folder of a run, and not empty; choose another")
         if held not in ("", self.signature):
             raise FolderError(
                 f"{self.path} holds the run {held}, this one is {self.signature}; choose another folder"
             )
 
+    def _held(self) -> str:
+        """The signature of the run in the folder, which may be on its way to or from .earlier/; "" without one."""
+        try:
+            places = [read_record(self.path / place) for place in (".", ASIDE, EARLIER)]
+        except ValueError as error:  # of a damaged record
+            if self._is_named_for_it():
+                return ""
+            raise FolderError(f"{error}; whose run it is cannot be told: choose another folder") from error
+        return next((record.signature for record in places if record.signature), "")
+
+    def _is_named_for_it(self) -> bool:
+        return self.path.name.endswith(f"-{self.signature}")
+
+    def _tidy(self) -> None:
+        """Bring to order what a process left that was killed while it wrote, or while it set a run aside."""
+        put_back(self.path)
+        for partial in self.path.glob(f".*{PARTIAL}"):
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink()
+
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
 
     def record(self) -> RunRecord:
-        """The run's record, an empty one where it has none yet."""
-        return read_record(self.path)
+        """The run's record, an empty one where it has none yet, or a damaged one."""
+        return known_record(self.path)
 
     def write_record(self, record: RunRecord) -> None:
         write_record(self.path, replace(record, signature=self.signature))
 
-    def set_aside(self) -> None:
-        """Move what an earlier run left into .earlier/, its result first; other files stay."""
-        self.drop_earlier()
-        (self.path / EARLIER).mkdir()
-        for name in LEFT_BY_A_RUN:
-            if name == LOG and (self.path / LOG).exists():  # a job of a sweep has it open already
-                shutil.copy2(self.path / LOG, self.path / EARLIER / LOG)
-                os.truncate(self.path / LOG, 0)
-            elif (self.path / name).exists():
-                (self.path / name).rename(self.path / EARLIER / name)
-
     def drop(self) -> None:
-        """Delete the folder of a run that was refused before it began, unless there is more in it than that."""
+        """Delete what a run left that was refused before it began; an earlier one comes back, other files stay."""
         shutil.rmtree(self.path / ".hydra", ignore_errors=True)
-        for name in (LOG, RESULT, LOCK):
+        for name in (LOG, RESULT):
             (self.path / name).unlink(missing_ok=True)
+        bring_back(self.path)
         with suppress(OSError):
-            self.path.rmdir()
-
-    def drop_earlier(self) -> None:
-        """Delete what `set_aside` kept."""
-        shutil.rmtree(self.path / EARLIER, ignore_errors=True)
+            if not (self.path / RESULT).exists():
+                (self.path / LOCK).unlink(missing_ok=True)
+                self.path.rmdir()
 
     def write_config(self, cfg: DictConfig, request: Request) -> None:
         """Write .hydra/ as Hydra does: config.yaml, overrides.yaml and hydra.yaml."""
@@ -112,6 +124,11 @@ class RunFolder:
             files["hydra"] = OmegaConf.create({"hydra": request.hydra})
         for name, values in files.items():
             (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
+
+
+def _is_foreign(item: Path) -> bool:
+    """Whether a run leaves no such file before its first record."""
+    return item.name not in (LOCK, LOG, ASIDE, EARLIER) and not (item.name[0] == "." and item.suffix == PARTIAL)
 
 
 def record_death(path: Path, planned: RunRecord, reason: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,11 @@ from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer
+from ..results.intact import file_checksum
 from ..results.metrics import read_rows
 from ..results.records import RunRecord
 from ..results.run_files import METRICS, MODEL
-from ..stored.network import StoredModel, write_into
+from ..stored.network import StoredModel
 from ..tasks import Task
 from ..tracking.tracker import Tracker
 from ..training.averaging import Averages
@@ -50,6 +50,7 @@ from .data_record import check_unchanged, describe, tell_if_sources_changed
 from .display import Display, summary
 from .file_target import file_target
 from .loading import load_model, load_weights, stored_config
+from .read_back import read_back
 from .run_folder import RunFolder
 from .sources import as_teacher, match_start
 
@@ -199,6 +200,7 @@ class Session:
             epochs=trainer.settings.epochs,
             test={**test, headline.float32_name: float32.get(headline.name)},
             val=evaluate(fresh, data.val, task) if data.val is not None else {},
+            checksum=file_checksum(path),
             target_met=met,
             **sizes,
         )
@@ -236,21 +238,3 @@ class Session:
             self.tracker.finish(record.to_json(), path if record.status == "finished" else None, code)
             if self.tracker.url_or_dir is not None:
                 log.info(f"W&B: {self.tracker.url_or_dir}")
-
-
-@torch.no_grad()
-def read_back(path: Path, fresh: nn.Module, stored: StoredModel) -> None:
-    """Fill a fresh network from the file, and see that it has every bit of what was stored from memory.
-
-    Raises: RuntimeError naming a tensor that differs (an error of ours, or of the disk).
-    """
-    write_into(fresh, storage.read(path)[0])
-    state = fresh.state_dict()
-    for name, value in stored.values().items():
-        if not torch.equal(_bits(state[name]), _bits(value.to(state[name]))):
-            raise RuntimeError(f"{path}: {name!r} read back differs from the network in memory")
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor, of which nan equals nan."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)

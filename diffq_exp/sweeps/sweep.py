@@ -24,9 +24,9 @@ from ..command.overrides import grid_overrides
 from ..common.files import write_json
 from ..common.terminal import log_to_console
 from ..results.discovery import SWEEPS, Run, find_runs
+from ..results.intact import damage
 from ..results.publish import report_sweep
 from ..results.records import read_record, status_of
-from ..results.run_files import MODEL
 from ..tracking.limits import shortened
 from .cores import jobs_at_once
 from .progress import duration
@@ -83,15 +83,15 @@ def record_jobs(outputs: Path, name: str, command: str, by: Sequence[str], jobs:
 
 
 def status(job: Job) -> str:
-    """The status of a job's run: "missing" where there is none, or another's, or where its network is gone."""
+    """The status of a job's run: "missing" where there is none, or another's, or where its file is not whole."""
     try:
         record = read_record(job.folder)
         if record.signature not in ("", job.signature):
             return "missing"
         state = status_of(job.folder, record) or "missing"
+        return "missing" if state == "finished" and damage(job.folder, record) else state
     except (ValueError, OSError):
         return "unreadable"
-    return "missing" if state == "finished" and not (job.folder / MODEL).is_file() else state
 
 
 def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -> int:

@@ -1,13 +1,15 @@
 """Checkpoints: everything that has state, so that a resumed run ends with the bits of a run that never stopped.
 
 Order of data, augmentation and schedules are functions of (seed, epoch, batch), so the state is: weights and
-buffers, optimizers, scaler, random generators, and the place in the run. Tensors and plain values only; nothing is
-unpickled on the way back.
+buffers, optimizers, scaler, random generators, the place in the run, and the text of metrics.jsonl before it.
+Tensors and plain values only; nothing is unpickled on the way back.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +18,12 @@ import torch
 
 from ..common.files import replacing
 
-PARTS = ("run_id", "place", "sums", "model", "optimizers", "scaler", "rng")
+PARTS: dict[str, type] = {
+    "run_id": str, "place": list, "sums": list, "model": dict, "optimizers": list, "scaler": dict, "rng": dict,
+}  # fmt: skip
+LATER_PARTS: dict[str, type | tuple[type, ...]] = {  # which older checkpoints lack
+    "averages": (dict, type(None)), "penalty": dict, "metrics": str,
+}  # fmt: skip
 
 
 def rng_state() -> dict[str, Any]:
@@ -84,4 +91,20 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: not a checkpoint of this package")
     if missing := set(PARTS) - set(state):
         raise ValueError(f"{path}: a checkpoint that lacks {', '.join(sorted(missing))}")
+    for name, kind in {**PARTS, **LATER_PARTS}.items():
+        if name in state and not isinstance(state[name], kind):
+            raise ValueError(f"{path}: a damaged checkpoint: {name} is a {type(state[name]).__name__}")
+    for name, value in state["model"].items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{path}: a damaged checkpoint: model.{name} is a {type(value).__name__}")
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Where state goes from a checkpoint into objects. Raises: ValueError in a line for whatever does not fit."""
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, OverflowError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{path}: a checkpoint that does not fit this run ({reason})") from error

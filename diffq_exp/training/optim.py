@@ -12,6 +12,8 @@ from torch.optim import SGD, Adam, Optimizer
 from ..quant.quantizer import Quantizer
 from .schedule import Schedule
 
+OF_A_SHAPE = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg"}  # that of the parameter
+
 
 class Optimizers:
     """One or two optimizers that step at the same time.
@@ -65,8 +67,14 @@ class Optimizers:
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Undo `state_dict`. Raises: ValueError for a state of another shape, which torch would compute with."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
+            for param, values in optimizer.state.items():
+                for name in OF_A_SHAPE & values.keys():
+                    if values[name] is not None and values[name].shape != param.shape:
+                        shapes = f"{tuple(values[name].shape)}, its parameter {tuple(param.shape)}"
+                        raise ValueError(f"{name} of an optimizer has shape {shapes}")
 
 
 def make_optimizers(

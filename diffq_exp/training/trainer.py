@@ -24,16 +24,17 @@ from torch import Tensor, nn
 from ..data import Data
 from ..quant.quantizer import Quantizer
 from ..quant.size import FormulaSize, Size
-from ..results.metrics import append_row, read_rows, write_rows
+from ..results.metrics import append_row
 from ..results.run_files import CHECKPOINT, METRICS
 from ..tasks import Task, as_task
-from .checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from .checkpoint import save_checkpoint
 from .distillation import Teacher
 from .finish import Finish
 from .measure import Sums, evaluate
 from .optim import Optimizers
 from .penalty import SizeControl
 from .recomputation import Recomputation
+from .resume import resume, state_of
 from .schedule import Schedule
 from .settings import Listener, Settings
 from .size_record import size_row
@@ -76,7 +77,7 @@ class Trainer:
         self.forward = torch.compile(model) if settings.compile else model
         self.watch = FiniteWatch(device)
         self.epoch, self.batch, self.seconds = 0, 0, 0.0  # the place in the run; seconds of this epoch so far
-        self.sums = Sums()
+        self.sums, self.rows = Sums(), list[dict[str, Any]]()  # of this epoch, and of metrics.jsonl
         self.size, self.progress = size or FormulaSize(), 0.0  # progress: the share of training that is done
         self.teacher, self.finish = teacher, finish or Finish()
         self.averages = self.finish.averages
@@ -84,14 +85,15 @@ class Trainer:
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
-        rows = self._resume()
+        resume(self)
         for listener in self.listeners:
-            listener.started(self.run_id, rows)
+            listener.started(self.run_id, list(self.rows))
         while self.epoch < self.settings.epochs:
             self._train_epoch(stop)
             self._set_progress(self.epoch + 1)
             self._check_weights()
             row = self._measure()
+            self.rows.append(row)
             append_row(self.folder / METRICS, row)
             for listener in self.listeners:
                 listener.epoch(row)
@@ -217,41 +219,4 @@ class Trainer:
             raise Diverged(self.epoch + 1, -(-self.batch // self.settings.accumulate))
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            {
-                "run_id": self.run_id,
-                "place": [self.epoch, self.batch, self.seconds],
-                "sums": [self.sums.count, self.sums.totals],
-                "model": self.model.state_dict(),
-                "optimizers": self.optimizers.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "rng": rng_state(),
-                "averages": self.averages.state_dict() if self.averages is not None else None,
-                "penalty": self.penalty.state_dict() if self.penalty is not None else {},
-            },
-        )
-
-    def _resume(self) -> list[dict[str, Any]]:
-        """Go on from the folder's checkpoint, if there is one; -> the rows of the epochs before it.
-
-        metrics.jsonl is cut back to the checkpoint: later epochs will be computed, and written, again.
-        """
-        state = load_checkpoint(self.folder / CHECKPOINT)
-        if state is not None:
-            self.run_id, (self.epoch, self.batch, self.seconds) = state["run_id"], state["place"]
-            self.sums.count, totals = state["sums"]
-            self.sums.totals = {name: total.to(self.device) for name, total in totals.items()}
-            self.model.load_state_dict(state["model"])
-            self.optimizers.load_state_dict(state["optimizers"])
-            self.scaler.load_state_dict(state["scaler"])
-            set_rng_state(state["rng"])
-            if self.averages is not None:
-                self.averages.load_state_dict(state["averages"])
-            if self.penalty is not None and self.quantizer is not None:
-                self.penalty.load_state_dict(state.get("penalty", {}), self.quantizer)
-        elif self.penalty is not None and self.quantizer is not None:
-            self.penalty.begin(self.quantizer)
-        rows = read_rows(self.folder / METRICS)[: self.epoch]
-        write_rows(self.folder / METRICS, rows)
-        return rows
+        save_checkpoint(self.folder / CHECKPOINT, state_of(self))

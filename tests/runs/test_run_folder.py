@@ -1,5 +1,6 @@
 """A run's folder: one process at a time, freed by the death of its holder, and never anybody else's."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from diffq_exp.command.request import Request
 from diffq_exp.common.files import read_json
 from diffq_exp.results.records import RunRecord, status_of
 from diffq_exp.results.run_files import is_locked
+from diffq_exp.runs import run_folder
 from diffq_exp.runs.run_folder import FolderError, RunFolder
 
 HOLDER = """
@@ -129,21 +131,55 @@ def test_results_carry_the_signature(folder):
     assert read_json(folder / "result.json") == {"status": "running", "signature": "aaaa"}
 
 
-def test_what_an_earlier_run_left_is_set_aside_until_it_is_dropped(folder):
-    (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "config.yaml").touch()
-    (folder / "model.safetensors").write_text("old")
-    (folder / "notes.txt").touch()
-    with RunFolder(folder, "aaaa") as held:
-        held.set_aside()
-        assert held.record() == RunRecord() and is_locked(folder)
-        assert {path.name for path in folder.iterdir()} == {".lock", ".earlier", "notes.txt"}
-        assert {path.name for path in (folder / ".earlier").iterdir()} == {
-            ".hydra", "checkpoint.pt", "model.safetensors", "result.json",
-        }  # fmt: skip
-        held.write_record(RunRecord(status="finished"))
-        held.drop_earlier()
-        assert {path.name for path in folder.iterdir()} == {".lock", "notes.txt", "result.json"}
+def test_a_folder_named_for_its_run_needs_no_record(tmp_path):
+    """After a power loss it may be gone, or zeros."""
+    path = tmp_path / "digits-net-diffq-aaaa"
+    path.mkdir()
+    (path / "checkpoint.pt").touch()
+    for content in (None, b"", bytes(300), b"{"):
+        if content is not None:
+            (path / "result.json").write_bytes(content)
+        with RunFolder(path, "aaaa") as held:
+            assert held.record() == RunRecord()
+        with pytest.raises(FolderError, match=r"not empty|whose run it is cannot be told"):
+            RunFolder(path, "bbbb").check_owner()
+
+
+def test_a_damaged_record_in_a_folder_of_another_name_is_told_in_a_line(folder):
+    (folder / "result.json").write_bytes(bytes(300))
+    with pytest.raises(FolderError, match="choose another folder") as caught, RunFolder(folder, "aaaa"):
+        pass
+    assert str(folder / "result.json") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [".result.json.12.partial", ".lock", "train.log", ".earlier.partial/x"])
+def test_what_a_kill_leaves_before_the_first_record_is_no_ones_else(left, tmp_path):
+    (tmp_path / "run" / left).parent.mkdir(parents=True)
+    (tmp_path / "run" / left).touch()
+    with RunFolder(tmp_path / "run", "aaaa") as held:
+        assert held.record() == RunRecord() and not list(held.path.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EOPNOTSUPP, "Operation not supported"), NotImplementedError("x")])
+def test_a_file_system_without_locks_is_said(error, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(run_folder.FileLock, "acquire", refuse)
+    with pytest.raises(OSError, match="its file system has no locks") as caught, RunFolder(tmp_path / "r", "aaaa"):
+        pass
+    assert str(tmp_path / "r") in str(caught.value) and "another file system" in str(caught.value)
+    (tmp_path / ".lock").touch()
+    assert not is_locked(tmp_path)
+
+
+def test_another_error_of_a_lock_stays_as_it_is(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(run_folder.FileLock, "acquire", refuse)
+    with pytest.raises(PermissionError), RunFolder(tmp_path / "run", "aaaa"):
+        pass
 
 
 def test_a_lock_file_alone_makes_no_folder_of_a_run(tmp_path):

@@ -11,12 +11,19 @@ import torch
 
 from diffq_exp.common import files
 from diffq_exp.training import checkpoint
-from diffq_exp.training.checkpoint import PARTS, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from diffq_exp.training.checkpoint import (
+    LATER_PARTS,
+    PARTS,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
 
 
 def whole(**parts):
-    """A state with every part that one has."""
-    return {**dict.fromkeys(PARTS, 0), **parts}
+    """A state with every part that a checkpoint has."""
+    return {name: kind() for name, kind in PARTS.items()} | parts
 
 
 def draws():
@@ -54,7 +61,7 @@ def test_goes_round_bit_by_bit(tmp_path):
 
 @pytest.mark.parametrize("fault", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failed_write_leaves_the_old_one_and_nothing_else(fault, tmp_path, monkeypatch):
-    save_checkpoint(tmp_path / "c.pt", whole(place=1))
+    save_checkpoint(tmp_path / "c.pt", whole(place=[1]))
 
     def cut_short(state, file):
         file.write(b"half")
@@ -62,8 +69,8 @@ def test_a_failed_write_leaves_the_old_one_and_nothing_else(fault, tmp_path, mon
 
     monkeypatch.setattr(torch, "save", cut_short)
     with pytest.raises(type(fault)):
-        save_checkpoint(tmp_path / "c.pt", whole(place=2))
-    assert load_checkpoint(tmp_path / "c.pt") == whole(place=1)
+        save_checkpoint(tmp_path / "c.pt", whole(place=[2]))
+    assert load_checkpoint(tmp_path / "c.pt") == whole(place=[1])
     assert os.listdir(tmp_path) == ["c.pt"]
 
 
@@ -119,6 +126,17 @@ def test_one_that_lacks_a_part_is_named(part, tmp_path):
     del state[part]
     save_checkpoint(tmp_path / "c.pt", state)
     with pytest.raises(ValueError, match=part):
+        load_checkpoint(tmp_path / "c.pt")
+    told(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("part", [*PARTS, *LATER_PARTS])
+@pytest.mark.parametrize("wrong", [3, [[1]], {"a": [1]}, "text", torch.zeros(2)])
+def test_a_part_of_another_kind_is_named(part, wrong, tmp_path):
+    if isinstance(wrong, {**PARTS, **LATER_PARTS}[part]) and part != "model":
+        return
+    save_checkpoint(tmp_path / "c.pt", whole(**{part: wrong}))
+    with pytest.raises(ValueError, match=rf"damaged checkpoint: {part}"):
         load_checkpoint(tmp_path / "c.pt")
     told(tmp_path / "c.pt")
 
