@@ -16,6 +16,7 @@ from ..results.records import status_of
 from ..tracking.limits import MOST, name_errors
 from .choices import is_shipped
 from .devices import device_error
+from .network_files import network_files
 from .overrides import text_of
 from .schema import NODE_RANGES, NODES, PLAIN, shown
 from .signature import (
@@ -31,6 +32,7 @@ from .signature import (
 from .targets import target_error
 from .values import range_error
 
+NO_RUN = "no run"
 WITHOUT_STEPS = ("none", "ptq", "qat", "diffq")  # quantizers whose grids rate-distortion rounding leaves alone
 
 
@@ -110,14 +112,21 @@ def _source_error(key: str, given: str | None) -> str | None:
         return f"{key}={given}: no such run folder or file; {FLOAT32} means the float32 run of this one"
     if source.is_file() and not os.access(source, os.R_OK):
         return f"{key}={given}: cannot be read"
-    if source.is_dir() and (status := _status(source)) != "finished":
+    status = _status(source) if source.is_dir() else ""
+    if status == "finished":
+        return None
+    if status and (status != NO_RUN or key != "init_from"):
         return f"{key}={given}: needs a finished run; the status of this one is: {status}"
+    try:
+        network_files(source)
+    except (ValueError, OSError) as error:
+        return f"{key}={given}: {error}"
     return None
 
 
 def _status(run: Path) -> str:
     try:
-        return status_of(run) or "no run"
+        return status_of(run) or NO_RUN
     except (ValueError, OSError):
         return "unreadable result.json"
 

@@ -172,8 +172,11 @@ class Config:
     clip: float | None = key(None, "largest gradient norm, of weights and of bits apart", float, above=0)
     val_fraction: float = key(0.1, "share of the training part held out for validation", float, low=0, high=0.9)
     init_from: str | None = key(
-        None, "weights to start from: run folder, stored model, or float32 for the float32 run of this one", str
+        None,
+        "weights to start from: run folder, stored model, a state_dict, or float32 for the float32 run of this one",
+        str,
     )
+    init_strict: bool = key(False, "refuse a file of init_from that does not fit the network in full", bool)
     teacher: str | None = key(
         None, "network whose predictions to follow as well: run folder, stored model, or float32", str
     )

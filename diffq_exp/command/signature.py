@@ -22,6 +22,7 @@ from ..common.files import user_path
 from ..results.records import RunRecord, read_record
 from ..results.renamed import OLD_NAMES, with_targets
 from .choices import label
+from .network_files import content_of
 from .schema import NODES, PLAIN, conf_dir, shown
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
@@ -49,7 +50,7 @@ FLOAT32_VALUES = {  # and with these
     "target_ratio": None,
 }
 # No part of a signature as they are typed; sources count by what they hold.
-UNSIGNED_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", *SOURCE_KEYS)
+UNSIGNED_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_strict", *SOURCE_KEYS)
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
@@ -150,9 +151,7 @@ def identity(cfg: DictConfig, given: str) -> str:
     if given == FLOAT32:
         return signature(float32_config(cfg))
     source = user_path(given)
-    if source.is_dir():
-        return read_record(source).signature
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    return (read_record(source).signature if source.is_dir() else "") or content_of(source)
 
 
 def float32_config(cfg: DictConfig) -> DictConfig:

@@ -5,12 +5,12 @@ What a stored model says of its network is in `stored_config`; rebuild.py makes 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import hydra.utils
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -19,10 +19,12 @@ from ..data import Data
 from ..results.records import read_record, status_of
 from ..results.run_files import CHECKPOINT, MODEL
 from ..stored.floats import is_folded
-from ..training.checkpoint import load_checkpoint
 from .build import accepted
+from .fitting import LEAST, fit
 from .rebuild import build_stored_model
+from .state_files import is_stored_here, read_states
 
+log = logging.getLogger("diffq_exp")
 GROUPS = ("model", "dataset", "task")
 
 
@@ -79,31 +81,37 @@ def _stored_whole(folder: Path) -> bool:
     return record.choices.get("quantizer") == "none" and whole
 
 
-def load_weights(model: nn.Module, source: Path) -> None:
-    """Start a float network from a run folder, a checkpoint or a stored model.
+def load_weights(model: nn.Module, source: Path, strict: bool = False) -> None:
+    """Start a float network from a run folder, a checkpoint, a stored model, or a state_dict of anybody's.
 
-    Of a folder: the network of a float32 run as it was measured; else the last float weights, if they are there.
+    Of a folder of a run: the network of a float32 run as it was measured; else the last float weights, if they are
+    there. Tensors that do not fit, a new head say, keep their values, and are told. strict: they are refused.
     Raises: ValueError naming what does not fit, the model is then untouched; or for folded batch norms.
     """
-    path = source
-    if source.is_dir():
-        trained = source / CHECKPOINT
-        path = trained if trained.is_file() and not _stored_whole(source) else stored_file(source)
-    if path.suffix != ".pt":
-        storage.load(path, model)
-        if is_folded(model):
-            raise ValueError(f"{path}: its batch norms are folded, so that it cannot be trained; see storage.fold")
-        return
-    state = (load_checkpoint(path) or {}).get("model", {})
+    path = _file_of(source)
+    own = is_stored_here(path)
+    states = {"": storage.read(path)[0].values()} if own else read_states(path)
     wanted = model.state_dict()
-    for name, tensor in wanted.items():
-        if name not in state:
-            raise ValueError(f"{path}: it lacks {name!r}, which the network has")
-        if state[name].shape != tensor.shape:
-            shapes = f"{tuple(state[name].shape)}, the network has {tuple(tensor.shape)}"
-            raise ValueError(f"{path}: {name!r} has shape {shapes}")
-    unknown = [name for name in state if not any(name == known or name.startswith(f"{known}_") for known in wanted)]
-    if unknown:
-        raise ValueError(f"{path}: the network has no {unknown[0]!r}")
-    with torch.no_grad():
-        model.load_state_dict({name: state[name] for name in wanted})
+    fits = {place: fit(wanted, state) for place, state in states.items()}
+    place = max(fits, key=lambda place: len(fits[place].taken))  # of equal ones the first, which is the usual one
+    best = fits[place]
+    differences = best.differences()
+    if differences and (strict or best.share < LEAST):
+        why = "" if strict else f": only {best.summary()}"
+        raise ValueError(f"{path}{why}: {'; '.join(differences)}")
+    log.info(f"{path}: {best.summary()}{f', out of its {place!r}' if place else ''}")
+    for text in differences:
+        log.warning(f"{path}: {text}")
+    model.load_state_dict({name: states[place][there] for name, there in best.taken.items()}, strict=False)
+    if own and is_folded(model):
+        raise ValueError(f"{path}: its batch norms are folded, so that it cannot be trained; see storage.fold")
+
+
+def _file_of(source: Path) -> Path:
+    """The file, or folder of files, that weights are in."""
+    if not source.is_dir():
+        return source
+    trained = source / CHECKPOINT
+    if trained.is_file() and not _stored_whole(source):
+        return trained
+    return stored_file(source) if status_of(source) or is_stored_here(source / MODEL) else source

@@ -100,7 +100,7 @@ class Session:
         model = build_model(cfg, data, self.device)
         check_takes(model, data)
         if cfg.init_from is not None:
-            load_weights(model, user_path(cfg.init_from))
+            load_weights(model, user_path(cfg.init_from), cfg.init_strict or only_afterwards(cfg))
         task = build_task(cfg, data)
         self.record = replace(self.record, headline=task.headline(data))
         self.display = Display(cfg.epochs, task.headline(data), data.unit)

@@ -19,6 +19,7 @@ from ..data.pixels import checked_statistics
 from ..results.run_files import MODEL
 from ..storage.read import open_stored
 from ..training.distillation import Translated
+from .state_files import is_stored_here
 
 log = logging.getLogger("diffq_exp")
 NEAR = 0.01  # of a deviation: statistics of two draws of the same images differ by less
@@ -26,8 +27,8 @@ NEAR = 0.01  # of a deviation: statistics of two draws of the same images differ
 
 def trained_on(source: Path) -> dict[str, Any]:
     """How the inputs of a stored network were made, {} where that is not known. Raises: ValueError; OSError."""
-    path = source if source.suffix == ".safetensors" else (source if source.is_dir() else source.parent) / MODEL
-    described = open_stored(path).contents.config.get("input", {}) if path.is_file() else {}
+    path = source if is_stored_here(source) else (source if source.is_dir() else source.parent) / MODEL
+    described = open_stored(path).contents.config.get("input", {}) if is_stored_here(path) else {}
     return described if isinstance(described, dict) else {}
 
 

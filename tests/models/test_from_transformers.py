@@ -6,6 +6,7 @@ import torch
 from diffq_exp import models
 from diffq_exp.models.rebuilding import rebuilding
 from diffq_exp.quant import DiffQuantizer
+from diffq_exp.runs.loading import load_weights
 
 pytest.importorskip("transformers")
 TEXT = {"vocabulary": 50, "length": 8}
@@ -54,6 +55,18 @@ def test_a_folder_gives_its_configuration_or_its_weights(tmp_path):
     assert {name: value.shape for name, value in again.state_dict().items()} == {
         name: value.shape for name, value in made.state_dict().items()
     }
+
+
+@pytest.mark.parametrize("shard", ["50GB", "4KB"], ids=["one file", "in parts"])
+def test_a_snapshot_of_the_hub_as_init_from(shard, tmp_path):
+    """Its names lack the `network.` of ours, and the tied head is stored once."""
+    made = models.transformers("gpt2", config=GPT2, **TEXT)
+    made.network.save_pretrained(tmp_path, max_shard_size=shard)
+    assert (len([*tmp_path.glob("*.safetensors")]) > 1) is (shard == "4KB")
+    fresh = models.transformers("gpt2", config=GPT2, **TEXT)
+    load_weights(fresh, tmp_path, strict=True)
+    for (name, weight), other in zip(made.named_parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(other, weight), name
 
 
 def test_other_classes_get_a_fresh_last_layer(tmp_path):

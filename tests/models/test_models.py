@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from diffq_exp import models
 from diffq_exp.models.from_torchvision import replace_head
 from diffq_exp.models.stem import fit_channels
+from diffq_exp.runs.loading import load_weights
 
 OURS = {  # name: parameters for 10 classes of 32 x 32 colour images
     "digits_cnn": 279_466,
@@ -143,6 +145,22 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     with pytest.raises(ValueError, match="weights of torchvision's resnet18 could not be fetched: no network"):
         models.torchvision("resnet18", pretrained=True, num_classes=7)
+
+
+def test_weights_in_the_cache_of_torch_hub_are_not_fetched(monkeypatch, tmp_path):
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_args, **_kwargs: pytest.fail("fetched"))
+    trained = torchvision.models.shufflenet_v2_x0_5()
+    file = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT.url).name
+    file.parent.mkdir(parents=True)
+    torch.save(trained.state_dict(), file)
+    found = models.torchvision("shufflenet_v2_x0_5", pretrained=True, num_classes=7, image_size=64)
+    assert found.conv1[0].weight.equal(trained.conv1[0].weight) and found.fc.out_features == 7
+    started = models.torchvision("shufflenet_v2_x0_5", num_classes=7, image_size=64)
+    load_weights(started, file)  # the same file as init_from
+    assert started.conv5[0].weight.equal(trained.conv5[0].weight)
 
 
 def test_fresh_first_convolutions_keep_the_scale_of_their_output():

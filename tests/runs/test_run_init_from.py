@@ -1,11 +1,14 @@
 """Runs that start from other runs: post-training quantization and fine-tuning."""
 
+import argparse
 import json
+import shutil
 
 import pytest
 import torch
 from helpers.run_configs import TINY, ask, do
 from helpers.run_folders import content, never
+from safetensors.torch import save_file
 
 from diffq_exp import load_model
 from diffq_exp.training.trainer import Trainer
@@ -79,7 +82,53 @@ def test_a_source_in_the_home_folder(tmp_path, floats, monkeypatch):
     assert outcome.code == 0
 
 
-def test_a_source_of_another_network_is_told_in_one_line(tmp_path, floats):
-    outcome = do(*TINY, "quantizer=qat", "dataset.num_classes=3", f"init_from={floats.folder}", root=tmp_path)
-    assert outcome.code == 2 and outcome.result["status"] == "failed"
-    assert str(floats.folder) in outcome.result["reason"] and "\n" not in outcome.lines[-1]
+def test_a_head_of_other_classes_is_drawn_anew_or_refused(tmp_path, floats):
+    words = (*TINY, "quantizer=qat", "dataset.num_classes=3", f"init_from={floats.folder}", "epochs=1")
+    strict = do(*words, "init_strict=true", root=tmp_path)
+    assert strict.code == 2 and strict.result["status"] == "failed" and "\n" not in strict.lines[-1]
+    assert str(floats.folder) in strict.result["reason"] and "has shape (4, " in strict.result["reason"]
+    again = do(*words, root=tmp_path)  # in the same folder: the answer to a mistake is no part of a signature
+    assert again.code == 0 and again.folder == strict.folder
+    assert "has shape (4, " in again.text and "tensors are taken from it" in again.text
+
+
+def test_a_network_that_is_not_trained_on_has_to_fit_in_full(tmp_path, floats):
+    lacking = dict([*load_model(floats.folder).state_dict().items()][:-1])
+    torch.save(lacking, tmp_path / "net.pth")
+    outcome = do(*TINY, "quantizer=ptq", f"init_from={tmp_path / 'net.pth'}", root=tmp_path)
+    assert outcome.code == 2 and "it lacks" in outcome.result["reason"]
+
+
+def checkpoint_of_a_module(path, state):
+    """What Lightning writes for a module whose network is `self.net`, with hyperparameters of a class."""
+    hyperparameters = {"lr": 0.1, "config": argparse.Namespace(width=3)}
+    state = {f"net.{name}": value for name, value in state.items()}
+    torch.save({"epoch": 3, "state_dict": state, "hyper_parameters": hyperparameters}, path)
+    return path
+
+
+def test_a_checkpoint_of_somebody_else(tmp_path, floats):
+    state = load_model(floats.folder).state_dict()
+    source = checkpoint_of_a_module(tmp_path / "last.ckpt", state)
+    outcome = do(*TINY, "quantizer=ptq", "bits=8", f"init_from={source}", root=tmp_path)
+    own = do(*TINY, "quantizer=ptq", "bits=8", f"init_from={floats.folder}", root=tmp_path)
+    assert outcome.code == own.code == 0
+    assert outcome.result["test"] == own.result["test"]
+    assert "'net.' left out of their names" in outcome.text and "out of its 'state_dict'" in outcome.text
+
+
+def test_a_signature_follows_the_content_of_foreign_files(tmp_path):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    states = {"a.safetensors": {"x": torch.ones(2)}, "b.safetensors": {"y": torch.zeros(2)}}
+    for name, state in states.items():
+        save_file(state, folder / name)
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    words = (*TINY, "quantizer=qat")
+    first = ask(*words, f"init_from={folder}").folder
+    shutil.copytree(folder, tmp_path / "copy")
+    assert ask(*words, f"init_from={tmp_path / 'copy'}").folder == first
+    assert ask(*words, f"init_from={folder / 'model.safetensors.index.json'}").folder == first
+    save_file({"y": torch.ones(2)}, folder / "b.safetensors")
+    assert ask(*words, f"init_from={folder}").folder != first
