@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from .arguments import parse_arguments
 from .compose import Composer, Job, composer, is_structure, job
 from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
-from .overrides import grid_overrides, merged, overrides_of_jobs, parse, parse_all
+from .overrides import Choices, grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .paths import place_errors
 from .schema import GROUPS, NODES, group_choices
 from .sweep_consistency import (
@@ -82,7 +82,7 @@ def check_arguments(arguments: Namespace) -> Plan:
 
 
 def _check_grid(
-    plan: Plan, typed: list[Override], grid: dict[str, Any], base: DictConfig | None, known: object
+    plan: Plan, typed: list[Override], grid: dict[str, Any], base: DictConfig | None, known: Choices
 ) -> Iterator[DictConfig]:
     """Add the jobs of a grid to the plan, or their errors; -> the configuration of each job that is composed."""
     given = list(parse_all(grid_overrides(grid), plan.errors))
@@ -100,7 +100,7 @@ def _check_grid(
         yield cfg
 
 
-def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], known: Any) -> list[Override]:
+def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], known: Choices) -> list[Override]:
     """The overrides that are right by themselves; the errors of the others go to the plan."""
     overrides = [*given, *typed]
     groups = [o for o in overrides if o.key_or_group in GROUPS]
@@ -113,7 +113,9 @@ def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], k
     return right + [o for o in values if _keep(value_errors(o, plan.multirun, nodes, known), plan.errors)]
 
 
-def _jobs(typed: list[Override], given: list[Override], right: list[Override], known: Any) -> list[tuple[str, ...]]:
+def _jobs(
+    typed: list[Override], given: list[Override], right: list[Override], known: Choices
+) -> list[tuple[str, ...]]:
     """The overrides of each job of a grid, as far as they are right."""
     return overrides_of_jobs(merged([o for o in typed if o in right], [o for o in given if o in right]), known)
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -130,7 +130,7 @@ def signature(cfg: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def run_name(cfg: DictConfig, choices: object = None) -> str:
+def run_name(cfg: DictConfig, choices: Mapping[str, str] | None = None) -> str:
     """<dataset>-<model>-<quantizer>-<signature>, after the chosen YAML files."""
     names = labels(cfg, choices or cfg.hydra.runtime.choices)
     return "-".join([names["dataset"], names["model"], names["quantizer"], signature(cfg)])
@@ -173,7 +173,9 @@ def float32_overrides(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
     return [*kept, "quantizer=none", *(f"{key}={shown(FLOAT32_VALUES[key])}" for key in differing)]
 
 
-def record_of(cfg: DictConfig, choices: Any, overrides: Iterable[str], hydra: Any = None) -> RunRecord:
+def record_of(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Iterable[str], hydra: DictConfig | None = None
+) -> RunRecord:
     """The record of a run before it begins: its signature and what it is to do. hydra: Hydra's own config.
 
     In "config" stand the plain keys that it consumes, by value, and nodes that name them as `${key}`: so runs that
@@ -203,7 +205,7 @@ def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
     return [word for word, key in typed.items() if key not in keys and key.partition(".")[0] not in keys]
 
 
-def labels(cfg: DictConfig, choices: Any) -> dict[str, str]:
+def labels(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     """The name that stands for each consumed node: {"dataset": "digits", "quantizer": "qat", ...}."""
     return {group: label(cfg, group, choices[group]) for group in consumed_nodes(cfg)}
 

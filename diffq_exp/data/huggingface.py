@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,12 +123,13 @@ def _split(saved: Any, split: str) -> Any:
     return saved[split]
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
         raise ValueError("dataset=huggingface needs the package datasets: pip install datasets") from error
-    return datasets
+    library: ModuleType = datasets
+    return library
 
 
 def _only(rows: Any, kind: str, key: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -42,7 +43,7 @@ _OPEN = 4 * AT_ONCE  # shards that a process keeps open
 Members = dict[str, tuple[int, int]]  # of a sample: suffix -> (offset, size) in the tar file
 
 
-def library() -> Any:
+def library() -> ModuleType:
     """The package webdataset. Raises: ValueError where it is not installed."""
     try:
         import webdataset
@@ -51,7 +52,8 @@ def library() -> Any:
         import webdataset.tariterators
     except ImportError as error:
         raise ValueError("dataset=webdataset needs the package webdataset: pip install webdataset") from error
-    return webdataset
+    package: ModuleType = webdataset
+    return package
 
 
 @dataclass(frozen=True)

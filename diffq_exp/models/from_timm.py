@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -36,15 +38,14 @@ def timm(
     return tried(model, f"timm's {name}", num_classes, in_channels, image_size)
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
-        import timm as library
+        return import_module("timm")
     except ImportError as error:
         raise ValueError(f"model=timm needs the package timm: {install_command('timm')}") from error
-    return library
 
 
-def _options(library: Any, name: str, num_classes: int, in_channels: int, image_size: int) -> dict[str, Any]:
+def _options(library: ModuleType, name: str, num_classes: int, in_channels: int, image_size: int) -> dict[str, Any]:
     """Only networks of a fixed input size, such as transformers, know the argument img_size."""
     options = {"num_classes": num_classes, "in_chans": in_channels}
     outside = ":" in name or "/" in name

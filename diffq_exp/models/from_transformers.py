@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -77,12 +79,11 @@ def transformers(
     return model.train()
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
-        import transformers as library
+        return import_module("transformers")
     except ImportError as error:
         raise ValueError(f"model=transformers needs its package: {install_command('transformers')}") from error
-    return library
 
 
 def _network(family: str, name: str, pretrained: bool, sizes: dict[str, int], changes: dict[str, Any]) -> nn.Module:
@@ -103,7 +104,7 @@ def _network(family: str, name: str, pretrained: bool, sizes: dict[str, int], ch
 
 
 def _configuration(
-    library: Any, name: str, pretrained: bool, sizes: dict[str, int], changes: dict[str, Any]
+    library: ModuleType, name: str, pretrained: bool, sizes: dict[str, int], changes: dict[str, Any]
 ) -> Any:
     """The configuration of a name, with the sizes of the data and the user's changes."""
     kinds = library.models.auto.configuration_auto.CONFIG_MAPPING_NAMES

@@ -76,7 +76,7 @@ def sum_bits(
     logits: Sequence[Tensor], entries: Sequence[int], group_size: int, param: Param
 ) -> tuple[Tensor, Tensor]:
     """The sum over all entries of their group's width, differentiable; each tensor's highest logit, (T,), not."""
-    function: Any = SumBits if by_kernels(logits) else _SumBits
+    function: type[torch.autograd.Function] = SumBits if by_kernels(logits) else _SumBits
     sums: tuple[Tensor, Tensor] = function.apply(tuple(entries), group_size, param, *logits)
     return sums
 

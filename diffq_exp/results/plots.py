@@ -13,12 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.files import replacing
 from .headline import Headline
 from .points import Point
 from .summary import FLOAT32, MethodSummary, Problem, Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 12
 SIZE_LABEL = {"file": "size of model.safetensors, MB", "true": "size by the method's formula, MB"}
@@ -123,7 +127,7 @@ def draw(report: Report, out: Path) -> list[Path]:
     return targets
 
 
-def _draw_problem(axes: Any, problem: Problem, looks: dict[str, Style], report: Report) -> None:
+def _draw_problem(axes: Axes, problem: Problem, looks: dict[str, Style], report: Report) -> None:
     axes.set_title(problem.title, loc="left", parse_math=False)
     if problem.float32:
         axes.axhline(problem.headline.shown(problem.float32.score), zorder=1, **_DASHED)
@@ -135,7 +139,7 @@ def _draw_problem(axes: Any, problem: Problem, looks: dict[str, Style], report: 
     axes.grid(alpha=0.2, linewidth=0.6)
 
 
-def _draw_method(axes: Any, method: MethodSummary, look: Style) -> None:
+def _draw_method(axes: Axes, method: MethodSummary, look: Style) -> None:
     """The front as a line with its points; the method's other points fainter."""
     big = 9.0 if look.marker == "*" else 5.5
     behind = [point for point in method.points if point not in method.front]
@@ -154,7 +158,7 @@ def _draw_method(axes: Any, method: MethodSummary, look: Style) -> None:
             )  # fmt: skip
 
 
-def _limits(axes: Any, problem: Problem, looks: dict[str, Style]) -> None:
+def _limits(axes: Axes, problem: Problem, looks: dict[str, Style]) -> None:
     sizes, goodnesses = zip(*(point.pair for point in problem.points), strict=True)
     low, high = min(sizes) / 1.25, max(sizes) * 1.25
     headline = problem.headline
@@ -172,10 +176,10 @@ def _limits(axes: Any, problem: Problem, looks: dict[str, Style]) -> None:
     _mark_outside(axes, headline, [point for point in problem.points if point.goodness < lower], looks)
 
 
-def _mark_outside(axes: Any, headline: Headline, points: Sequence[Point], looks: dict[str, Style]) -> None:
+def _mark_outside(axes: Axes, headline: Headline, points: Sequence[Point], looks: dict[str, Style]) -> None:
     """Arrows at the worse edge; their values beside them, or in a sentence where they would overlap."""
     arrow, edge, inwards, side = ("\u25bc", 0.0, 1, "bottom") if headline.sign > 0 else ("\u25b2", 1.0, -1, "top")
-    look = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": side, "fontsize": 7.5}
+    look: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": side, "fontsize": 7.5}
     places = sorted(
         axes.transAxes.inverted().transform(axes.transData.transform((point.size, 1)))[0] for point in points
     )
@@ -206,7 +210,7 @@ def _far_apart(values: Sequence[float], axis: float) -> bool:
     return all(math.log(right / left) >= _TICK_APART * axis for left, right in pairwise(values))
 
 
-def _legend(figure: Any, looks: dict[str, Style], float32: bool) -> None:
+def _legend(figure: Figure, looks: dict[str, Style], float32: bool) -> None:
     """Below all panels; the dashed line is float32's, whether its size is known or not."""
     from matplotlib.lines import Line2D
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..common.files import replacing
 from .discovery import Run
@@ -15,6 +15,9 @@ from .headline import Headline
 from .plots import SIZE_LABEL, styles
 from .points import Point, shown
 from .summary import Problem, Report, keys_that_vary
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 NONE = "-"
 _MOST = 100  # unfinished runs that are listed in Markdown
@@ -103,7 +106,7 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(char, char) for char in text)
 
 
-def rich_table(table: Table, most: int | None = None) -> Any:
+def rich_table(table: Table, most: int | None = None) -> Group:
     """For the terminal, the first `most` rows: title, table and note, none squeezed into the width of another."""
     from rich.console import Group
     from rich.table import Table as RichTable
@@ -204,7 +207,7 @@ def _csv(report: Report) -> str:
     return text.getvalue()
 
 
-def run_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
+def run_rows(report: Report) -> tuple[list[str], list[list[object]]]:
     """A row per run, unfinished runs too: the keys that vary, then the results, named as in result.json."""
     runs = sorted([*report.runs, *report.others], key=lambda run: run.folder.as_posix())
     chosen = list(dict.fromkeys([*_ALWAYS, *keys_that_vary(report)]))
@@ -214,7 +217,7 @@ def run_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
     header = ["folder", "signature", "run_id", "status", *names, *map(".".join, scores), *_PLAIN, "command"]
     rows = []
     for run in runs:
-        row: list[Any] = [run.folder.as_posix(), run.signature, run.record.run_id, run.status]
+        row: list[object] = [run.folder.as_posix(), run.signature, run.record.run_id, run.status]
         row += [_plain(run.value(key)) for key in chosen]
         row += [run.record.number(group, name) for group, name in scores]
         rows.append([*row, *(getattr(run.record, name) for name in _PLAIN), run.command])
@@ -229,5 +232,5 @@ def _scores(report: Report) -> list[tuple[str, str]]:
     return [("test", name) for name in (*names, "loss", *float32)] + [("val", name) for name in (*names, "loss")]
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return shown(value) if isinstance(value, (bool, list, dict)) else value

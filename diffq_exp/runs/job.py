@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -60,7 +60,7 @@ class RunJob:
             from .run import IfBusy, run
 
         (log_to_file_only if background else log_to_console)()
-        hydra: Any = HydraConfig.get()
+        hydra = cast(DictConfig, HydraConfig.get())
         request = Request(
             choices={group: name for group, name in hydra.runtime.choices.items() if name is not None},
             overrides=list(hydra.overrides.task),

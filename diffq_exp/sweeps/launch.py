@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import _run_hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log, run_job
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
@@ -68,7 +68,9 @@ def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
     assert cfg is not None
     context = _context(plan, cfg)
     context.callbacks.on_multirun_start(config=cfg, config_name=plan.composer.config_name)
-    sweeper: Any = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=run_one, config=cfg)
+    sweeper: Sweeper = Plugins.instance().instantiate_sweeper(
+        hydra_context=context, task_function=run_one, config=cfg
+    )
     if ours := hasattr(sweeper, "plan"):
         sweeper.plan = sweep
     returned = sweeper.sweep(list(cfg.hydra.overrides.task))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from ..command.overrides import grid_overrides
 from ..results.records import RunRecord, read_record
@@ -62,7 +63,7 @@ def _handed_on(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
     """Inside a `with`, signals that stop a command go to its runs; -> those that came."""
     received: list[int] = []
 
-    def hand_on(number: int, frame: object) -> None:
+    def hand_on(number: int, frame: FrameType | None) -> None:
         received.append(number)
         for process in processes:
             process.send_signal(number)

@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hydra.plugins.launcher import Launcher
+
 from ..command.compose import Job
 from ..command.overrides import grid_overrides
 from ..common.files import write_json
@@ -94,7 +96,7 @@ def status(job: Job) -> str:
         return "unreadable"
 
 
-def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -> int:
+def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ("quantizer",)) -> int:
     """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 2 a disk, 128+n a signal.
 
     by: the keys that tell methods apart in the report. launcher: its `reasons`, if it has any, say of folders why
@@ -125,7 +127,7 @@ def carry_out(sweep: Sweep, launcher: Any, by: Sequence[str] = ("quantizer",)) -
     return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
 
 
-def _asked(launcher: object, todo: Sequence[Job]) -> list[list[str]]:
+def _asked(launcher: Launcher, todo: Sequence[Job]) -> list[list[str]]:
     """The overrides of each job for a launcher. One that composes them anew is told where each run is, too.
 
     Composed anew, ${now:...}, the number of a job or the id that a cluster gives it may be others.

@@ -8,8 +8,8 @@ and only then is the signal handed on. SIGTERM is left to such a starter: Slurm 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> StopFlag:
         try:

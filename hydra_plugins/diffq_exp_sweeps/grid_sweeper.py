@@ -7,12 +7,16 @@ sweep is beyond its jobs (what is done already, its record, its report) stands i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from diffq_exp.sweeps.sweep import Sweep
 
 
 class GridSweeper(Sweeper):
@@ -24,7 +28,9 @@ class GridSweeper(Sweeper):
     def __init__(self, grids: Sequence[Mapping[str, object]] = (), by: Sequence[str] = ("quantizer",)) -> None:
         super().__init__()
         self.by = by
-        self.plan: Any = None  # a plugin is imported for --help-like commands too: nothing of a sweep up here
+        self.plan: Sweep | None = None
+
+    launcher: Launcher
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.launcher = Plugins.instance().instantiate_launcher(

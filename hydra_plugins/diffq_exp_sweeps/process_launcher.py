@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -26,6 +26,10 @@ from .processes import cause, context, start_server
 from .signals import Signals
 from .worker import work
 
+if TYPE_CHECKING:
+    from diffq_exp.command.compose import Job
+
+Outcome = tuple[int, str, str]  # of `work`
 LOOK_SECONDS = 0.5  # between two looks at locks
 log = logging.getLogger("diffq_exp")
 
@@ -38,7 +42,7 @@ class _Waiting(NamedTuple):  # no dataclass: Hydra keeps plugins out of sys.modu
 
 class _Running(NamedTuple):
     waiting: _Waiting
-    job: Any  # diffq_exp.command.compose.Job
+    job: Job
     slot: int
 
 
@@ -50,7 +54,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, n_jobs: int | None = None, timeout_minutes: float | None = None) -> None:
         self.n_jobs, self._deadlines = n_jobs, Deadlines(timeout_minutes)
-        self.planned: dict[tuple[str, ...], Any] = {}  # jobs that are composed already, by their overrides
+        self.planned: dict[tuple[str, ...], Job] = {}  # jobs that are composed already, by their overrides
         self.reasons: dict[Path, str] = {}  # of folders, why their run failed: for those that could not record it
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -73,7 +77,7 @@ class ProcessLauncher(Launcher):
         self._warned: set[str] = set()
         with Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
             start_server()
-            running: dict[Future[Any], _Running] = {}
+            running: dict[Future[Outcome], _Running] = {}
             while running or (queue and stop.signal is None):
                 free = sorted(set(range(n_jobs)) - {job.slot for job in running.values()})
                 for slot in free if stop.signal is None else []:
@@ -89,7 +93,7 @@ class ProcessLauncher(Launcher):
             raise SystemExit(128 + stop.signal)
         return [self._returns[number] for number in sorted(self._returns)]
 
-    def _composed(self, waiting: _Waiting) -> Any:
+    def _composed(self, waiting: _Waiting) -> Job:
         """The job as it was planned; one that another sweeper asks for is composed now."""
         from diffq_exp.command.compose import job
 
@@ -99,7 +103,7 @@ class ProcessLauncher(Launcher):
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, waiting.overrides)
         return job(words, cfg, waiting.number, multirun=True)
 
-    def _job(self, waiting: _Waiting) -> Any:
+    def _job(self, waiting: _Waiting) -> Job | None:
         """The job; None where another sweep has done it in the meantime."""
         from diffq_exp.sweeps.sweep import DONE, status
 
@@ -111,14 +115,14 @@ class ProcessLauncher(Launcher):
         self._note(waiting, composed, state, "", ran=False)
         return None
 
-    def _return(self, waiting: _Waiting, job: Any, code: int) -> None:
+    def _return(self, waiting: _Waiting, job: Job, code: int) -> None:
         """Give a job's score to the sweeper, and its exit code to the command."""
         from diffq_exp.runs.job import JobScore
 
         self._returns[waiting.number] = _returned(job, JobStatus.COMPLETED, JobScore.of(job.folder, code))
         self._codes.append(code)
 
-    def _start(self, waiting: _Waiting, job: Any, slot: int) -> Future[Any]:
+    def _start(self, waiting: _Waiting, job: Job, slot: int) -> Future[Outcome]:
         import cloudpickle
         from pebble import concurrent
 
@@ -127,11 +131,11 @@ class ProcessLauncher(Launcher):
         name = _name(waiting)
         begin = concurrent.process(name=name, daemon=False, context=context())(work)  # type: ignore[call-overload]
         self._deadlines.begin(name)
-        future: Future[Any] = begin(hydra, job.folder, self._threads, gpu)
+        future: Future[Outcome] = begin(hydra, job.folder, self._threads, gpu)
         self._display.started()
         return future
 
-    def _end(self, future: Future[Any], waiting: _Waiting, job: Any, stopping: bool) -> list[_Waiting]:
+    def _end(self, future: Future[Outcome], waiting: _Waiting, job: Job, stopping: bool) -> list[_Waiting]:
         """Note how a job ended; -> what is to be tried again: it, where it found another process at work."""
         from pebble import ProcessExpired
 
@@ -161,7 +165,7 @@ class ProcessLauncher(Launcher):
         self._note(waiting, job, status(job), reason)
         return []
 
-    def _recorded(self, waiting: _Waiting, job: Any, reason: str) -> str:
+    def _recorded(self, waiting: _Waiting, job: Job, reason: str) -> str:
         """Leave the reason in the record of a run that did not come to its end by itself; -> it."""
         from diffq_exp.command.signature import record_of
         from diffq_exp.runs.run_folder import FolderError, record_death
@@ -181,7 +185,7 @@ class ProcessLauncher(Launcher):
             self._warned.add(kind)
             log.warning(f"{untracked} (that of other jobs stands in their {LOG})")
 
-    def _note(self, waiting: _Waiting, job: Any, status: str, reason: str, ran: bool = True) -> None:
+    def _note(self, waiting: _Waiting, job: Job, status: str, reason: str, ran: bool = True) -> None:
         from diffq_exp.results.records import RunRecord, read_record
 
         record = read_record(job.folder) if status != "unreadable" else RunRecord()
@@ -207,7 +211,7 @@ def _first_free(queue: deque[_Waiting]) -> _Waiting | None:
     return None
 
 
-def _first_ended(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
+def _first_ended(running: Collection[Future[Outcome]]) -> Collection[Future[Outcome]]:
     """Wait a moment for jobs to end; -> those that did."""
     if running:
         return wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
@@ -215,5 +219,5 @@ def _first_ended(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
     return []
 
 
-def _returned(job: Any, status: JobStatus, value: Any) -> JobReturn:
+def _returned(job: Job, status: JobStatus, value: object) -> JobReturn:
     return JobReturn(overrides=list(job.overrides), cfg=job.cfg, status=status, _return_value=value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from typing import Any
+from multiprocessing.context import BaseContext
 
 PRELOAD = ["diffq_exp.runs.job", "diffq_exp.runs.session", "diffq_exp.quant.kernels.cpu", "wandb", "torch._dynamo"]
 
@@ -26,7 +26,7 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def context() -> Any:
+def context() -> BaseContext:
     """forkserver where there is one; it stays for all jobs, and has imported what takes long."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 log = logging.getLogger("diffq_exp")
 
@@ -16,7 +16,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._told: set[int | None] = set()
 
     def __enter__(self) -> Signals:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class Sizes:
     group_size: int
 
 
-def backend(device: torch.device) -> Any:
+def backend(device: torch.device) -> ModuleType:
     """The package of kernels for tensors on that device; imported now, as numba takes its time."""
     return import_module(f".{device.type}", __package__)
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -28,6 +31,8 @@ from .cells import CELLS_OF
 from .dispatch import by_kernels
 from .operands import checked, laid_out
 from .tiles import bundle_slices
+
+State = tuple[bool, list[tuple[int, int, int, bool]]]  # of `_state`
 
 CPU = torch.device("cpu")
 
@@ -64,9 +69,9 @@ class StepKernels:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Any, list[Tensor]] | None = None
+        self._kept: tuple[State, list[Tensor]] | None = None
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[StepKernels], tuple[()]]:
         return StepKernels, ()
 
     def values(
@@ -91,13 +96,13 @@ class StepKernels:
         bits: Tensor = EstimateBits.apply(_blocks(weights), *sums)  # type: ignore[no-untyped-call]
         return bits
 
-    def _kept_sums(self, state: Any) -> list[Tensor] | None:
+    def _kept_sums(self, state: State) -> list[Tensor] | None:
         """Those of the last forward, once, if they are of this state."""
         kept, self._kept = self._kept, None
         return kept[1] if kept is not None and kept[0] == state else None
 
 
-def _state(weights: Sequence[Tensor], log_steps: Sequence[Tensor], rounded: bool) -> Any:
+def _state(weights: Sequence[Tensor], log_steps: Sequence[Tensor], rounded: bool) -> State:
     """Changes whenever sums, or what their gradients go to, would."""
     tensors = (*weights, *log_steps)
     return rounded, [(id(one), one.data_ptr(), one._version, one.requires_grad) for one in tensors]
@@ -181,12 +186,12 @@ class ValuesAndSums(torch.autograd.Function):
         )
 
 
-def _backend() -> Any:
+def _backend() -> ModuleType:
     """Imported now, as numba takes its time."""
     return import_module(".cpu.coded_backend", __package__)
 
 
-def _steps_and_weights(blocks: Blocks, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+def _steps_and_weights(blocks: Blocks, tensors: Sequence[Tensor]) -> tuple[NDArray[np.float32], list[Tensor]]:
     """The steps, float32 (T,), and the weights, ready for kernels."""
     count = len(blocks.shapes)
     log_steps = torch.cat([one.view(1) for one in checked(tensors[:count], [1] * count, CPU)])
