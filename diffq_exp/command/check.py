@@ -66,7 +66,7 @@ def check_arguments(arguments: Namespace) -> Plan:
     known = partial(group_choices, config_dir=folder)
     base = _compose(plan, next(iter(overrides_of_jobs([o for o in typed if is_structure(o)], known)), ()), [])
     plan.multirun = arguments.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
-    grids: list[dict[str, Any]] = [{}]
+    grids: list[dict[str, object]] = [{}]
     chosen: list[str] = []
     if base is not None and plan.multirun:
         plan.errors += sweep_errors(base, typed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
 
 from .schema import GROUPS, Config, group_choices, shown
 
@@ -39,5 +38,5 @@ def _key_line(field: Field[object]) -> str:
     return f"  {f'{field.name}={shown(default_of(field))}':<26} {field.metadata['help']} ({allowed.text})"
 
 
-def default_of(field: Field[object]) -> Any:
+def default_of(field: Field[object]) -> object:
     return field.default if field.default_factory is MISSING else field.default_factory()

@@ -72,7 +72,7 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
         values["quantizer"].get("training", {}).pop("penalty", None)
     _drop_later_keys(values)
     values |= _sources(cfg)
-    kept: dict[str, Any] = _without_nulls(values)
+    kept: dict[str, object] = _without_nulls(values)
     return kept
 
 
@@ -104,7 +104,7 @@ def unused_nodes(cfg: DictConfig) -> set[str]:
 
 
 @cache
-def _shipped(group: str, choice: str) -> Any:
+def _shipped(group: str, choice: str) -> object:
     return OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{choice}.yaml"))
 
 
@@ -142,7 +142,7 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
     if only_afterwards(cfg):  # nothing follows a teacher, and the float32 run is what it begins from anyway
         given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
     identities = {value: identity(cfg, value) for value in set(given.values())}
-    values: dict[str, Any] = {key: identities[value] for key, value in given.items()}
+    values: dict[str, object] = {key: identities[value] for key, value in given.items()}
     return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -40,7 +39,7 @@ def score_errors(cfg: DictConfig) -> list[str]:
     return [f"val_fraction=0: {target.rpartition('.')[2]} chooses by the validation score, and needs a part for it"]
 
 
-def grids_of(cfg: DictConfig) -> list[dict[str, Any]]:
+def grids_of(cfg: DictConfig) -> list[dict[str, object]]:
     """The grids of a sweep with our sweeper; entries that are no grids are left out."""
     grids = plain(cfg.hydra.sweeper.get("grids")) if _is_ours(cfg) else None
     return [grid for grid in grids if isinstance(grid, dict)] if isinstance(grids, list) else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
@@ -41,7 +40,7 @@ def value_errors(override: Override, multirun: bool, nodes: DictConfig | None, c
     return errors + [error for value in values if (error := range_error(name, value, allowed))]
 
 
-def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[Any], list[str]]:
+def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[object], list[str]]:
     """The values that an override gives to its key, as far as they can be listed; and the errors of a sweep."""
     if not override.is_sweep_override():
         return [override.value()], []

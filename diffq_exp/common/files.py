@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def finite(value: object) -> Any:
+def finite(value: object) -> object:
     """The same value for JSON, which has no nan and no infinity: they become None."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}

@@ -117,7 +117,7 @@ def load(name: str, subset: str | None, revision: str | None, splits: dict[str, 
         raise ValueError(f"dataset.name={name}: {type(error).__name__}: {reason}") from error
 
 
-def _split(saved: Any, split: str) -> Any:
+def _split(saved: Any, split: str) -> object:
     if split not in saved:
         raise ValueError(f"no split {split!r}; there are {', '.join(saved)}")
     return saved[split]
@@ -206,7 +206,7 @@ class Rows(Dataset[Any]):
 
 def _numbers(rows: Any, where: str, label: str, classes: Sequence[str]) -> list[int]:
     values = _column(rows, where, label).to_pylist()
-    known: dict[Any, int] = {name: number for number, name in enumerate(classes)}
+    known: dict[object, int] = {name: number for number, name in enumerate(classes)}
     if getattr(rows.features[label], "names", None):
         known = {number: number for number in known.values()}
     else:

@@ -105,7 +105,7 @@ def shards_of(spec: str) -> list[Shard]:
     return [Shard(path, len(members_of(path))) for path in paths]
 
 
-def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
+def index_of(shards: Sequence[Shard]) -> dict[str, object]:
     """What an index says, in JSON's types; addresses may be relative to the index."""
     return {"shardlist": [{"url": shard.url, "nsamples": shard.samples} for shard in shards]}
 
@@ -178,7 +178,7 @@ class Shards(Dataset[Any]):
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_open": OrderedDict()}  # a worker opens files of its own
 
     def order(self, seed: int, epoch: int) -> Tensor:

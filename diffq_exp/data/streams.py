@@ -52,7 +52,7 @@ class StreamLoader:
         self._plan = _Plan(Batches(self.examples, batch_size, fold_single=train), seed, train, order)
         self._device = torch.device(device)
         self._normalise = Normalise(mean, std, device)
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader: DataLoader[object] = DataLoader(
             _Samples(dataset, transform, seed),
             batch_sampler=self._plan,
             num_workers=num_workers,

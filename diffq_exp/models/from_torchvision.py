@@ -37,9 +37,9 @@ def torchvision(
     return tried(model, f"torchvision's {name}", num_classes, in_channels, image_size)
 
 
-def _options(name: str, num_classes: int, image_size: int) -> dict[str, Any]:
+def _options(name: str, num_classes: int, image_size: int) -> dict[str, object]:
     """Arguments of torchvision's builder for a network without weights."""
-    options: dict[str, Any] = {"num_classes": num_classes}
+    options: dict[str, object] = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):  # one output in training too; left open, init_weights warns
         options |= {"aux_logits": False, "init_weights": True}
     if name.startswith("vit_"):

@@ -34,7 +34,7 @@ class Logits(nn.Module):
         self.network, self.input_name, self.options = network, input_name, dict(options)
 
     @property
-    def rebuilt_by(self) -> dict[str, Any]:
+    def rebuilt_by(self) -> dict[str, object]:
         """Arguments of `transformers` that make the same network without a folder or the hub."""
         settings: Any = self.network.config
         usual = type(settings)().to_dict()
@@ -122,13 +122,13 @@ def _configuration(
         return make(name, **entries)  # not set afterwards: entries that are not given follow from these
 
 
-def _entries(usual: Any, sizes: dict[str, int], changes: dict[str, Any]) -> dict[str, Any]:
+def _entries(usual: Any, sizes: dict[str, int], changes: dict[str, Any]) -> dict[str, object]:
     """The sizes as far as there are such entries, then the changes; no special tokens beyond the vocabulary."""
     known = [*usual.to_dict(), *usual.attribute_map, "num_labels"]
     for key in changes:
         if key not in known:
             raise ValueError(f"model.config.{key}: the configuration has no such entry{hint(key, known)}")
-    entries: dict[str, Any] = {}
+    entries: dict[str, object] = {}
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         number = getattr(usual, key, None)
         if isinstance(number, int) and number >= sizes.get("vocab_size", number + 1):

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -243,7 +242,7 @@ class Attachment:
                     del hooks[key]
                     module._forward_hooks_always_called.pop(key, None)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         if self.holding:
             raise RuntimeError("a model cannot be copied or pickled inside noisy(): its weights are noisy there")
         take_out(self._items())  # a copy of the model must not carry the weights of an interrupted forward

@@ -29,7 +29,7 @@ class Learned:
     """
 
     start: Tensor
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Place:
 
     weight: Tensors
     suffix: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
 
     @property
     def name(self) -> str:

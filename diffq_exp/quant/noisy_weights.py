@@ -60,7 +60,7 @@ def run_early(noisy: Tensor) -> None:
     Of the nodes that are ready, autograd runs first the one that the forward ran last. So the noise, which comes
     before all layers, would wait for all of them: all gradients in memory, none sent in distributed training.
     """
-    node: Any = noisy.grad_fn
+    node: object = noisy.grad_fn
     if hasattr(node, "_set_sequence_nr"):  # not in the oldest versions of torch that are supported
         node._set_sequence_nr(FIRST)
 

@@ -14,7 +14,6 @@ model sees the stored values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,5 +75,5 @@ class Held:
                 return data
         return item.param
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_floats": [(item, data, None) for item, data, _ in self._floats]}  # a copy counts versions anew

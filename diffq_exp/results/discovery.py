@@ -198,7 +198,7 @@ def _with_source(run: Run, found: Mapping[str, Run]) -> Run:
     return replace(run, source=source) if source is not None else run
 
 
-def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")

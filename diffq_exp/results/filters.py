@@ -37,7 +37,7 @@ def filtered(runs: Sequence[Run], condition: str) -> list[Run]:
     return [run for run in runs if holds(own := value(run)) or (run.status == MISSING and own is None)]
 
 
-def _reader(key: str, runs: Sequence[Run]) -> Callable[[Run], Any]:
+def _reader(key: str, runs: Sequence[Run]) -> Callable[[Run], object]:
     """What gives the value of a key. Raises: ValueError where no run has the key."""
     group, _, name = key.partition(".")
     if group in RESULTS and name:

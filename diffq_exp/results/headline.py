@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Any
 
 PERCENT = "%"
 
@@ -111,7 +110,7 @@ class Headline:
 
     # ---- JSON ---------------------------------------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), "tolerances": list(self.tolerances)}
 
     @classmethod

@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -45,7 +44,7 @@ def list_table(runs: Sequence[Run]) -> Table:
 def distinctions(runs: Iterable[Run]) -> dict[Path, str]:
     """{folder: "bits=3 seed=0"}: where runs differ whose folders have the same data, network and quantizer in their
     names."""
-    alike: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    alike: dict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in runs:
         alike[tuple(map(run.choices.get, ("dataset", "model", "quantizer")))].append(run)
     texts = {}

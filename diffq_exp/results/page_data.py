@@ -33,7 +33,7 @@ def title_of(report: Report) -> str:
     return ", ".join(sorted(folders)) or "No runs"
 
 
-def page_data(report: Report) -> dict[str, Any]:
+def page_data(report: Report) -> dict[str, object]:
     """All that the page shows, of plain types; runs and points refer to each other by position."""
     runs = report.runs
     position = {id(run): at for at, run in enumerate(runs)}
@@ -70,7 +70,7 @@ def _styles(report: Report) -> dict[str, dict[str, str]]:
     }
 
 
-def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, Any]:
+def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, object]:
     at = {id(point): index for index, point in enumerate(problem.points)}
 
     def places(marks: Iterable[Point | None]) -> list[int | None]:
@@ -107,7 +107,7 @@ def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[i
     }
 
 
-def _headline_data(headline: Headline) -> dict[str, Any]:
+def _headline_data(headline: Headline) -> dict[str, object]:
     """What the page's scripts need to know of a score: how to write it, and in which direction it is better."""
     texts = ("name", "float32_name", "label", "amount", "difference", "worse", "better")
     return {
@@ -128,7 +128,7 @@ def first_shown(problem: Problem) -> Point:
     return min(near, key=lambda point: point.size) if near else max(problem.front, key=lambda point: point.goodness)
 
 
-def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, Any]:
+def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, int]) -> dict[str, object]:
     bits = [bits for run in point.runs if (bits := run.record.number("bits", "mean")) is not None]
     return {
         "method": point.method,
@@ -209,13 +209,13 @@ def _curves(rows: Sequence[Mapping[str, object]], score: str) -> dict[str, list[
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 
-def _inside(row: object, path: Iterable[str]) -> Any:
+def _inside(row: object, path: Iterable[str]) -> object:
     for key in path:
         row = row.get(key) if isinstance(row, dict) else None
     return row
 
 
-def _unfinished_data(run: Run) -> dict[str, Any]:
+def _unfinished_data(run: Run) -> dict[str, object]:
     return {
         "status": run.status,
         "folder": run.folder.name,
@@ -230,7 +230,7 @@ class _Numbered:
     """Values that many runs share, each stored once."""
 
     def __init__(self) -> None:
-        self.values: list[Any] = []
+        self.values: list[object] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, value: object) -> int:

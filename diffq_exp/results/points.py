@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Any
 
 from .discovery import Run
 from .headline import Headline
@@ -28,7 +27,7 @@ class Point:
     score_std: float | None
     size: float
     size_std: float | None
-    keys: dict[str, Any] = field(hash=False)
+    keys: dict[str, object] = field(hash=False)
 
     @property
     def goodness(self) -> float:

@@ -62,7 +62,7 @@ def _log(report: Report, out: Path, settings: dict[str, Any]) -> list[str]:
     return [f"W&B: {tracker.url_or_dir}"]
 
 
-def _tracking(runs: Sequence[Run]) -> dict[str, Any] | None:
+def _tracking(runs: Sequence[Run]) -> dict[str, object] | None:
     """Arguments of a tracker like that of the newest run with a config; None where W&B has no part in it."""
     written = [(path.stat().st_mtime, run) for run in runs if (path := run.folder / RESULT).is_file()]
     for _, run in sorted(written, key=lambda pair: pair[0], reverse=True):
@@ -75,7 +75,7 @@ def _tracking(runs: Sequence[Run]) -> dict[str, Any] | None:
     return None
 
 
-def _media(report: Report) -> dict[str, Any]:
+def _media(report: Report) -> dict[str, object]:
     import wandb
     from plotly.graph_objects import Figure  # type: ignore[import-untyped]
 
@@ -90,13 +90,13 @@ def _key(problem: Problem) -> str:
     return re.sub(r"[^\w.-]", "_", problem.title.replace(", ", "-"))
 
 
-def front_chart(problem: Problem, kind: str) -> dict[str, Any]:
+def front_chart(problem: Problem, kind: str) -> dict[str, object]:
     """A figure of plotly: a line and its markers for each front, markers alone for the points behind it."""
     looks = styles(problem.methods)
     traces = [_trace(method.front, looks[name], "lines+markers") for name, method in problem.methods.items()]
     for name, method in problem.methods.items():
         traces.append({**_trace(_behind(method), looks[name], "markers"), "opacity": 0.4, "showlegend": False})
-    layout: dict[str, Any] = {
+    layout: dict[str, object] = {
         "title": {"text": problem.title},
         "xaxis": {"type": "log", "title": {"text": SIZE_LABEL[kind]}},
         "yaxis": {"title": {"text": problem.headline.axis_title}},
@@ -108,7 +108,7 @@ def front_chart(problem: Problem, kind: str) -> dict[str, Any]:
     return {"data": traces, "layout": layout}
 
 
-def _trace(points: Sequence[Point], look: Style, mode: str) -> dict[str, Any]:
+def _trace(points: Sequence[Point], look: Style, mode: str) -> dict[str, object]:
     return {
         "type": "scatter",
         "mode": mode,

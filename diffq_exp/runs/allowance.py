@@ -54,7 +54,7 @@ class Allowance(TorchFunctionMode):
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    ) -> object:
         kwargs = kwargs or {}
         if func in FACTORIES and kwargs.get("out") is None:
             self.calls -= 1

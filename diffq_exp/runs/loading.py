@@ -38,7 +38,7 @@ def stored_config(cfg: DictConfig, choices: dict[str, str], data: Data, model: n
     return config
 
 
-def _described(cfg: DictConfig, group: str, choices: dict[str, str]) -> dict[str, Any]:
+def _described(cfg: DictConfig, group: str, choices: dict[str, str]) -> dict[str, object]:
     return {"name": choices[group], "node": OmegaConf.to_container(cfg[group], resolve=True)}
 
 

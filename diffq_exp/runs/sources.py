@@ -25,7 +25,7 @@ log = logging.getLogger("diffq_exp")
 NEAR = 0.01  # of a deviation: statistics of two draws of the same images differ by less
 
 
-def trained_on(source: Path) -> dict[str, Any]:
+def trained_on(source: Path) -> dict[str, object]:
     """How the inputs of a stored network were made, {} where that is not known. Raises: ValueError; OSError."""
     path = source if is_stored_here(source) else (source if source.is_dir() else source.parent) / MODEL
     described = open_stored(path).contents.config.get("input", {}) if is_stored_here(path) else {}

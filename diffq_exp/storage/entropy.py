@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any
 
 import numpy as np
 from constriction import stream
@@ -137,7 +136,7 @@ def decode(models: Bytes, data: Bytes, runs: Sequence[tuple[int, int]]) -> list[
 
 
 @lru_cache(maxsize=64)
-def _coder_model(knots: bytes, symbols: int) -> Any:
+def _coder_model(knots: bytes, symbols: int) -> object:
     if not knots:
         return stream.model.Uniform(symbols)
     weights = frequencies(np.frombuffer(knots, np.uint8), symbols)

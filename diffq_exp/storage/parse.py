@@ -59,7 +59,7 @@ class Contents:
     floats: dict[str, Tensor]
     buffers: dict[str, Tensor]
     tied: dict[str, str]
-    config: dict[str, Any]
+    config: dict[str, object]
     constant: frozenset[str]  # names of floats and buffers that the file has as one value
 
     def entries(self) -> int:

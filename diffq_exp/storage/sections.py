@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class OpenFile(Protocol):
 class Sections:
     """The index of a file, its payloads by name, and the number of zeros after them."""
 
-    index: dict[str, Any]
+    index: dict[str, object]
     payloads: dict[str, Bytes]
     padding: int
 
@@ -104,7 +104,7 @@ def index_text(data: Bytes, expand: zlib._Decompress, file_bytes: int) -> tuple[
     return text, expand.unused_data
 
 
-def index_of(text: bytes) -> dict[str, Any]:
+def index_of(text: bytes) -> dict[str, object]:
     """Raises: ValueError for a text that is no JSON object."""
     try:
         index = json.loads(text)

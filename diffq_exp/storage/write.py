@@ -187,7 +187,7 @@ def _plain_row(name: str, tensor: Tensor) -> list[Any]:
     shape, dtype = _shape(tensor)
     if dtype not in DTYPES:
         raise ValueError(f"{name!r} is of type {dtype}, which cannot be stored; possible are {', '.join(DTYPES)}")
-    row: list[Any] = [name, shape, dtype]
+    row: list[object] = [name, shape, dtype]
     if is_constant(tensor) and math.isfinite(value := tensor[(0,) * tensor.dim()].item()):
         row.append(value)
     return row

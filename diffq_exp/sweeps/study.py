@@ -88,7 +88,7 @@ def each_value(space: Space) -> Iterator[list[str]]:
         yield words_of({key: own[min(number, len(own) - 1)] for key, own in values.items()})
 
 
-def _values(distribution: BaseDistribution) -> list[Any]:
+def _values(distribution: BaseDistribution) -> list[object]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
@@ -199,7 +199,7 @@ def dominated(folder: Path, others: Sequence[Path]) -> bool:
     return any(one and mine[0] >= CLEARLY * one[0] and mine[1] >= CLEARLY * one[1] for one in theirs)
 
 
-def _row_at(share: float, rows: Sequence[Mapping[str, object]]) -> Mapping[str, Any]:
+def _row_at(share: float, rows: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
     """The row of the epoch at this share of training."""
     return rows[max(round(share * len(rows)) - 1, 0)] if rows else {}
 

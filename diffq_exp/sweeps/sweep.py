@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
@@ -189,7 +188,7 @@ def show_plan(sweep: Sweep) -> None:
 
 def expected_time(jobs: Sequence[Job], runs: Sequence[Run]) -> str:
     """A sentence on how long the jobs will take, by the finished runs of the same data, network and epochs."""
-    known: dict[tuple[Any, ...], list[float]] = {}
+    known: dict[tuple[object, ...], list[float]] = {}
     for run in runs:
         if (taken := run.record.seconds) is not None:
             key = (run.choices.get("dataset"), run.choices.get("model"), run.value("epochs"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 MOST = {"project": 128, "group": 128, "name": 128, "job_type": 64, "tags": 64}  # characters
 VARIABLES = {"project": "PROJECT", "group": "RUN_GROUP", "name": "NAME", "job_type": "JOB_TYPE", "tags": "TAGS"}
@@ -23,7 +22,7 @@ def name_errors(tracking: Mapping[str, object], environment: Mapping[str, str]) 
     return [error for kind in MOST for error in _errors(kind, *_given(kind, tracking, environment))]
 
 
-def _given(kind: str, tracking: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str, Any]:
+def _given(kind: str, tracking: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str, object]:
     """-> where a name is given, and what."""
     variable = f"WANDB_{VARIABLES[kind]}"
     if tracking.get(kind) in (None, []) and (text := environment.get(variable)):

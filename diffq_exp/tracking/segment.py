@@ -161,7 +161,7 @@ class Segment:
             raise
 
 
-def with_histogram(values: Mapping[str, object], histogram: Callable[..., object]) -> dict[str, Any]:
+def with_histogram(values: Mapping[str, object], histogram: Callable[..., object]) -> dict[str, object]:
     """Flat values, their histogram of the bits of groups as W&B's."""
     edges, counts = values.get(f"{HISTOGRAM}/edges"), values.get(f"{HISTOGRAM}/counts")
     kept = {key: value for key, value in values.items() if not key.startswith(f"{HISTOGRAM}/")}

@@ -75,10 +75,10 @@ class WandbTracker:
             raise ValueError(f"tracking.timeout_seconds is {timeout_seconds}; it has to be above 0")
         self.mode, self.name, self.timeout_seconds = mode, name, timeout_seconds
         self.system_metrics = system_metrics
-        self._init: dict[str, Any] = {"project": project, "entity": entity, "group": group}
+        self._init: dict[str, object] = {"project": project, "entity": entity, "group": group}
         self._init |= {"job_type": job_type, "tags": [str(tag) for tag in tags] or None}
         self._folder = Path()
-        self._rows: list[dict[str, Any]] = []  # flat
+        self._rows: list[dict[str, object]] = []  # flat
         self._segment: Segment | None = None
         self._where: str | None = None
 
@@ -178,7 +178,7 @@ def resolve_mode(mode: str | None, environment: str | None) -> str:
     return wanted
 
 
-def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """{"size_mb": {"true": 1.5, "soft": None}} -> {"size_mb/true": 1.5}"""
     values: dict[str, Any] = {}
     for key, value in tree.items():

@@ -26,7 +26,7 @@ LATER_PARTS: dict[str, type | tuple[type, ...]] = {  # which older checkpoints l
 }  # fmt: skip
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, object]:
     """The state of every random generator, as tensors and plain values."""
     kind, keys, *rest = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state(legacy=True))
     version, numbers, gauss = random.getstate()

@@ -38,9 +38,9 @@ def size_row(model: nn.Module, quantizer: Quantizer | None, size: Size) -> dict[
             "size_mb": {"soft": mb, "measure": size.name, "true": mb},
             "bits": {"mean": 32.0, "min": 32.0, "max": 32.0, "layers": {}},
         }
-    sizes: dict[str, Any] = {"soft": float(size.soft(quantizer)), "measure": size.measure(quantizer)}
+    sizes: dict[str, object] = {"soft": float(size.soft(quantizer)), "measure": size.measure(quantizer)}
     sizes["true"] = quantizer.true_model_size()
-    row: dict[str, Any] = {"size_mb": sizes}
+    row: dict[str, object] = {"size_mb": sizes}
     if layers := quantizer.mean_bits():
         entries = {name: param.numel() for name, param in model.named_parameters()}
         total = sum(entries[name] for name in layers)
@@ -55,7 +55,7 @@ def size_row(model: nn.Module, quantizer: Quantizer | None, size: Size) -> dict[
     return row
 
 
-def bits_histogram(widths: Sequence[Tensor]) -> dict[str, Any]:
+def bits_histogram(widths: Sequence[Tensor]) -> dict[str, object]:
     """{"edges": every half bit, "counts": the groups between two edges}; widths: bits of the groups of each tensor.
 
     Groups whose bits are not finite are left out.

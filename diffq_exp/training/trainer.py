@@ -197,7 +197,7 @@ class Trainer:
 
     def _measure(self) -> dict[str, Any]:
         """The epoch's row of metrics."""
-        row: dict[str, Any] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
+        row: dict[str, object] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
         with self.finish.weights():
             if self.data.val is not None:
                 row["val"] = evaluate(self.model, self.data.val, self.task)
