@@ -144,7 +144,7 @@ def _only(rows: Any, kind: str, key: str) -> str:
 def _column(rows: Any, where: str, name: str) -> Any:
     if name not in rows.features:
         raise ValueError(f"{where}: no column {name!r}; there are {', '.join(rows.features)}")
-    return rows.with_format("arrow")[:][name] if len(rows) else []
+    return rows.select_columns([name]).with_format("arrow")[:][name]
 
 
 def _classes(rows: Any, label: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Sets of the datasets library, made here: on disk as the library saves them, and as a folder of Parquet files."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -145,6 +146,23 @@ def test_an_example_without_a_label_or_a_whole_image_is_named(tmp_path):
     found.save_to_disk(str(tmp_path / "broken"))
     with pytest.raises(ValueError, match=r"cannot read the image .*test, row 0"):
         load(tmp_path / "broken")
+
+
+def test_without_the_library_it_is_named(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match="needs the package datasets: pip install datasets"):
+        load(saved)
+
+
+def test_a_folder_of_class_folders_is_read_too(tmp_path, monkeypatch):
+    """Its rows have paths, and no bytes."""
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+        (tmp_path / "set" / part / name).mkdir(parents=True)
+        image(1).save(tmp_path / "set" / part / name / "0.png")
+    data = load(tmp_path / "set")
+    assert data.classes == ["a", "b"] and data.train.examples == 2
+    assert set(load(tmp_path / "set", max_memory_mb=0, image_size=8).digest) == {"train", "test"}
 
 
 def test_a_set_that_is_not_to_be_had_is_told_in_one_line(files):

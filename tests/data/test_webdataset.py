@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import sys
 import tarfile
 
 import numpy as np
@@ -166,6 +167,12 @@ def test_what_is_no_shard_is_named(spec, told, root):
     with pytest.raises(ValueError) as raised:
         shards_of(spec.format(root=root))
     assert told in str(raised.value)
+
+
+def test_without_the_library_it_is_named(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(ValueError, match="needs the package webdataset: pip install webdataset"):
+        load(root)
 
 
 def test_a_sample_that_is_none_is_named(root):
