@@ -9,7 +9,7 @@ from helpers.stored_networks import config, network, store
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from diffq_exp import storage
+from diffq_exp import models, storage
 from diffq_exp.common.files import write_json
 from diffq_exp.data import image_folder
 from diffq_exp.evaluate import main
@@ -111,3 +111,15 @@ def test_the_folder_of_a_run_says_whether_its_data_have_changed(root, run, capsy
     write(root / "test" / "a", 1, 250)
     assert said(capsys, run).err == "warning: the data have changed since the run: test (16 examples, now 17)\n"
     assert said(capsys, run / "model.safetensors").err == ""
+
+
+def test_images_of_a_size_that_the_network_does_not_take_are_told(root, run, capsys):
+    conf = storage.read(run / "model.safetensors")[1]
+    conf["model"]["keys"] |= {"image_size": 28}
+    conf["model"] |= {"name": "lenet5"}
+    conf["model"]["node"] = {"_target_": "diffq_exp.models.lenet5"}
+    store(run, {**conf, "input": {**conf["input"], "shape": [1, 28, 28]}}, models.lenet5(4, 1))
+    assert main([str(run), "--device", "cpu"]) == 2
+    assert (
+        "the network does not take the inputs of image_folder, [1, 8, 8]: RuntimeError" in capsys.readouterr().err
+    )

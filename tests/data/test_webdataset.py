@@ -93,7 +93,7 @@ def test_an_order_goes_through_a_few_shards_at_a_time(root):
     for order in orders:
         assert order.sort().values.tolist() == list(range(24))
         assert len(set((order[: 4 * AT_ONCE] // 4).tolist())) == AT_ONCE
-        assert order[: 4 * AT_ONCE].tolist() != sorted(order[: 4 * AT_ONCE].tolist())
+        assert len(set((order[:4] // 4).tolist())) > 1
     assert len({tuple(order.tolist()) for order in orders}) == 3
 
 
