@@ -86,10 +86,14 @@ def _relative(folder: Path) -> Path:
 def exit_codes(returned: object) -> list[int]:
     """The exit codes in what a sweeper returned: JobReturns, in lists of lists or not at all.
 
-    A job that came to none, as its process died, counts as failed.
+    A job that came to none, as its process died, counts as failed, and why is told on standard error.
     """
     if isinstance(returned, JobReturn):
-        return [returned.return_value.code if returned.status == JobStatus.COMPLETED else 1]
+        if returned.status == JobStatus.COMPLETED:
+            return [returned.return_value.code]
+        error = returned._return_value
+        print(f"error: {' '.join(returned.overrides or [])}: {type(error).__name__}: {error}", file=sys.stderr)
+        return [1]
     if isinstance(returned, Iterable) and not isinstance(returned, (str, bytes)):
         return [code for item in returned for code in exit_codes(item)]
     return []

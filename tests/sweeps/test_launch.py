@@ -99,7 +99,8 @@ def test_a_score_carries_the_exit_code_into_another_process():
     assert (score, score.code) == (0.25, 3) and isinstance(score, float)
 
 
-def test_a_job_whose_process_died_is_a_failure_of_the_sweep():
-    died = JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError("killed"))
+def test_a_job_whose_process_died_is_a_failure_of_the_sweep(capsys):
+    died = JobReturn(status=JobStatus.FAILED, overrides=["seed=1"], _return_value=RuntimeError("killed"))
     done = JobReturn(status=JobStatus.COMPLETED, _return_value=JobScore(0.9, 0))
     assert exit_codes([[done, died], None]) == [0, 1] and exit_codes(None) == []
+    assert capsys.readouterr().err == "error: seed=1: RuntimeError: killed\n"
