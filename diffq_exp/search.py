@@ -22,6 +22,7 @@ from .command.overrides import parse
 from .command.paths import with_path_quoted
 from .common.entry import MISTAKE, Parser, entry_point
 from .common.packages import install_command
+from .parallel.place import place_of
 from .sweeps.one_run import SIGNAL, Stopped
 
 MAX_DROP = {"max_drop": "", "probes": "10"}  # the keys of a search, with their defaults
@@ -68,6 +69,8 @@ def _parser() -> Parser:
 
 def _own_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The values of the search's own keys, and the overrides of a run. Raises: Mistake naming the word."""
+    if place_of().world > 1:
+        raise Mistake("a search makes its own runs, one after the other; start it without torchrun")
     own, typed, overrides = {**MAX_DROP, **STUDY}, set(), []
     for word in words:
         key, _, value = word.partition("=")

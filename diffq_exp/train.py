@@ -57,17 +57,19 @@ def _main(typed: list[str]) -> int:
             return MISTAKE
     from .command.arguments import parse_arguments
     from .command.check import check_arguments
+    from .parallel.place import place_of
 
     arguments = parse_arguments(typed)
     if arguments.hydra_help or arguments.shell_completion:
         return _show(arguments)
     plan = check_arguments(arguments)
-    for line in plan.errors:
-        print(f"error: {line}", file=sys.stderr)
+    told = sys.stderr if place_of().rank == 0 else None  # of several ranks the first one speaks
+    for line in plan.errors if told else []:
+        print(f"error: {line}", file=told)
     if plan.errors:
         return MISTAKE
-    for line in plan.warnings:
-        print(f"warning: {line}", file=sys.stderr)
+    for line in plan.warnings if told else []:
+        print(f"warning: {line}", file=told)
     if arguments.cfg or arguments.info:
         return _show(arguments)
     from .sweeps.launch import carry_out_plan  # a mistake is said without waiting for this

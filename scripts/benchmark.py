@@ -23,6 +23,7 @@ from benchmarks.gpu import gpu
 from benchmarks.growth import growth
 from benchmarks.memory import memory
 from benchmarks.profile_step import profile_step
+from benchmarks.ranks import ranks
 from benchmarks.startup import startup
 from benchmarks.steps import BATCH_32, BATCH_128, evaluation, train_step
 
@@ -39,6 +40,7 @@ PARTS: dict[str, dict[str, Callable[[Context], Part]]] = {  # device -> what is 
         "data": data_path,
         "growth": growth,
         "profile": profile_step,
+        "ranks": ranks,
     },
     "cuda": {"gpu": gpu},
 }

@@ -29,6 +29,7 @@ from .sweep_consistency import (
     idle_launch_warnings,
     launch_choices,
     launch_errors,
+    ranks_errors,
     score_errors,
     sweep_errors,
 )
@@ -75,6 +76,7 @@ def check_arguments(arguments: Namespace) -> Plan:
         typed += parse_all(chosen, plan.errors)
     unused = [unused_warnings(cfg, typed) for grid in grids for cfg in _check_grid(plan, typed, grid, base, known)]
     plan.errors += _launch_errors(plan, chosen)
+    plan.errors += ranks_errors(plan.multirun, [each.cfg for each in plan.jobs])
     plan.errors = list(dict.fromkeys(plan.errors)) or _folder_errors(plan.jobs)
     plan.warnings = [text for key, text in (unused or [{}])[0].items() if all(key in one for one in unused)]
     plan.warnings += [] if base is None or plan.multirun else idle_launch_warnings(base)

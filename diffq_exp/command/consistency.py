@@ -33,6 +33,10 @@ from .targets import target_error
 from .values import range_error
 
 NO_RUN = "no run"
+FSDP = (
+    "parallel=fsdp: fully_shard leaves each rank a slice of a weight, and a quantizer needs whole ones: their "
+    "range, their groups, the bytes of the coder; parallel=ddp"
+)
 WITHOUT_STEPS = ("none", "ptq", "qat", "diffq")  # quantizers whose grids rate-distortion rounding leaves alone
 
 
@@ -74,6 +78,7 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
         errors.append(f"target_ratio={cfg.target_ratio:g}: not beside target_mb, which is {cfg.target_mb:g}")
     if has_target(cfg) and cfg.quantizer.get("_target_") is None:
         errors.append("target_mb, target_ratio: quantizer=none has no size to choose")
+    errors += [FSDP] if cfg.parallel == "fsdp" else []
     bits = cfg.quantizer.get("bits", 8)
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):
         errors.append(f"bits={bits:g}: LSQ takes a whole number >= 2 and <= 15")

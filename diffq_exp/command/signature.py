@@ -35,6 +35,7 @@ LATER_KEYS = {
     "quantizer.least_dims": 2,
 }
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
+LATER_TRAINER_KEYS = {"sync_batch_norm": False}  # likewise
 TARGET_KEYS = ("target_mb", "target_ratio")  # in place of the penalty
 FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty", *TARGET_KEYS)  # besides steps
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
@@ -50,7 +51,9 @@ FLOAT32_VALUES = {  # and with these
     "target_ratio": None,
 }
 # No part of a signature as they are typed; sources count by what they hold.
-UNSIGNED_KEYS = ("device", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_strict", *SOURCE_KEYS)
+UNSIGNED_KEYS = (
+    "device", "parallel", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_strict", *SOURCE_KEYS,
+)  # fmt: skip
 TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
@@ -61,7 +64,8 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
 
     Raises: omegaconf errors for values that are missing or do not resolve.
     """
-    names = (*consumed_nodes(cfg), *TRAINER_KEYS, *FINISH_KEYS)
+    later = (name for name, default in LATER_TRAINER_KEYS.items() if cfg[name] != default)
+    names = (*consumed_nodes(cfg), *TRAINER_KEYS, *FINISH_KEYS, *later)
     if trains_nothing(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
     values = {name: _plain(cfg[name]) for name in names}
@@ -183,6 +187,7 @@ def record_of(
     same configuration is called that.
     """
     keys = [key for key in PLAIN if key not in (*UNSIGNED_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
+    keys = [key for key in keys if key not in LATER_TRAINER_KEYS or cfg[key] != LATER_TRAINER_KEYS[key]]
     values = {key: _plain(cfg[key]) for key in keys}
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
     _drop_later_keys(values)
@@ -216,7 +221,7 @@ def unused_keys(cfg: DictConfig) -> set[str]:
     used = set(re.findall(r"\$\{(\w+)\}", text))
     used |= set(TEACHER_KEYS) if cfg.teacher is not None and not only_afterwards(cfg) else set()
     used -= {"penalty"} if has_target(cfg) else set()
-    return set(PLAIN) - used - {*TRAINER_KEYS, *FINISH_KEYS} - set(UNSIGNED_KEYS)
+    return set(PLAIN) - used - {*TRAINER_KEYS, *LATER_TRAINER_KEYS, *FINISH_KEYS} - set(UNSIGNED_KEYS)
 
 
 def register_resolver() -> None:

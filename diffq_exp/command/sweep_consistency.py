@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from ..common.names import nearest
+from ..parallel.place import place_of, ranks_error
 from .consistency import plain, without_validation
 from .overrides import grid_overrides, parse_all, text_of
 from .schema import NODES, PLAIN, Range, shown
 from .values import range_error
 
 LAUNCH = {"hydra/launcher": "processes", "hydra/sweeper": "grids"}  # with our choices, of conf/launching.yaml
-PROCESSES = {"n_jobs": Range(int, low=1, optional=True), "timeout_minutes": Range(float, above=0, optional=True)}
+PROCESSES = {
+    "n_jobs": Range(int, low=1, optional=True),
+    "timeout_minutes": Range(float, above=0, optional=True),
+    "gpus_per_job": Range(int, low=1),
+}
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -37,6 +43,20 @@ def score_errors(cfg: DictConfig) -> list[str]:
     if _is_ours(cfg) or target.endswith(".BasicSweeper") or not without_validation(cfg):
         return []
     return [f"val_fraction=0: {target.rpartition('.')[2]} chooses by the validation score, and needs a part for it"]
+
+
+def ranks_errors(multirun: bool, jobs: Sequence[DictConfig]) -> list[str]:
+    """Of jobs whose runs several processes are to share: those of this command, or those of the launcher."""
+    world = place_of().world
+    if multirun and world > 1:
+        return [f"a sweep: {world} ranks do one run; start it by itself, its launcher starts ranks for each run"]
+    errors = (ranks_error(cfg, _ranks_of_launcher(cfg.hydra.launcher) if multirun else world) for cfg in jobs)
+    return [error for error in errors if error is not None]
+
+
+def _ranks_of_launcher(launcher: DictConfig) -> int:
+    """Ours has gpus_per_job, those of submitit nodes and tasks_per_node."""
+    return math.prod(int(launcher.get(key) or 1) for key in ("gpus_per_job", "nodes", "tasks_per_node"))
 
 
 def grids_of(cfg: DictConfig) -> list[dict[str, object]]:

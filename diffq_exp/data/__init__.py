@@ -14,6 +14,7 @@ from .huggingface import huggingface, huggingface_text
 from .image_folder import image_folder
 from .imagenet import imagenet
 from .mnist import mnist
+from .shares import Share, share_of
 from .streams import StreamLoader, from_datasets
 from .synthetic import synthetic
 from .tensors import TensorLoader, from_tensors
@@ -26,6 +27,7 @@ __all__ = [
     "ImageData",
     "Loader",
     "Loading",
+    "Share",
     "StreamLoader",
     "TensorLoader",
     "TextData",
@@ -42,6 +44,7 @@ __all__ = [
     "image_folder",
     "imagenet",
     "mnist",
+    "share_of",
     "synthetic",
     "text",
     "webdataset",

@@ -17,17 +17,20 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+def random_crop_flip(
+    images: Tensor, padding: int, flip: bool, generator: torch.Generator, place: tuple[int, int] | None = None
+) -> Tensor:
     """Crop and flip each image of (B, C, H, W) by draws of its own; the shape stays.
 
     The draws are made on the CPU and sent as one small tensor, without waiting for the device.
+    place: where the images begin in their batch, and its length: what is drawn is that of the whole batch.
     """
     if not padding and not flip:
         return images
-    count = len(images)
+    first, count = place or (0, len(images))
     corners = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)  # top, left
     mirrored = torch.randint(0, 2, (1, count), generator=generator) * flip
-    draws = torch.cat([corners, mirrored]).to(images.device, non_blocking=True)
+    draws = torch.cat([corners, mirrored])[:, first : first + len(images)].to(images.device, non_blocking=True)
     return crop_flip(images, padding, draws[0], draws[1], draws[2].bool())
 
 

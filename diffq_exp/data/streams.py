@@ -7,6 +7,7 @@ alive from epoch to epoch. Batches travel as uint8, a quarter of the bytes of fl
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from .class_folders import check_channels
 from .digest import of_folders
 from .order import Batches, generator, seeded_globally, shuffled
 from .pixels import IMAGENET_MEAN, IMAGENET_STD, Normalise, checked_statistics
+from .shares import WHOLE, Share
 from .split import stratified_split
 
 Order: TypeAlias = Callable[[int, int], Tensor]
@@ -48,20 +50,32 @@ class StreamLoader:
         train: bool = False,
     ) -> None:
         self.examples, self.batch_size = len(dataset), batch_size  # type: ignore[arg-type]
-        order = getattr(dataset, "order", None) if train else None
-        self._plan = _Plan(Batches(self.examples, batch_size, fold_single=train), seed, train, order)
         self._device = torch.device(device)
         self._normalise = Normalise(mean, std, device)
+        self._samples, self._workers = _Samples(dataset, transform, seed), num_workers
+        order = getattr(dataset, "order", None) if train else None
+        self._read_by(_Plan(Batches(self.examples, batch_size, fold_single=train), seed, train, order))
+
+    def _read_by(self, plan: _Plan) -> None:
+        """Make the workers, which start with the first epoch."""
+        self._plan = plan
         self._loader: DataLoader[object] = DataLoader(
-            _Samples(dataset, transform, seed),
-            batch_sampler=self._plan,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
+            self._samples,
+            batch_sampler=plan,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
             worker_init_fn=_leave_interrupts_to_parent,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
-            generator=generator("workers", seed),  # else it draws from the global generator
+            generator=generator("workers", plan.seed),  # else it draws from the global generator
         )
+
+    def share(self, share: Share) -> StreamLoader:
+        """See `Shareable`: no other images are read, by workers of its own."""
+        part = copy.copy(self)
+        plan = self._plan
+        part._read_by(_Plan(plan.batches, plan.seed, plan.train, plan.order, share))
+        return part
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -87,8 +101,10 @@ class _Plan:
     order: from (seed, epoch) to a permutation, for a dataset that is not read at random at no cost.
     """
 
-    def __init__(self, batches: Batches, seed: int, train: bool, order: Order | None = None) -> None:
-        self.batches, self.seed, self.train = batches, seed, train
+    def __init__(
+        self, batches: Batches, seed: int, train: bool, order: Order | None = None, share: Share = WHOLE
+    ) -> None:
+        self.batches, self.seed, self.train, self.share = batches, seed, train, share
         self.order = order or partial(shuffled, batches.examples)
         self.epoch, self.wanted = 0, batches.starting_at(0)
 
@@ -99,7 +115,7 @@ class _Plan:
         epoch = self.epoch if self.train else 0
         order = self.order(self.seed, epoch) if self.train else torch.arange(self.batches.examples)
         for batch in self.wanted:
-            start, stop = self.batches.bounds(batch)
+            start, stop = self.share.cut(*self.batches.bounds(batch))
             yield [(epoch, index) for index in order[start:stop].tolist()]
 
 
@@ -129,6 +145,8 @@ def _collate(samples: list[tuple[Tensor, int] | ValueError]) -> tuple[Tensor, Te
         if isinstance(sample, ValueError):
             return sample
         pairs.append(sample)
+    if not pairs:  # a share without an example
+        return torch.empty(0, 1, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
     return torch.stack([image for image, _ in pairs]), torch.tensor([target for _, target in pairs])
 
 

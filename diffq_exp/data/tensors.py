@@ -6,6 +6,7 @@ no workers to start, to feed or to kill, and a loader has no state to save.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,6 +16,7 @@ from .base import ImageData
 from .digest import of_tensors
 from .order import Batches, generator, shuffled
 from .pixels import Normalise, channel_statistics, checked_statistics, random_crop_flip
+from .shares import WHOLE, Share
 from .split import stratified_split
 
 Part = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8, targets (N,) integers
@@ -49,6 +51,13 @@ class TensorLoader:
         self._pixels, self._targets = images.to(device), targets.to(device, torch.int64)
         self._normalise = Normalise(mean, std, device)
         self._seed, self._train, self._crop, self._flip = seed, train, crop, flip
+        self._share = WHOLE
+
+    def share(self, share: Share) -> TensorLoader:
+        """See `Shareable`; the images stay where they are."""
+        part = copy.copy(self)
+        part._share = share
+        return part
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -63,16 +72,17 @@ class TensorLoader:
     def _shuffled(self, epoch: int, batches: range) -> Iterator[tuple[Tensor, Tensor]]:
         order = shuffled(self.examples, self._seed, epoch).to(self._pixels.device)
         for batch in batches:
-            start, stop = self._batches.bounds(batch)
+            begin, end = self._batches.bounds(batch)
+            start, stop = self._share.cut(begin, end)
             chosen = order[start:stop]
             images = self._pixels.index_select(0, chosen)
             draws = generator("augment", self._seed, epoch, batch)
-            images = random_crop_flip(images, self._crop, self._flip, draws)
+            images = random_crop_flip(images, self._crop, self._flip, draws, (start - begin, end - begin))
             yield self._normalise(images), self._targets.index_select(0, chosen)
 
     def _in_order(self, batches: range) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in batches:
-            start, stop = self._batches.bounds(batch)
+            start, stop = self._share.cut(*self._batches.bounds(batch))
             yield self._normalise(self._pixels[start:stop]), self._targets[start:stop]
 
 

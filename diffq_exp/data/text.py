@@ -7,6 +7,7 @@ in order, every token but the first being predicted once. All tokens stay on the
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ..common.names import shown_path
 from .base import Data
 from .digest import of_tensors
 from .order import Batches, generator, shuffled
+from .shares import WHOLE, Share
 
 BYTES = 256
 
@@ -42,7 +44,13 @@ class WindowLoader:
         self._full = full
         self._batches = Batches(full, batch_size) if full else None
         self.examples = full + (self._rest > 0)
-        self._tokens = tokens.to(device)
+        self._tokens, self._share = tokens.to(device), WHOLE
+
+    def share(self, share: Share) -> WindowLoader:
+        """See `Shareable`; the tokens stay where they are."""
+        part = copy.copy(self)
+        part._share = share
+        return part
 
     def __len__(self) -> int:
         return (len(self._batches) if self._batches else 0) + (self._rest > 0)
@@ -57,9 +65,10 @@ class WindowLoader:
         offsets = torch.arange(self._length + 1, device=self._tokens.device)
         for batch in batches:
             if self._batches is None or batch == len(self._batches):
-                window = self._tokens[self._full * self._length :][None].long()  # (1, rest + 1)
+                start, stop = self._share.cut(0, 1)
+                window = self._tokens[self._full * self._length :][None].long()[start:stop]  # (1, rest + 1)
             else:
-                first, last = self._batches.bounds(batch)
+                first, last = self._share.cut(*self._batches.bounds(batch))
                 window = self._tokens[starts[first:last, None] + offsets].long()  # (B, length + 1)
             yield window[:, :-1], window[:, 1:]
 

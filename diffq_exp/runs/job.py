@@ -5,11 +5,14 @@ It stands apart from run.py because a sweep hands it to other processes by name,
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -17,8 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ..command.request import Request
+from ..parallel.place import place_of, ranks_error
 from ..results.records import read_record
 from .startup import uncollected
+
+if TYPE_CHECKING:
+    from .run import IfBusy
+
+REQUEUE_SECONDS = 60
+log = logging.getLogger("diffq_exp")
 
 
 class JobScore(float):
@@ -54,12 +64,17 @@ class RunJob:
         background: print nothing, and raise FolderBusy where another process is at work on the run. In the
         foreground the job of a sweep waits for that process, and a run of its own is refused.
         """
+        place = place_of()
+        if place.world > 1:  # a rank that dies is told of in one line of ours
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         with uncollected("torch"):
             from ..common.terminal import log_to_console, log_to_file_only
             from ..training.stopping import hand_on
-            from .run import IfBusy, run
+            from .run import run
 
-        (log_to_file_only if background else log_to_console)()
+        (log_to_file_only if background or place.rank else log_to_console)()
+        if place.rank:
+            log.addHandler(logging.NullHandler())  # else Python prints warnings and errors by itself
         hydra = cast(DictConfig, HydraConfig.get())
         request = Request(
             choices={group: name for group, name in hydra.runtime.choices.items() if name is not None},
@@ -69,12 +84,38 @@ class RunJob:
         in_sweep = hydra.mode == RunMode.MULTIRUN
         if_busy: IfBusy = "raise" if background else "wait" if in_sweep else "refuse"
         folder = _relative(Path(hydra.runtime.output_dir))
-        code = run(cfg, folder, request, if_busy)
+        code = run(cfg, folder, request, if_busy) if place.world == 1 else _as_rank(cfg, folder, request, if_busy)
         if code > 128:
             hand_on(code)
+            _await_requeue(place.rank)
             sys.exit(code)
         self.codes.append(code)
         return JobScore.of(folder, code)
+
+
+def _as_rank(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> int:
+    """Do a run together with the other ranks; -> exit code."""
+    from ..parallel.group import Group
+    from .run import MISTAKE, run
+
+    place = place_of()
+    try:
+        if (error := ranks_error(cfg, place.world)) is not None:
+            raise ValueError(error)
+        ranks = Group(place, cfg.device)
+    except ValueError as error:
+        log.error(str(error))
+        return MISTAKE
+    try:
+        return run(cfg, folder, request, if_busy, ranks)
+    finally:
+        ranks.leave()
+
+
+def _await_requeue(rank: int) -> None:
+    """Leave time to the first rank, which has the job queued again: a rank that ends earlier could end the job."""
+    if rank > 0 and "SLURM_JOB_ID" in os.environ:
+        time.sleep(REQUEUE_SECONDS)
 
 
 def _relative(folder: Path) -> Path:

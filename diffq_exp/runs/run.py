@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 import time
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +30,7 @@ from ..command.signature import (
     run_name,
 )
 from ..common.terminal import FileLog
+from ..parallel.ranks import ALONE, RankLost, Ranks
 from ..results.records import RunRecord
 from ..results.run_files import CHECKPOINT, LOG
 from ..training.stopping import Diverged, Interrupted, StopFlag
@@ -38,7 +41,7 @@ from .earlier_run import drop_earlier, known_record, set_aside
 from .ended import check_can_be_made_again, has_ended, is_whole, mend_metrics
 from .file_target import TargetTooSmall
 from .machine import describe_machine, prepare_torch
-from .run_folder import FolderBusy, FolderError, RunFolder
+from .run_folder import FolderBusy, FolderError, FollowedFolder, RunFolder
 from .session import Session
 
 log = logging.getLogger("diffq_exp")
@@ -46,29 +49,32 @@ IfBusy = Literal["refuse", "wait", "raise"]
 FINISHED, FAILED, MISTAKE, SIGNAL = 0, 1, 2, 128  # exit codes; SIGNAL plus the number, as shells have it
 
 
-def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refuse") -> int:
+def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refuse", ranks: Ranks = ALONE) -> int:
     """Do the run that `cfg` describes, or what is left of it, in `folder`; -> exit code.
 
     if_busy: where another process is at work on the run, "refuse", "wait" for it, or "raise" FolderBusy.
+    ranks: the processes that do the run together, all of which call this. What the first one decides, all do.
     """
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
-        RunFolder(folder, record.signature).check_owner()
+        ranks.told(RunFolder(folder, record.signature).check_owner)
         error = None
-        if wanted := _wants_float_run(cfg, folder):
-            code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait")
+        if wanted := ranks.told(lambda: _wants_float_run(cfg, folder)):
+            code, source = _float_run(cfg, folder, request, "raise" if if_busy == "raise" else "wait", ranks)
             if code >= SIGNAL:
                 return code
             if code != FINISHED:
                 error = f"its float32 network, {source}, did not finish"
             with open_dict(cfg):
                 cfg.update({key: str(source) for key in wanted})
-        with RunFolder(folder, record.signature, wait=if_busy == "wait") as held:
-            if cfg.restart and "SLURM_RESTART_COUNT" not in os.environ:  # a job queued again began anew already
-                set_aside(folder)
+        with ExitStack() as stack:
+            held = (RunFolder if ranks.first else FollowedFolder)(folder, record.signature, if_busy == "wait")
+            ranks.told(lambda: stack.enter_context(held).path)
+            if cfg.restart and not _begins_again():
+                ranks.told(lambda: set_aside(folder))
             if error is not None:
                 return _fail(error, held, record)
-            return _finish(cfg, held, request, record)
+            return _finish(cfg, held, request, record, ranks)
     except FolderBusy as busy:
         if if_busy == "raise":
             raise
@@ -77,6 +83,11 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     except (FolderError, ValueError, OSError) as problem:  # with the folder; an error in the run is recorded
         log.error(" ".join(str(problem).split()))
         return MISTAKE
+
+
+def _begins_again() -> bool:
+    """Whether this process was started again for a run that has begun anew already."""
+    return "SLURM_RESTART_COUNT" in os.environ or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _fail(reason: str, folder: RunFolder, record: RunRecord) -> int:
@@ -95,46 +106,52 @@ def _wants_float_run(cfg: DictConfig, folder: Path) -> list[str]:
     return [key for key in SOURCE_KEYS if cfg[key] == FLOAT32]
 
 
-def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> tuple[int, Path]:
+def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy, ranks: Ranks) -> tuple[int, Path]:
     """Train the float32 network that a run begins from or follows, or take the finished run of it."""
     plain = float32_config(cfg)
     choices = {**request.choices, "quantizer": "none"}
     source = folder.parent / run_name(plain, choices)
-    if is_whole(source, known_record(source)):
+    if ranks.told(lambda: is_whole(source, known_record(source))):
         log.info(f"the float32 network is that of {source}")
         return FINISHED, source
     log.info(f"the float32 network comes first: {source}")
-    return run(plain, source, Request(choices, float32_overrides(cfg, request.overrides)), if_busy), source
+    again = Request(choices, float32_overrides(cfg, request.overrides))
+    return run(plain, source, again, if_busy, ranks), source
 
 
-def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRecord) -> int:
+def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRecord, ranks: Ranks) -> int:
     """Do what is left of a run whose folder is held."""
-    device = pick_device(cfg.device)
+    device = ranks.device or pick_device(cfg.device)
     prepare_torch(cfg.seed, cfg.threads, device)
-    earlier, machine = folder.record(), describe_machine(device)
-    if has_ended(folder.path, earlier):
+    earlier, machine = ranks.told(folder.record), describe_machine(device)
+    if ranks.told(lambda: has_ended(folder.path, earlier)):
+        if not ranks.first:
+            return FAILED if earlier.status == "diverged" else FINISHED
         if "WANDB_SWEEP_ID" in os.environ:  # a trial of an agent: the agent's own run needs the numbers
             Session(cfg, folder, request.choices, device, StopFlag(), earlier).track_again()
         return _show_again(earlier, folder, machine["git_commit"], cfg)
     if earlier.status == "finished":
-        check_can_be_made_again(folder.path, earlier, trains=not only_afterwards(cfg))
-    run_id = earlier.run_id or f"{folder.signature}-{secrets.token_hex(4)}"
+        ranks.told(lambda: check_can_be_made_again(folder.path, earlier, trains=not only_afterwards(cfg)))
+    run_id = ranks.told(lambda: earlier.run_id or f"{folder.signature}-{secrets.token_hex(4)}")
     before = earlier.seconds or 0.0
     record = replace(record, status="running", run_id=run_id, seconds=before, data=earlier.data, **machine)
     folder.write_record(record)
     folder.write_config(cfg, request)
     started = time.monotonic()
     code, refused = FAILED, False
-    with FileLog(folder.path / LOG), StopFlag() as stop:
+    with FileLog(folder.path / LOG) if ranks.first else nullcontext(), StopFlag() as stop:
         for line in drop_foreign_keys(cfg, request):
             log.info(line)
-        session = Session(cfg, folder, request.choices, device, stop, record)
+        session = Session(cfg, folder, request.choices, device, stop, record, ranks)
         try:
             record = session.run()
             code = FINISHED
         except BaseException as error:
             refused = isinstance(error, TargetTooSmall) and not (folder.path / CHECKPOINT).exists()
-            code, ending = _ending(error, stop, folder.path)
+            cause = ranks.cause(error)
+            code, ending = _ending(cause, stop, folder.path)
+            if not isinstance(error, (Diverged, Interrupted)):
+                _tell_of_rank(ranks, str(ending.get("reason")), isinstance(cause, RankLost))
             again = earlier.status == "finished" and ending["status"] == "failed"  # the old numbers stay
             record = earlier if again else replace(record, data=session.record.data, **ending)
         finally:
@@ -146,7 +163,8 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
             finally:
                 session.close(record, code)
         if code == FINISHED:
-            drop_earlier(folder.path)
+            if ranks.first:
+                drop_earlier(folder.path)
             show_result(record, folder.path)
     if refused:
         folder.drop()
@@ -163,12 +181,21 @@ def _ending(error: BaseException, stop: StopFlag, folder: Path) -> tuple[int, di
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         log.warning("interrupted; the same command goes on where the run stopped (restart=true would begin anew)")
         return SIGNAL + (stop.signal or 2), {"status": "interrupted"}
+    if isinstance(error, RankLost):
+        log.error(f"failed: {reason}; the same command goes on from the last checkpoint")
+        return FAILED, {"status": "failed", "reason": reason}
     expected = isinstance(error, (ValueError, OSError))  # a file or value that only loading could judge
     if not expected:
         reason = f"{type(error).__name__}: {reason} (where: see {folder / LOG})"
     log.error(f"failed: {reason}")
     log.debug("where:", exc_info=error)  # in train.log
     return MISTAKE if expected else FAILED, {"status": "failed", "reason": reason}
+
+
+def _tell_of_rank(ranks: Ranks, reason: str, lost: bool) -> None:
+    """Leave the reason to the other ranks; the first one has logged it, another says it where nobody else does."""
+    if ranks.failed(reason, lost) and not ranks.first:
+        print(f"rank {ranks.rank}: failed: {reason}", file=sys.stderr)
 
 
 def _show_again(record: RunRecord, folder: RunFolder, commit: str | None, cfg: DictConfig) -> int:

@@ -131,6 +131,25 @@ def _is_foreign(item: Path) -> bool:
     return item.name not in (LOCK, LOG, ASIDE, EARLIER) and not (item.name[0] == "." and item.suffix == PARTIAL)
 
 
+class FollowedFolder(RunFolder):
+    """The folder of a run on the ranks that leave it to the first one: nothing is locked or written."""
+
+    def __enter__(self) -> FollowedFolder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def write_record(self, record: RunRecord) -> None:
+        pass
+
+    def drop(self) -> None:
+        pass
+
+    def write_config(self, cfg: DictConfig, request: Request) -> None:
+        pass
+
+
 def record_death(path: Path, planned: RunRecord, reason: str) -> None:
     """Write `killed` and the reason into the record of a run whose process died, unless the run had ended before.
 

@@ -19,6 +19,8 @@ from ..command.signature import labels, only_afterwards
 from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data
+from ..parallel.batch_norm import synchronised
+from ..parallel.ranks import ALONE, Ranks
 from ..quant.quantizer import Quantizer
 from ..results.intact import file_checksum
 from ..results.metrics import read_rows
@@ -32,7 +34,7 @@ from ..training.distillation import Teacher
 from ..training.finish import Finish
 from ..training.float_precision import AUTO, MEANWHILE, choose_precision
 from ..training.measure import evaluate
-from ..training.settings import Settings
+from ..training.settings import Listener, Settings
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
 from ..training.trainer import Trainer
@@ -53,24 +55,9 @@ from .loading import load_model, load_weights, stored_config
 from .read_back import read_back
 from .run_folder import RunFolder
 from .sources import as_teacher, match_start
+from .tracker_listener import TrackerListener
 
 log = logging.getLogger("diffq_exp")
-
-
-class TrackerListener:
-    """Hands a trainer's rows on to the tracker, and starts it with what the run is."""
-
-    def __init__(self, tracker: Tracker, folder: RunFolder, config: dict[str, Any]) -> None:
-        self.tracker, self.folder, self.config = tracker, folder, config
-
-    def started(self, run_id: str, rows: list[dict[str, Any]]) -> None:
-        self.tracker.start(self.folder.path, run_id, self.folder.path.name, self.config, rows)
-
-    def step(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
-        """Only epochs are tracked."""
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        self.tracker.log(row)
 
 
 class Session:
@@ -84,32 +71,42 @@ class Session:
         device: torch.device,
         stop: StopFlag,
         record: RunRecord,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.cfg, self.folder, self.choices, self.device = cfg, folder, choices, device
-        self.stop, self.record = stop, record
+        self.stop, self.record, self.ranks = stop, record, ranks
         self.display: Display | None = None
         self.tracker: Tracker | None = None
 
     def run(self) -> RunRecord:
         """Do all of it; -> the record of the finished run. Raises: Diverged, Interrupted, ValueError, ..."""
+        with self.ranks.agreeing():
+            trainer = self._build()
+        trainer.fit(self.stop)
+        if self.display is not None:
+            self.display.close()
+        return self._measure(trainer)
+
+    def _build(self) -> Trainer:
+        """All objects of the run."""
         cfg = self.cfg
-        self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
         self._keep_to(data)
         match_start(cfg, data)
         model = build_model(cfg, data, self.device)
         check_takes(model, data)
+        if cfg.sync_batch_norm and self.ranks.world > 1:
+            model = synchronised(model)
         if cfg.init_from is not None:
             load_weights(model, user_path(cfg.init_from), cfg.init_strict or only_afterwards(cfg))
         task = build_task(cfg, data)
         self.record = replace(self.record, headline=task.headline(data))
-        self.display = Display(cfg.epochs, task.headline(data), data.unit)
         optimizers, quantizer = build_optimizers(cfg, model)
         size, target = build_size(cfg), file_target(cfg, self.choices, data, model, quantizer)
         self.record = replace(self.record, target_mb=None if target is None else target.bytes / MB)
         storage.check_storable(quantizer if quantizer is not None else model)
         log.info(summary(data, labels(cfg, self.choices)["model"], model, quantizer))
-        trainer = Trainer(
+        return Trainer(
             model,
             quantizer,
             optimizers,
@@ -120,7 +117,7 @@ class Session:
             device=self.device,
             folder=self.folder.path,
             run_id=self.record.run_id or "",
-            listeners=[self.display, TrackerListener(self.tracker, self.folder, self._config())],
+            listeners=self._listeners(task, data) if self.ranks.first else [],
             penalty=build_penalty(cfg, size, target),
             size=size,
             teacher=self._teacher(data),
@@ -130,10 +127,13 @@ class Session:
                 cfg.round_penalty,
                 target,
             ),
+            ranks=self.ranks,
         )
-        trainer.fit(self.stop)
-        self.display.close()
-        return self._measure(data, model, quantizer, task, trainer)
+
+    def _listeners(self, task: Task, data: Data) -> list[Listener]:
+        self.display = Display(self.cfg.epochs, task.headline(data), data.unit)
+        self.tracker = build(self.cfg.tracking)
+        return [self.display, TrackerListener(self.tracker, self.folder, self._config())]
 
     def _keep_to(self, data: Data) -> None:
         """Record what the data are. Raises: ValueError where the run began with others."""
@@ -172,38 +172,44 @@ class Session:
 
     # ---- at the end -----------------------------------------------------------------------------------------
 
-    def _measure(
-        self, data: Data, model: nn.Module, quantizer: Quantizer | None, task: Task, trainer: Trainer
-    ) -> RunRecord:
+    def _measure(self, trainer: Trainer) -> RunRecord:
         """Store the network, read it back into a fresh one, and measure that on the test part, once."""
-        path = self.folder.path / MODEL
-        stored = self._stored(data, model, quantizer, task)
-        config = stored_config(self.cfg, self.choices, data, model)
-        size = storage.save(stored, path, config, coding=self.cfg.storage.coding)
-        learned = set(quantizer.learned()) if quantizer is not None else set()
-        weights = {name: value for name, value in model.state_dict().items() if name not in learned}
+        data, task, ranks = trainer.data, trainer.task, self.ranks
+        kept: dict[str, StoredModel] = {}
+        sizes = ranks.told(lambda: self._store(trainer, kept))
+        learned = trainer.quantizer.learned() if trainer.quantizer is not None else {}
+        weights = {name: value for name, value in trainer.model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
         fresh.load_state_dict(weights)
-        headline, float32 = task.headline(data), evaluate(fresh, data.test, task)
-        read_back(path, fresh, stored)
-        test: dict[str, float | None] = {**evaluate(fresh, data.test, task)}
-        sizes = size_row(model, quantizer, trainer.size)
-        sizes["size_mb"] |= {"float32": float32_mb(model, learned)}
-        sizes["size_mb"] |= {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        headline, float32 = task.headline(data), evaluate(fresh, data.test, task, ranks)
+        ranks.told(lambda: read_back(self.folder.path / MODEL, fresh, kept["stored"]))
+        ranks.copy_first([*fresh.parameters(), *fresh.buffers()])
+        test: dict[str, float | None] = {**evaluate(fresh, data.test, task, ranks)}
         target = self.record.target_mb
-        met = None if target is None else size <= target * MB
-        if zero_rows := stored.zero_rows():
-            sizes["bits"]["zero_rows"] = zero_rows
         return replace(
             self.record,
             status="finished",
             epochs=trainer.settings.epochs,
             test={**test, headline.float32_name: float32.get(headline.name)},
-            val=evaluate(fresh, data.val, task) if data.val is not None else {},
-            checksum=file_checksum(path),
-            target_met=met,
+            val=evaluate(fresh, data.val, task, ranks) if data.val is not None else {},
+            checksum=ranks.told(lambda: file_checksum(self.folder.path / MODEL)),
+            target_met=None if target is None else sizes["size_mb"]["file"] <= target,
             **sizes,
         )
+
+    def _store(self, trainer: Trainer, kept: dict[str, StoredModel]) -> dict[str, Any]:
+        """Write the file; -> sizes and bits of the record. kept: gets what was stored."""
+        model, quantizer, data = trainer.model, trainer.quantizer, trainer.data
+        stored = kept["stored"] = self._stored(data, model, quantizer, trainer.task)
+        config = stored_config(self.cfg, self.choices, data, model)
+        size = storage.save(stored, self.folder.path / MODEL, config, coding=self.cfg.storage.coding)
+        learned = set(quantizer.learned()) if quantizer is not None else set()
+        sizes = size_row(model, quantizer, trainer.size)
+        sizes["size_mb"] |= {"float32": float32_mb(model, learned)}
+        sizes["size_mb"] |= {"packed": stored.packed_bytes() / MB, "file": size / MB}
+        if zero_rows := stored.zero_rows():
+            sizes["bits"]["zero_rows"] = zero_rows
+        return sizes
 
     def _stored(self, data: Data, model: nn.Module, quantizer: Quantizer | None, task: Task) -> StoredModel:
         """The network in the form that is written, its floats in the precision that was asked for."""

@@ -30,6 +30,6 @@ def gpus(device: str) -> list[str]:
     return [str(number) for number in range(len(names_of_gpus))] if listed.returncode == 0 else []
 
 
-def jobs_at_once(wanted: int | None, device: str, threads: int | None) -> int:
-    """`wanted`, else one for each GPU, else as many as the cores have room for."""
-    return wanted or len(gpus(device)) or max(1, cores() // (threads or THREADS))
+def jobs_at_once(wanted: int | None, device: str, threads: int | None, ranks: int = 1) -> int:
+    """`wanted`, else one for each GPU, else as many as the cores have room for; of jobs of so many ranks each."""
+    return wanted or max(1, (len(gpus(device)) or cores() // (threads or THREADS)) // ranks)

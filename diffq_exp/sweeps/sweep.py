@@ -200,6 +200,8 @@ def expected_time(jobs: Sequence[Job], runs: Sequence[Run]) -> str:
     if not seconds:
         return f"time to expect: unknown; {unlike} have no finished run of their kind to go by"
     cfg = jobs[0].cfg
-    n_jobs = min(len(jobs), jobs_at_once(cfg.hydra.launcher.get("n_jobs"), cfg.device, cfg.threads))
+    launcher = cfg.hydra.launcher
+    at_once = jobs_at_once(launcher.get("n_jobs"), cfg.device, cfg.threads, launcher.get("gpus_per_job", 1))
+    n_jobs = min(len(jobs), at_once)
     rest = f", and that of {unlike} without a finished run of their kind to go by" if unlike else ""
     return f"time to expect: {duration(sum(seconds) / n_jobs)}, {n_jobs} at a time{rest}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ..data import Loader
+from ..data import Loader, Share, share_of
+from ..parallel.ranks import ALONE, Ranks
 from ..tasks import Task
 
 
@@ -27,25 +30,40 @@ class Sums:
         count = task.count(targets)
         self.add(count, loss=loss * count, **task.scores(outputs, targets))
 
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / max(self.count, 1) for name, total in self.totals.items()}
+    def state_dict(self) -> list[Any]:
+        return [self.count, self.totals]
+
+    def take_in(self, state: list[Any], device: torch.device) -> None:
+        """Add the sums of a `state_dict`."""
+        self.add(int(state[0]), **{name: total.to(device).reshape(()) for name, total in state[1].items()})
+
+    def means(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The means over the predictions of all ranks."""
+        parts = ranks.every((self.count, {name: float(total) for name, total in self.totals.items()}))
+        count = max(sum(count for count, _ in parts), 1)
+        names = dict.fromkeys(name for _, totals in parts for name in totals)
+        return {name: sum(totals.get(name, 0.0) for _, totals in parts) / count for name in names}
 
 
 @torch.no_grad()
-def mean_scores(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
-    """Mean loss and scores over all predictions of a loader, in eval mode and float32; the mode is put back."""
+def mean_scores(model: nn.Module, loader: Loader, task: Task, ranks: Ranks = ALONE) -> dict[str, float]:
+    """Mean loss and scores over all predictions of a loader, in eval mode and float32; the mode is put back.
+
+    The ranks share the examples of each batch, and every one of them gets the means over all.
+    """
     training = model.training
     model.eval()
     try:
         sums = Sums()
-        for inputs, targets in loader.epoch(0):
-            outputs = model(inputs)
-            sums.add_batch(task, task.loss(outputs, targets), outputs, targets)
-        return sums.means()
+        for inputs, targets in share_of(loader, Share(ranks.rank, ranks.world)).epoch(0):
+            if len(inputs):
+                outputs = model(inputs)
+                sums.add_batch(task, task.loss(outputs, targets), outputs, targets)
+        return sums.means(ranks)
     finally:
         model.train(training)
 
 
-def evaluate(model: nn.Module, loader: Loader, task: Task) -> dict[str, float]:
+def evaluate(model: nn.Module, loader: Loader, task: Task, ranks: Ranks = ALONE) -> dict[str, float]:
     """The scores over a loader as the task finishes them; see `mean_scores`."""
-    return task.finish(mean_scores(model, loader, task))
+    return task.finish(mean_scores(model, loader, task, ranks))

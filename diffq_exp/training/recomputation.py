@@ -21,13 +21,18 @@ class Recomputation:
     """Holds the weights of steps where that is needed.
 
     changed: gives a function that undoes what a step changes besides gradients, buffers and random generators.
+    begin: called after the first step, which is then done again in any case: for ranks, which send none of it.
     """
 
     def __init__(
-        self, model: nn.Module, quantizer: Quantizer | None, changed: Callable[[], Callable[[], None]]
+        self,
+        model: nn.Module,
+        quantizer: Quantizer | None,
+        changed: Callable[[], Callable[[], None]],
+        begin: Callable[[], None] | None = None,
     ) -> None:
-        self.model, self.quantizer, self.changed = model, quantizer, changed
-        self.needed: bool | None = None if quantizer is not None else False
+        self.model, self.quantizer, self.changed, self.begin = model, quantizer, changed, begin
+        self.needed: bool | None = None if quantizer is not None or begin is not None else False
 
     def weights(self) -> AbstractContextManager[None]:
         """For one forward and its backward."""
@@ -45,6 +50,10 @@ class Recomputation:
         except Recomputed:
             undo()
             self.needed = True
+            gradients()
+        if self.begin is not None:
+            self.begin()
+            undo()
             gradients()
 
     def _undo(self) -> Callable[[], None]:

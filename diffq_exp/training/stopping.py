@@ -14,6 +14,8 @@ from types import FrameType
 import torch
 from torch import Tensor
 
+from ..parallel.ranks import ALONE, Ranks
+
 NEVER = 2**31 - 1
 PREEMPTED = getattr(signal, "SIGUSR2", None)  # not on every system
 
@@ -34,11 +36,13 @@ class StopFlag:
     """Inside its `with`, SIGINT, SIGTERM and SIGUSR2 set `signal` instead of breaking in; a second Ctrl-C does.
 
     SIGTERM is left alone where other code handles it, and so is a signal that is ignored: SIGINT in the jobs of
-    a sweep, say, whose launcher passes it on.
+    a sweep, say, whose launcher passes it on. Another rank may have received it, and told of it: `signal` then has
+    it too, and `received` has not.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.received: int | None = None
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> StopFlag:
@@ -55,9 +59,9 @@ class StopFlag:
             signal.signal(number, handler)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.received = self.signal = number
 
 
 def hand_on(code: int) -> None:
@@ -91,8 +95,8 @@ class FiniteWatch:
         at = torch.where(torch.isfinite(loss.detach()), NEVER, step).to(torch.int32)
         self._first = torch.minimum(self._first, at)
 
-    def check(self, epoch: int) -> None:
-        """Raises: Diverged. Waits for the device."""
-        first = int(self._first)
-        if first != NEVER:
+    def check(self, epoch: int, ranks: Ranks = ALONE) -> None:
+        """Raises: Diverged, at the first step of any rank. Waits for the device."""
+        (first,) = ranks.largest(-int(self._first))
+        if (first := -first) != NEVER:
             raise Diverged(epoch, first)

@@ -14,32 +14,37 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..data import Data
+from ..data import Data, Share, share_of
+from ..parallel.batch_norm import compute_apart
+from ..parallel.ranks import ALONE, Ranks
 from ..quant.quantizer import Quantizer
 from ..quant.size import FormulaSize, Size
 from ..results.metrics import append_row
-from ..results.run_files import CHECKPOINT, METRICS
+from ..results.run_files import METRICS
 from ..tasks import Task, as_task
-from .checkpoint import save_checkpoint
+from .accumulation import steps_from
 from .distillation import Teacher
 from .finish import Finish
 from .measure import Sums, evaluate
 from .optim import Optimizers
 from .penalty import SizeControl
 from .recomputation import Recomputation
-from .resume import resume, state_of
+from .resume import follow_first, resume, save
 from .schedule import Schedule
 from .settings import Listener, Settings
+from .shared_loss import SharedLoss
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
+LEAST = 2  # examples of a batch for a rank: batch norm cannot train on a single one
 READ_EVERY = 50  # steps between two looks at the sums on the device
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,6 +54,7 @@ class Trainer:
 
     quantizer: attached already, or None. penalty: None without a learned size. size: the measure in the rows of
     metrics. finish: what is done at the end. run_id: a name for the run that a resumed part keeps.
+    ranks: the processes that share the run; all of them call the same functions, and the first one writes.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Trainer:
         size: Size | None = None,
         teacher: Teacher | None = None,
         finish: Finish | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.quantizer, self.optimizers, self.penalty = model, quantizer, optimizers, penalty
         self.schedule, self.task, self.data, self.settings = schedule, as_task(task), data, settings
@@ -81,7 +88,10 @@ class Trainer:
         self.size, self.progress = size or FormulaSize(), 0.0  # progress: the share of training that is done
         self.teacher, self.finish = teacher, finish or Finish()
         self.averages = self.finish.averages
-        self.recomputation = Recomputation(model, quantizer, self._changed)
+        self.ranks, self.train = ranks, share_of(data.train, Share(ranks.rank, ranks.world, LEAST))
+        self.shared = SharedLoss(ranks, model, self._loss, self.train, self.task) if ranks.world > 1 else None
+        begin = self.shared.begin if self.shared is not None else None
+        self.recomputation = Recomputation(model, quantizer, self._changed, begin)
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
@@ -94,15 +104,18 @@ class Trainer:
             self._check_weights()
             row = self._measure()
             self.rows.append(row)
-            append_row(self.folder / METRICS, row)
+            self.ranks.told(partial(append_row, self.folder / METRICS, row))
             for listener in self.listeners:
                 listener.epoch(row)
             self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, Sums()
             self._save()
+            self._agree(stop)
             if stop.signal is not None and self.epoch < self.settings.epochs:
                 raise Interrupted
         self._set_progress(self.settings.epochs)
-        self.finish(self.model, self.quantizer, self.task, self.data.train)
+        compute_apart(self.model)
+        self.ranks.told(lambda: self.finish(self.model, self.quantizer, self.task, self.data.train))
+        follow_first(self)
 
     # ---- one epoch ------------------------------------------------------------------------------------------
 
@@ -111,18 +124,20 @@ class Trainer:
         steps = -(-len(self.data.train) // self.settings.accumulate)
         started = saved = time.monotonic()
         before = self.seconds
-        for step, batches in self._steps():
+        for step, batches in steps_from(self.train, self.epoch, self.batch, self.settings.accumulate):
             self._step(step, batches, steps)
             now = time.monotonic()
             self.seconds = before + now - started
             last = self.batch >= len(self.data.train)
             if step % READ_EVERY == 0 or last:
-                self.watch.check(self.epoch + 1)
+                self.watch.check(self.epoch + 1, self.ranks)
+                means = self.task.finish(self.sums.means(self.ranks))
                 for listener in self.listeners:
-                    listener.step(self.epoch + 1, step, steps, self.task.finish(self.sums.means()))
+                    listener.step(self.epoch + 1, step, steps, means)
             if last:
                 break
-            if stop.signal is not None or now - saved > 60 * self.settings.checkpoint_minutes:
+            due = self._agree(stop, now - saved > 60 * self.settings.checkpoint_minutes)
+            if stop.signal is not None or due:
                 self._check_weights()
                 self._save()
                 saved = now
@@ -130,18 +145,11 @@ class Trainer:
                 raise Interrupted
         self.seconds = before + time.monotonic() - started
 
-    def _steps(self) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
-        """What is left of the epoch: the number of each optimizer step, from 1, and its batches."""
-        group: list[tuple[Tensor, Tensor]] = []
-        step = self.batch // self.settings.accumulate
-        for batch in self.data.train.epoch(self.epoch, first_batch=self.batch):
-            group.append(batch)
-            if len(group) == self.settings.accumulate:
-                step += 1
-                yield step, group
-                group = []
-        if group:
-            yield step + 1, group
+    def _agree(self, stop: StopFlag, due: bool = False) -> bool:
+        """All ranks stop, or save, where one of them is to; -> whether to save."""
+        signal, saves = self.ranks.largest(stop.signal or 0, due)
+        stop.signal = signal or None
+        return bool(saves)
 
     def _step(self, step: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> None:
         place = self.epoch + (step - 1) / steps
@@ -154,16 +162,28 @@ class Trainer:
             self.optimizers.clip(self.settings.clip)
         self.scaler.step(self.optimizers)  # type: ignore[arg-type]
         self.scaler.update()
+        if self.shared is not None:
+            self.shared.ended()
         if self.averages is not None:
             self.averages.update()
         self.batch += len(batches)
 
     def _gradients(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+        if self.shared is not None:
+            self._shared_gradients(self.shared, step, batches)
+            return
         for inputs, targets in batches:
             with self.recomputation.weights():
-                loss = self._loss(inputs, targets) / len(batches)
-                self.watch.see(loss, step)
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self._backward(self._loss(inputs, targets) / len(batches), step)
+
+    def _shared_gradients(self, shared: SharedLoss, step: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+        for number, batch in enumerate(shared.weighted(batches), start=1):
+            with shared.sending(number == len(batches)), self.recomputation.weights():
+                self._backward(shared(*batch) / len(batches), step)
+
+    def _backward(self, loss: Tensor, step: int) -> None:
+        self.watch.see(loss, step)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def _changed(self) -> Callable[[], None]:
         """-> a function that puts sums and the penalty back to what they are now."""
@@ -182,41 +202,50 @@ class Trainer:
         if self.quantizer is not None:
             self.quantizer.at(self.progress)
 
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Task loss plus penalty of one batch; its sums go to the epoch's."""
+    def _loss(self, inputs: Tensor, targets: Tensor, weight: float | None = None) -> Tensor:
+        """Task loss plus penalty of one batch; its sums go to the epoch's. weight: of a rank's part of it."""
         dtype = AUTOCAST[self.settings.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             outputs = self.forward(inputs)
         loss = self.task.loss(outputs, targets)
-        self.sums.add_batch(self.task, loss, outputs, targets)
+        if weight != 0:
+            self.sums.add_batch(self.task, loss, outputs, targets)
         if self.teacher is not None:
             loss = self.teacher.loss(loss, inputs, outputs)
+        if weight is not None:
+            loss = loss * weight
         if self.penalty is not None and self.quantizer is not None:
             loss = loss + self.penalty(self.quantizer, self.progress)
         return loss
 
     def _measure(self) -> dict[str, Any]:
         """The epoch's row of metrics."""
-        row: dict[str, object] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means())}
+        row: dict[str, object] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means(self.ranks))}
         with self.finish.weights():
             if self.data.val is not None:
-                row["val"] = evaluate(self.model, self.data.val, self.task)
-            row |= size_row(self.model, self.quantizer, self.size)
-            if self.penalty is not None and self.quantizer is not None:
-                row |= self.penalty.epoch_ended(self.quantizer, self.progress)
+                row["val"] = evaluate(self.model, self.data.val, self.task, self.ranks)
+            row |= self.ranks.told(self._sizes)
+        follow_first(self)
         row["seconds"] = round(self.seconds, 3)
         row["examples_per_second"] = round(self.data.train.examples / max(self.seconds, 1e-9), 1)
         row["lr"] = self.optimizers.param_groups[0]["lr"]
+        return row
+
+    def _sizes(self) -> dict[str, Any]:
+        row = size_row(self.model, self.quantizer, self.size)
+        if self.penalty is not None and self.quantizer is not None:
+            row |= self.penalty.epoch_ended(self.quantizer, self.progress)
         return row
 
     # ---- state ----------------------------------------------------------------------------------------------
 
     def _check_weights(self) -> None:
         """See that the weights are finite before they are saved. Raises: Diverged."""
-        self.watch.check(self.epoch + 1)
+        self.watch.check(self.epoch + 1, self.ranks)
         finite = [torch.isfinite(param.detach()).all() for param in self.model.parameters()]
-        if not bool(torch.stack(finite).all()):
+        (broken,) = self.ranks.largest(not bool(torch.stack(finite).all()))
+        if broken:
             raise Diverged(self.epoch + 1, -(-self.batch // self.settings.accumulate))
 
     def _save(self) -> None:
-        save_checkpoint(self.folder / CHECKPOINT, state_of(self))
+        save(self)

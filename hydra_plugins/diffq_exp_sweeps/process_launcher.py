@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Outcome = tuple[int, str, str]  # of `work`
 LOOK_SECONDS = 0.5  # between two looks at locks
+PATIENCE = 30.0  # seconds for the other ranks of a job whose first has ended
 log = logging.getLogger("diffq_exp")
 
 
@@ -49,11 +50,14 @@ class _Running(NamedTuple):
 class ProcessLauncher(Launcher):
     """n_jobs: at a time; None: one for each GPU, without one as many as the cores have room for.
 
-    timeout_minutes: after which a job's process is to save and to end; None: never.
+    timeout_minutes: after which a job's processes are to save and to end; None: never.
+    gpus_per_job: processes that share a run, each on a GPU of its own, or on the CPU where that is the device.
     """
 
-    def __init__(self, n_jobs: int | None = None, timeout_minutes: float | None = None) -> None:
-        self.n_jobs, self._deadlines = n_jobs, Deadlines(timeout_minutes)
+    def __init__(
+        self, n_jobs: int | None = None, timeout_minutes: float | None = None, gpus_per_job: int = 1
+    ) -> None:
+        self.n_jobs, self.ranks, self._deadlines = n_jobs, gpus_per_job, Deadlines(timeout_minutes)
         self.planned: dict[tuple[str, ...], Job] = {}  # jobs that are composed already, by their overrides
         self.reasons: dict[Path, str] = {}  # of folders, why their run failed: for those that could not record it
 
@@ -71,8 +75,9 @@ class ProcessLauncher(Launcher):
             _Waiting(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)
         )
         cfg = self._composed(queue[0]).cfg
-        n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads))
-        self._threads, self._gpus = max(1, cores() // n_jobs), gpus(cfg.device)
+        n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads, self.ranks))
+        self._threads, self._gpus = max(1, cores() // (n_jobs * self.ranks)), gpus(cfg.device)
+        self._others: dict[Future[Outcome], list[Future[Outcome]]] = {}  # the other ranks of a job, by its first
         self._returns: dict[int, JobReturn] = {}
         self._warned: set[str] = set()
         with Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
@@ -126,13 +131,19 @@ class ProcessLauncher(Launcher):
         import cloudpickle
         from pebble import concurrent
 
-        gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
+        from diffq_exp.parallel.place import places
+
+        chosen = [self._gpus[(slot * self.ranks + i) % len(self._gpus)] for i in range(self.ranks) if self._gpus]
         hydra = cloudpickle.dumps((Singleton.get_state(), self.hydra_context, self.task_function, job.cfg))
         name = _name(waiting)
         begin = concurrent.process(name=name, daemon=False, context=context())(work)  # type: ignore[call-overload]
         self._deadlines.begin(name)
-        future: Future[Outcome] = begin(hydra, job.folder, self._threads, gpu)
+        first, *others = [
+            begin(hydra, job.folder, self._threads, ",".join(chosen) or None, place) for place in places(self.ranks)
+        ]
+        self._others[first] = others
         self._display.started()
+        future: Future[Outcome] = first
         return future
 
     def _end(self, future: Future[Outcome], waiting: _Waiting, job: Job, stopping: bool) -> list[_Waiting]:
@@ -142,6 +153,7 @@ class ProcessLauncher(Launcher):
         from diffq_exp.runs.run_folder import FolderBusy
         from diffq_exp.sweeps.sweep import status
 
+        _end_others(self._others.pop(future))
         reason, late = "", self._deadlines.reasons.get(_name(waiting))
         try:
             code, reason, untracked = future.result()
@@ -195,8 +207,14 @@ class ProcessLauncher(Launcher):
 
 
 def _name(waiting: _Waiting) -> str:
-    """Of the process of a job."""
+    """Of the processes of a job."""
     return f"job {waiting.number}: {' '.join(waiting.overrides)}"
+
+
+def _end_others(others: list[Future[Outcome]]) -> None:
+    """See that the other ranks of a job that has ended end too; they do so by themselves, as a rule."""
+    for future in wait(others, PATIENCE).not_done:
+        future.cancel()
 
 
 def _first_free(queue: deque[_Waiting]) -> _Waiting | None:

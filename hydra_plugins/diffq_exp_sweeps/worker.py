@@ -27,9 +27,10 @@ class _Heard(logging.Handler):
             self.untracked = record.getMessage()
 
 
-def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int, str, str]:
+def work(hydra: bytes, folder: Path, threads: int, gpu: str | None, place: dict[str, str]) -> tuple[int, str, str]:
     """-> exit code of the run, the last error that it logged, and why W&B does not track it. Raises: FolderBusy.
 
+    place: the variables that tell ranks of a run which they are, none for a run of one process.
     hydra: pickled, since its resolvers are functions made in functions: (state, context, task function, config).
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run takes it, where nobody else has
@@ -38,6 +39,7 @@ def work(hydra: bytes, folder: Path, threads: int, gpu: str | None) -> tuple[int
     _write_to(folder / LOG)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA begins
+    os.environ |= place
     import torch
 
     torch.set_num_threads(threads)
