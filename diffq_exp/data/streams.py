@@ -92,7 +92,7 @@ class StreamLoader:
             if isinstance(batch, ValueError):
                 raise batch
             images, targets = (part.to(self._device, non_blocking=True) for part in batch)
-            yield self._normalise(images), targets
+            yield self._normalise(images) if len(images) else images.float(), targets
 
 
 class _Plan:

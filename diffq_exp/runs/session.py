@@ -90,6 +90,8 @@ class Session:
     def _build(self) -> Trainer:
         """All objects of the run."""
         cfg = self.cfg
+        if self.ranks.first:
+            self.tracker = build(cfg.tracking)
         data = build_data(cfg, self.device)
         self._keep_to(data)
         match_start(cfg, data)
@@ -132,7 +134,6 @@ class Session:
 
     def _listeners(self, task: Task, data: Data) -> list[Listener]:
         self.display = Display(self.cfg.epochs, task.headline(data), data.unit)
-        self.tracker = build(self.cfg.tracking)
         return [self.display, TrackerListener(self.tracker, self.folder, self._config())]
 
     def _keep_to(self, data: Data) -> None:

@@ -58,6 +58,7 @@ class ProcessLauncher(Launcher):
         self, n_jobs: int | None = None, timeout_minutes: float | None = None, gpus_per_job: int = 1
     ) -> None:
         self.n_jobs, self.ranks, self._deadlines = n_jobs, gpus_per_job, Deadlines(timeout_minutes)
+        self._others: dict[Future[Outcome], list[Future[Outcome]]] = {}  # the other ranks of a job, by its first
         self.planned: dict[tuple[str, ...], Job] = {}  # jobs that are composed already, by their overrides
         self.reasons: dict[Path, str] = {}  # of folders, why their run failed: for those that could not record it
 
@@ -77,7 +78,6 @@ class ProcessLauncher(Launcher):
         cfg = self._composed(queue[0]).cfg
         n_jobs = min(len(queue), jobs_at_once(self.n_jobs, cfg.device, cfg.threads, self.ranks))
         self._threads, self._gpus = max(1, cores() // (n_jobs * self.ranks)), gpus(cfg.device)
-        self._others: dict[Future[Outcome], list[Future[Outcome]]] = {}  # the other ranks of a job, by its first
         self._returns: dict[int, JobReturn] = {}
         self._warned: set[str] = set()
         with Signals() as stop, SweepDisplay(len(job_overrides), n_jobs) as self._display:
@@ -153,7 +153,7 @@ class ProcessLauncher(Launcher):
         from diffq_exp.runs.run_folder import FolderBusy
         from diffq_exp.sweeps.sweep import status
 
-        _end_others(self._others.pop(future))
+        _end_others(self._others.pop(future, []))
         reason, late = "", self._deadlines.reasons.get(_name(waiting))
         try:
             code, reason, untracked = future.result()
