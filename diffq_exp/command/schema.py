@@ -191,15 +191,11 @@ class Config:
     round_penalty: float | None = key(
         None, "after training, loss per MB that moving levels towards zero may cost", float, low=0
     )
-    sync_batch_norm: bool = key(
-        False, "with ranks, statistics of batch norms over the batches of all of them", bool
-    )
+    sync_batch_norm: bool = key(False, "with ranks (torchrun), statistics of batch norms over all of them", bool)
 
     # the machine
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
-    parallel: str = key(
-        "ddp", "how ranks share a run (torchrun): each has all weights", str, choices=("ddp", "fsdp")
-    )
+    parallel: str = key("ddp", "how ranks share a run: each has all weights", str, choices=("ddp", "fsdp"))
     precision: str = key("float32", "arithmetic of the training forward", str, choices=("float32", "bf16", "fp16"))
     compile: bool = key(False, "torch.compile the training forward", bool)
     threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1, high=1024)

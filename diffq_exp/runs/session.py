@@ -134,6 +134,7 @@ class Session:
 
     def _listeners(self, task: Task, data: Data) -> list[Listener]:
         self.display = Display(self.cfg.epochs, task.headline(data), data.unit)
+        assert self.tracker is not None
         return [self.display, TrackerListener(self.tracker, self.folder, self._config())]
 
     def _keep_to(self, data: Data) -> None:
