@@ -133,7 +133,7 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
         data = build_stored(config, "dataset", args.allow, **runtime)
         since = difference(read_record(path.parent).data, data) if Path(args.source).is_dir() else ""
         warnings = [f"the data have changed since the run: {since}"] if since else []
-        warnings += follow(data, dict(config.get("input", {})))
+        warnings += follow(data, described if isinstance(described := config.get("input"), dict) else {})
         check_takes(model, data)
         task = as_task(build_stored(config, "task", args.allow, **data.task_arguments))
     except ValueError as error:

@@ -54,9 +54,12 @@ def places(data: Data, described: Mapping[str, object]) -> list[int] | None:
     theirs = described.get("classes")
     if not isinstance(data, ImageData) or theirs is None or theirs == data.classes:
         return None
-    if not isinstance(theirs, list) or not {*data.classes} <= {name for name in theirs if isinstance(name, str)}:
+    known = (
+        {name: at for at, name in enumerate(theirs) if isinstance(name, str)} if isinstance(theirs, list) else {}
+    )
+    if not {*data.classes} <= known.keys():
         raise ValueError(_classes_differ(data.classes, theirs))
-    return [theirs.index(name) for name in data.classes]
+    return [known[name] for name in data.classes]
 
 
 def _number_as(data: Data, classes: Sequence[str], clause: str) -> None:
@@ -79,7 +82,8 @@ def _normalise_as(data: Data, described: Mapping[str, Any]) -> None:
 def _classes_differ(ours: Sequence[str], theirs: object) -> str:
     if not isinstance(theirs, list):
         return f"the network's classes are {theirs!r}, no list"
-    lone = {"network": [n for n in theirs if n not in ours], "data set": [n for n in ours if n not in theirs]}
+    network, data_set = {str(name) for name in theirs}, {*ours}
+    lone = {"network": sorted(network - data_set), "data set": sorted(data_set - network)}
     parts = [f"only the {who} has {names[:5]}" for who, names in lone.items() if names]
     return "the classes differ: " + ("; ".join(parts) or "the same names in another order")
 

@@ -84,6 +84,18 @@ def test_statistics_that_are_none_are_refused(wrong):
         follow(images(["a", "b", "c"]), {**TRAINED, "classes": 3})
 
 
+def test_classes_that_are_no_names_are_told_and_many_take_no_time():
+    with pytest.raises(ValueError, match="the network's classes are 3, no list"):
+        follow(images(["a"]), {"classes": 3})
+    with pytest.raises(
+        ValueError, match=r"only the network has \['1', \"{'b': 2}\"\]; only the data set has \['z'\]"
+    ):
+        follow(images(["z"]), {"classes": [1, {"b": 2}]})
+    names = [f"{number:06}" for number in range(50_000)]
+    assert places(images(names[-3:]), {"classes": names}) == [49_997, 49_998, 49_999]
+    assert follow(images(names[-3:]), {"classes": names})[0].startswith("the classes differ: only the network has")
+
+
 def test_another_vocabulary_is_refused():
     tokens = torch.arange(40) % 7
     data = TextData("t", vocabulary=7, windows=Windows(4, 2, "cpu", 0), train=tokens, val=None, test=tokens)
