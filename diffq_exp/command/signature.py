@@ -147,6 +147,8 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
     identities = {value: identity(cfg, value) for value in set(given.values())}
     values: dict[str, object] = {key: identities[value] for key, value in given.items()}
+    if cfg.init_strict and "init_from" in given and not only_afterwards(cfg):
+        values["init_strict"] = True  # so that a run that began from a part of the file is not taken for this one
     return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})
 
 

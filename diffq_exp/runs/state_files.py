@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def read_states(source: Path) -> dict[str, State]:
 def _read(path: Path) -> dict[str, State]:
     states = {"": load_file(path)} if _is_safetensors(path) else dict(_states(_load(path)))
     if not states:
-        raise ValueError(f"{path}: no state_dict is in it: no tensors by their names")
+        raise ValueError(
+            f"{path}: no state_dict is in it, no tensors by their names; of a module, save module.state_dict()"
+        )
     places = [*USUAL, *states]
     return dict(sorted(states.items(), key=lambda item: places.index(item[0])))
 
@@ -80,18 +83,26 @@ def _states(value: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, 
 class _Empty:
     """In the place of an object that is not read: it takes whatever unpickling gives it, and keeps nothing."""
 
-    def __new__(cls, *args: Any, **named: Any) -> _Empty:
+    def __new__(cls, *args: Any, **named: Any) -> Any:
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **named: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
 
-    def append(self, value: Any) -> None: ...
+class _Entries(_Empty):
+    """The same for kinds of dictionaries: torch fills its own only."""
 
-    def extend(self, values: Any) -> None: ...
+    def __new__(cls, *args: Any, **named: Any) -> Any:
+        return OrderedDict()
+
+
+class _Items(_Empty):
+    """The same for kinds of lists."""
+
+    def __new__(cls, *args: Any, **named: Any) -> Any:
+        return []
 
 
 def _load(path: Path) -> Any:
@@ -99,12 +110,26 @@ def _load(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            with safe_globals([(_Empty, name) for name in _names_of_objects(path, error)]):
-                return torch.load(path, map_location="cpu", weights_only=True)
+            return _load_without_objects(path, _names_of_objects(path, error))
     except OSError:
         raise
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise ValueError(f"{path}: not a readable file of torch.save ({_reason(error)})") from error
+
+
+def _load_without_objects(path: Path, names: list[str]) -> Any:
+    """Load with empty objects in the place of those of these classes; whether one is a dictionary shows then."""
+    kinds = dict.fromkeys(names, _Empty)
+    while True:
+        try:
+            with safe_globals([(type(name, (kind,), {}), name) for name, kind in kinds.items()]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            text = str(error)
+            wrong = next((name for name in names if f".{name}'>" in text and kinds[name] is _Empty), None)
+            if wrong is None:
+                raise
+            kinds[wrong] = _Entries if "SETITEM" in text else _Items
 
 
 def _names_of_objects(path: Path, error: pickle.UnpicklingError) -> list[str]:

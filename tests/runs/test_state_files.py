@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import warnings
+from collections import defaultdict, deque
 from functools import partial
 
 import pytest
@@ -23,6 +24,18 @@ class Unknown:
 
     def __init__(self):
         self.made = True
+
+
+class Options(dict):
+    """As configurations of many packages are."""
+
+    def __init__(self, **entries):
+        super().__init__(entries)
+        self.frozen = True
+
+
+class Rows(list):
+    pass
 
 
 class Hostile:
@@ -65,6 +78,7 @@ def test_the_usual_state_comes_first(tmp_path):
 
 def test_objects_of_other_kinds_are_not_made(tmp_path):
     others = [argparse.Namespace(width=3), partial(torch.optim.Adam, lr=1), Unknown(), tmp_path, {1}]
+    others += [Options(a=Rows([1, Options(b=2)])), defaultdict(list, a=[1]), deque([1]), Rows([1])]
     torch.save({"state_dict": ROOM, "hyper_parameters": {str(each): each for each in others}}, tmp_path / "a.ckpt")
     same(read_states(tmp_path / "a.ckpt")["state_dict"])
 
