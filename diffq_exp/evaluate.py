@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common.entry import MISTAKE, Parser, entry_point, program
+from .common.printable import one_line, printable
 from .common.units import MB
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.act(args)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return MISTAKE
     return 0
 
@@ -150,10 +151,10 @@ def _show(path: Path, scores: dict[str, dict[str, float]], stored: StoredModel) 
     entries = sum(value.numel() for value in stored.values().values())
     for part, values in scores.items():
         for name, value in values.items():
-            print(f"{f'{part}.{name}':<20} {value:.6g}")
+            print(f"{printable(f'{part}.{name}'):<20} {value:.6g}")
     print(f"{'size_mb.file':<20} {size / MB:.6g}  ({size:,} bytes; {4 * entries / MB:.6g} MB as float32)")
     for name, tensor in stored.tensors.items():
-        print(f"{f'stored_bits.{name}':<32} {tensor.bits.float().mean():.3g}")
+        print(f"{printable(f'stored_bits.{name}'):<32} {tensor.bits.float().mean():.3g}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .common.entry import MISTAKE, Parser, entry_point, program
 from .common.files import replacing
 from .common.packages import install_command
+from .common.printable import one_line
 
 if TYPE_CHECKING:
     from .onnx.graph import Graph
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _export(args)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return MISTAKE
     return 0
 

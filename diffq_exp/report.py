@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .common.entry import MISTAKE, Parser, entry_point, program
+from .common.printable import one_line
 from .results.commit import git_state
-from .results.discovery import SWEEPS, Run, Sweep, find_runs, read_sweep, runs_of
+from .results.discovery import Run, find_runs
 from .results.filters import filtered
 from .results.housekeeping import leftovers, list_table, prune
+from .results.plots import Picture, check_font
 from .results.publish import REPORT, print_table, say, show, write_report
 from .results.summary import SIZES, check_key, make_report
+from .results.sweep_records import SWEEPS, Sweep, compared_by, read_sweep, runs_of
 
 REPORTED, NOTHING = 0, 1  # exit codes; and MISTAKE
 
@@ -28,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(_parser().parse_args(argv))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return MISTAKE
 
 
@@ -41,13 +44,16 @@ def _main(args: argparse.Namespace) -> int:
         left = [run for root in args.folders for run in leftovers(root)] if not (args.filter or sweep) else []
         prune([*runs, *left], git_state()[0], _ask, say)
         return REPORTED
+    picture = Picture(args.figure_size, args.font, args.font_size, args.title)
+    if args.font:
+        check_font(args.font)
     for key in (*args.average_over, *(args.by or ())):
         check_key(key, runs)
-    by = args.by or (sweep.by if sweep else ("quantizer",))
+    by = args.by or (sweep.by if sweep else compared_by(args.folders, runs))
     report = make_report(runs, sweep, args.size, args.average_over, by, args.sizes)
     show(report)
     out = args.out or args.folders[0] / REPORT / (sweep.name if sweep else "")
-    for line in write_report(report, out, not args.no_wandb):
+    for line in write_report(report, out, not args.no_wandb, picture):
         say(line)
     return REPORTED if report.problems else NOTHING
 
@@ -98,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="runs that differ in these keys only are a point",
     )
     add("--by", nargs="+", metavar="KEY", help="keys that tell methods apart; quantizer, or those of the sweep")
-    add("--sizes", nargs="+", type=_megabytes, metavar="MB", help="sizes for which the best score is given")
+    add("--sizes", nargs="+", type=_above_zero, metavar="MB", help="sizes for which the best score is given")
     add(
         "--filter",
         nargs="+",
@@ -108,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
         help="these runs only; bits=2,3: either; 'bits<4' 'size_mb.file<=0.1' 'quantizer!=none', in quotes",
     )
     add("--sweep", metavar="NAME", help=f"the jobs of OUTPUTS/{SWEEPS}/NAME.json only, and which are missing")
+    figure = parser.add_argument_group("the picture, pareto.png, .svg and .pdf")
+    figure.add_argument("--figure-size", nargs=2, type=_above_zero, metavar=("WIDTH", "HEIGHT"), help="in inches")
+    figure.add_argument("--font", metavar="NAME", help="a family of fonts that is installed; DejaVu Sans")
+    figure.add_argument("--font-size", type=_above_zero, default=9, metavar="POINTS", help="9")
+    figure.add_argument("--title", metavar="TEXT", help="in place of the name of the problem")
     add("--no-wandb", action="store_true", help="do not log the report to W&B, as its runs are")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="only list every run, with its size on disk")
@@ -117,13 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _megabytes(text: str) -> float:
+def _above_zero(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}; a number of MB above 0 is allowed")
+        raise argparse.ArgumentTypeError(f"{text!r}; a number above 0 is allowed")
     return value
 
 

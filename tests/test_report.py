@@ -11,8 +11,9 @@ import pytest
 from helpers.made_runs import made_run, made_sweep
 
 from diffq_exp.report import main
+from diffq_exp.results.plots import PICTURES
 
-FILES = {"pareto.png", "pareto.svg", "runs.csv", "table.md", "table.tex", "index.html"}
+FILES = {*PICTURES, "runs.csv", "table.md", "table.tex", "index.html"}
 SWEEP = "pareto_digits-1a2b3c4d"
 COMMAND = [sys.executable, "-u", "-m", "diffq_exp.report"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -53,13 +54,13 @@ def test_the_report_of_a_sweep_lies_in_a_folder_of_its_own(tmp_path, capsys):
 
 
 def test_nothing_finished_is_said_and_listed(tmp_path, capsys):
-    for name in ("pareto.png", "pareto.svg"):
+    for name in PICTURES:
         (tmp_path / name).write_text("of an earlier report")
     made_run(tmp_path / "runs", ["seed=1"], "failed", reason="no luck")
     assert report(tmp_path / "runs", out=tmp_path) == 1
     text = capsys.readouterr().out
     assert "no finished run to report: 1 failed" in text and "no luck" in text
-    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "runs"} - {"pareto.png", "pareto.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "runs"} - {*PICTURES}
 
 
 def test_an_empty_folder(tmp_path, capsys):
@@ -76,15 +77,17 @@ def test_an_empty_folder(tmp_path, capsys):
             "--filter bits: key=value, and in quotes 'key<3', 'key>=3' or 'key!=value' are allowed",
         ),
         (["--filter", "bits<few"], "--filter bits<few: a number is expected after <"),
-        (["--filter", "bits>12"], "no run has it; of bits there are 12, 2, 3, 4, 5, 8"),
+        (["--filter", "bits>12"], "no run has it; of bits there are 2, 3, 4, 5, 8, 12"),
         (["--filter", "bitz<3"], "no run has a key 'bitz'; did you mean 'bits'?"),
-        (["--filter", "bits=7"], "no run has it; of bits there are 12, 2, 3, 4, 5, 8"),
+        (["--filter", "bits=7"], "no run has it; of bits there are 2, 3, 4, 5, 8, 12"),
         (["--average-over", "sead"], "did you mean 'seed'?"),
         (["--by", "quantiser"], "did you mean 'quantizer'?"),
         (["--sweep", "pareto_digits"], f"did you mean '{SWEEP}'?"),
         (["--size", "large"], "invalid choice: 'large'"),
-        (["--sizes", "0.1", "-1"], "'-1'; a number of MB above 0 is allowed"),
-        (["--sizes", "nan"], "'nan'; a number of MB above 0 is allowed"),
+        (["--sizes", "0.1", "-1"], "'-1'; a number above 0 is allowed"),
+        (["--sizes", "nan"], "'nan'; a number above 0 is allowed"),
+        (["--figure-size", "0", "2"], "'0'; a number above 0 is allowed"),
+        (["--font", "DejaVu Serf"], "did you mean 'DejaVu Serif'?"),
         (["--list", "--prune"], "not allowed with argument"),
         (["--typo"], "unrecognized arguments: --typo"),
         (["nowhere"], "nowhere: no such folder"),
@@ -130,7 +133,7 @@ def test_filters(sweep, capsys, monkeypatch, words, chosen):
 def test_sizes_by_and_size(sweep, tmp_path, capsys):
     assert report(sweep, "--sizes", "0.2", "--by", "quantizer", "lr", "--size", "true", out=tmp_path) == 0
     text = capsys.readouterr().out
-    assert "% at 0.200 MB" in text and "qat lr=0.003" in text and "by the method's formula" in text
+    assert "% at 0.200 MB" in text and "QAT lr=0.003" in text and "by the method's formula" in text
 
 
 def test_the_list(sweep, capsys):

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 PARTIAL = ".partial"  # of a file that is being written
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+MOST_BYTES = 64 * 2**20  # of a record
+DEEPEST = 40  # levels of values inside each other
 
 
 def user_path(given: str | Path) -> Path:
@@ -75,9 +77,12 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, {} where there is no file. Raises: ValueError with the path of a bad file."""
+    """The JSON object in a file, {} where there is no file. Raises: ValueError with the path of a bad file.
+
+    Bad are files of more than MOST_BYTES, values nested deeper than DEEPEST, and what is no regular file.
+    """
     try:
-        values = json.loads(path.read_bytes())
+        values = parsed_json(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -85,6 +90,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
     return values
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file, of at most `most`. Raises: FileNotFoundError; ValueError for another file."""
+    if not path.is_file():  # a pipe would block, /dev/zero never end
+        raise ValueError("no regular file") if os.path.lexists(path) else FileNotFoundError(path)
+    if most is not None and (size := path.stat().st_size) > most:
+        raise ValueError(f"{size} bytes; at most {most} are read")
+    return path.read_bytes()
+
+
+def parsed_json(text: bytes) -> object:
+    """The value of a text in JSON, which can be walked through by recursion. Raises: ValueError."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if _is_deeper(value, DEEPEST):
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
+    return value
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inside is not None and (levels == 0 or any(_is_deeper(item, levels - 1) for item in inside))
 
 
 def finite(value: object) -> object:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1, likeness: float = 0.0) -> list[str]:
@@ -20,3 +23,18 @@ def hint(name: str, known: Iterable[str]) -> str:
 def shown_path(path: object) -> str:
     r"""A path for a message; bytes of a file name that are no UTF-8 are written out, as \xff."""
     return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """The message about a name that does not exist: "no sweep 'a'; did you mean 'b'?"."""
+    if near := nearest(name, known, likeness=0.6):
+        return f"no {kind} {name!r}; did you mean {near[0]!r}?"
+    return f"no {kind} {name!r}; there are: {', '.join(known) or 'none'}"
+
+
+def natural(text: str) -> list[tuple[bool, float, str]]:
+    """A key to sort by in which numbers in a text count as numbers: 0.3, 1, 8, 16, 1e3."""
+    return [
+        (not at % 2, float(part) if at % 2 else 0.0, part if not at % 2 else "")
+        for at, part in enumerate(_NUMBER.split(text))
+    ]

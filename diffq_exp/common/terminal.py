@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .entry import silence_output
+from .printable import printable
 
 log = logging.getLogger("diffq_exp")
 
@@ -30,7 +31,8 @@ class ConsoleHandler(logging.Handler):
     """Prints the log as plain lines, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record).encode(console.encoding, "replace").decode(console.encoding)
+        lines = "\n".join(map(printable, self.format(record).split("\n")))
+        text = lines.encode(console.encoding, "replace").decode(console.encoding)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

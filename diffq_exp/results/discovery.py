@@ -1,4 +1,4 @@
-"""The runs below a folder as objects, and the planned jobs of a sweep; read without torch.
+"""The runs below a folder as objects; read without torch.
 
 A run keeps its record as it was read and looks everything else up in it. Hidden folders, those of W&B, earlier
 reports and folders inside a run's folder are not entered: 1,000 runs are read in less than half a second.
@@ -9,20 +9,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..common.files import read_json
-from ..common.names import nearest
 from .headline import Headline
 from .records import RunRecord, read_record, status_of
 from .renamed import new_name, with_targets
 from .run_files import RESULT
 
-SWEEPS = ".sweeps"
 MISSING = "missing"  # status of a job that was planned and left no result
 UNREADABLE = "unreadable"
 _NOT_ENTERED = ("wandb", "report")
@@ -57,8 +54,8 @@ class Run:
         return [str(override) for override in self.record.overrides]
 
     @property
-    def problem(self) -> tuple[str, str, str]:
-        """(dataset, model, name of the headline): runs of different problems are not compared.
+    def problem(self) -> tuple[str, str, tuple[str, str, bool]]:
+        """(dataset, model, (name, unit, direction) of the headline): runs of different problems are not compared.
 
         dataset and model are the choices, with the folder or the network where a choice stands for many.
         """
@@ -67,7 +64,7 @@ class Run:
         network = self.value("model.name")
         dataset = " ".join([self.choices.get("dataset", "?"), *(Path(path).name for path in paths)])
         model = self.choices.get("model", "?") + (f" {network}" if isinstance(network, str) else "")
-        return dataset, model, self.headline.name
+        return dataset, model, (self.headline.name, self.headline.unit, self.headline.higher_is_better)
 
     @cached_property
     def headline(self) -> Headline:
@@ -104,35 +101,30 @@ class Run:
         A node's entry that only names a plain key is left out. Of a job without a record: its overrides.
         """
         if self.status == MISSING:
-            return {
-                key.lstrip("+"): read_value(value)
-                for key, _, value in (override.partition("=") for override in self.overrides)
-            }
+            return self._typed
         flat = {key: value for key, value in _flat(self.config) if not _refers(value)}
         return {**flat, **self.choices}
+
+    @property
+    def _typed(self) -> dict[str, Any]:
+        """The overrides by key."""
+        words = (override.partition("=") for override in self.overrides)
+        return {key.lstrip("+"): read_value(value) for key, _, value in words}
 
     def value(self, key: str) -> Any:
         """The value of a plain key, a dotted one or a choice ("bits", "quantizer.noise", "quantizer"), or None."""
         if key in self.own:
             return self.own[key]
+        if key == "experiment":
+            return self._typed.get(key)
         node: Any = self.config
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
         return self.config.get(_REFERENCE.fullmatch(node)[1]) if _refers(node) else node  # type: ignore[index]
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep was to do: the command, the keys that tell its methods apart, and its jobs, done or not."""
-
-    name: str
-    command: str
-    by: tuple[str, ...]
-    jobs: tuple[Run, ...]  # all of status `missing`; `runs_of` puts the runs that exist in their places
-
-
 def find_runs(roots: Iterable[Path]) -> list[Run]:
-    """Every run below these folders, by name; of two with the same signature the finished, then the newer run.
+    """Every run below these folders, by name; of two with the same signature the finished, usable, newer run.
 
     Raises: ValueError for a root that is no folder.
     """
@@ -143,32 +135,6 @@ def find_runs(roots: Iterable[Path]) -> list[Run]:
         name = run.signature or str(folder)
         found[name] = max(found[name], run, key=_worth) if name in found else run
     return sorted((_with_source(run, found) for run in found.values()), key=lambda run: run.folder.as_posix())
-
-
-def read_sweep(outputs: Path, name: str) -> Sweep:
-    """The record of a sweep. Raises: ValueError where it is damaged or does not exist, with the sweeps that do."""
-    path = outputs / SWEEPS / f"{name}.json"
-    if not path.is_file():
-        raise ValueError(unknown("sweep", name, sorted(other.stem for other in path.parent.glob("*.json"))))
-    record = read_json(path)
-    try:
-        jobs = tuple(Run(outputs / job["folder"], RunRecord.from_json(job), MISSING) for job in record["jobs"])
-        return Sweep(record["name"], record["command"], tuple(record.get("by") or ("quantizer",)), jobs)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not the record of a sweep ({error})") from error
-
-
-def runs_of(sweep: Sweep, runs: Sequence[Run]) -> list[Run]:
-    """The sweep's runs in its own order; a job without a run stays, as `missing`."""
-    found = {run.signature: run for run in runs}
-    return [found.get(job.signature, job) for job in sweep.jobs]
-
-
-def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """The message about a name that does not exist: "no sweep 'a'; did you mean 'b'?"."""
-    if near := nearest(name, known, likeness=0.6):
-        return f"no {kind} {name!r}; did you mean {near[0]!r}?"
-    return f"no {kind} {name!r}; there are: {', '.join(known) or 'none'}"
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -189,8 +155,9 @@ def _read_run(folder: Path) -> Run:
         return Run(folder, RunRecord(reason=" ".join(str(error).split())), UNREADABLE)
 
 
-def _worth(run: Run) -> tuple[bool, float]:
-    return run.status == "finished", (run.folder / RESULT).stat().st_mtime
+def _worth(run: Run) -> tuple[bool, bool, float]:
+    usable = run.score is not None and run.size("file") is not None
+    return run.status == "finished", usable, (run.folder / RESULT).stat().st_mtime
 
 
 def _with_source(run: Run, found: Mapping[str, Run]) -> Run:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..common.names import natural
 from .discovery import MISSING, Run, read_value
 from .points import shown
 from .summary import check_key
@@ -30,10 +31,8 @@ def filtered(runs: Sequence[Run], condition: str) -> list[Run]:
     value = _reader(key, runs)
     holds = _test(condition, sign, text)
     if not any(holds(value(run)) for run in runs):
-        there = {shown(own) for run in runs if (own := value(run)) is not None}
-        raise ValueError(
-            f"--filter {condition}: no run has it; of {key} there are {', '.join(sorted(there)) or 'none'}"
-        )
+        there = sorted({shown(own) for run in runs if (own := value(run)) is not None}, key=natural)
+        raise ValueError(f"--filter {condition}: no run has it; of {key} there are {', '.join(there) or 'none'}")
     return [run for run in runs if holds(own := value(run)) or (run.status == MISSING and own is None)]
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
 
 PERCENT = "%"
+MOST = 1e15  # no score, size or time is larger
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ class Headline:
     def from_json(cls, record: object) -> Headline:
         """Raises: ValueError with the entry that is not of its kind."""
         if not isinstance(record, Mapping):
-            raise ValueError(f"headline is {record!r}")
+            raise ValueError(f"headline is {record!r:.80}")
         known = {name: record[name] for name in _KINDS if name in record}
         for name, value in known.items():
             if not _is_kind(value, _KINDS[name]):
-                raise ValueError(f"headline.{name} is {value!r}")
+                raise ValueError(f"headline.{name} is {value!r:.80}")
         if "tolerances" in known:
             known["tolerances"] = tuple(known["tolerances"])
         return cls(**known)
@@ -131,17 +131,20 @@ _KINDS: dict[str, str] = {  # of a headline's entries in JSON
     **dict.fromkeys(("name", "label", "unit"), "text"),
     "higher_is_better": "boolean",
     "chance": "number or null",
-    "tolerances": "numbers",
+    "tolerances": "distances",
 }
 
 
 def _is_kind(value: object, kind: str) -> bool:
-    if kind == "numbers":
-        return isinstance(value, list) and all(_is_number(item) for item in value)
+    if kind == "distances":
+        return isinstance(value, list) and len(value) <= 8 and all(is_number(item, 1e-6) for item in value)
     if kind == "number or null":
-        return value is None or _is_number(value)
-    return isinstance(value, str if kind == "text" else bool)
+        return value is None or is_number(value)
+    if kind == "text":
+        return isinstance(value, str) and len(value) <= 100
+    return isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+def is_number(value: object, least: float = -MOST, most: float = MOST) -> bool:
+    """Whether a value of JSON is a number within limits: no boolean, not nan, and safe to calculate with."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most

@@ -17,11 +17,12 @@ from filelock import FileLock, Timeout
 
 from ..common.files import locks_explained
 from ..common.units import MB
-from .discovery import MISSING, SWEEPS, Run, read_sweep
+from .discovery import MISSING, Run
 from .headline import Headline
 from .points import shown, varying
 from .records import RunRecord, read_record
 from .run_files import ASIDE, EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
+from .sweep_records import SWEEPS, read_sweep
 from .tables import NONE, Table, counts, megabytes
 
 OF_A_RUN = {*LEFT_BY_A_RUN, LOCK, EARLIER, ASIDE}

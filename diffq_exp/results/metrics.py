@@ -8,23 +8,37 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..common.files import finite, replacing
+from ..common.files import finite, read_regular, replacing
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
-    return rows_of_text(path.read_bytes().decode(errors="replace")) if path.exists() else []
+def read_rows(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, up to the first that is none: a kill may cut the last line short.
+
+    No rows where it is no regular file, or has more than `most` bytes. Raises: OSError.
+    """
+    try:
+        return rows_of_text(read_regular(path, most).decode(errors="replace"))
+    except (FileNotFoundError, ValueError):
+        return []
 
 
 def rows_of_text(text: str) -> list[dict[str, Any]]:
     """The rows of the text of a metrics.jsonl, up to the first line that is none."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in text.splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
+        row = _row(line)
+        if row is None:
             break
+        rows.append(row)
     return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def text_of_rows(rows: Iterable[Mapping[str, object]]) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import replacing
+from ..common.printable import printable
+from .escapes import plain
 from .page_data import page_data, title_of
 from .summary import Report
 
@@ -30,7 +32,7 @@ def write_page(report: Report, target: Path) -> None:
 
     script = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     texts = {
-        "title": html.escape(title_of(report)),
+        "title": html.escape(printable(title_of(report), 200)),
         "style": (PARTS / "page.css").read_text(encoding="utf-8"),
         "plotly": get_plotlyjs(),
         "script": script,
@@ -48,7 +50,7 @@ def write_page(report: Report, target: Path) -> None:
 
 def data_within(data: dict[str, Any], room: int) -> str:
     """The data as JSON of at most `room` bytes, if fewer epochs of the curves suffice (at last none, nor bits)."""
-    data = _rounded(data)
+    data = plain(data)
     for kept in EPOCHS_KEPT:
         text = embedded(data | {"epochs_kept": kept, "runs": [_thinned(run, kept) for run in data["runs"]]})
         if len(text) <= room:
@@ -71,14 +73,3 @@ def embedded(data: object) -> str:
     """ASCII JSON for a <script> element: no character in it can end or open a tag."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _rounded(value: object) -> Any:
-    """Numbers to five digits, the others (nan, infinity) to None."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if abs(value) < float("inf") else None
-    return value

@@ -6,21 +6,18 @@ once.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from ..common.files import read_json
+from .axes import least_span, worst_shown
 from .discovery import Run
 from .headline import PERCENT, Headline
-from .metrics import read_rows
-from .plots import least_span, styles, worst_shown
+from .looks import styles
+from .page_run import Numbered, run_data, score_and_unit
 from .points import Point, mean_std
-from .records import RunRecord
-from .run_files import METRICS, SENSITIVITY
 from .summary import Problem, Report
+from .tables import NONE, megabytes
 
 _ORDER = ("finished", "running", "interrupted", "failed", "diverged", "killed", "missing")
 
@@ -37,7 +34,7 @@ def page_data(report: Report) -> dict[str, object]:
     """All that the page shows, of plain types; runs and points refer to each other by position."""
     runs = report.runs
     position = {id(run): at for at, run in enumerate(runs)}
-    layers, hardware = _Numbered(), _Numbered()
+    layers, hardware = Numbered(), Numbered()
     statuses = Counter(run.status for run in (*runs, *report.others))
     return {
         "title": title_of(report),
@@ -45,12 +42,13 @@ def page_data(report: Report) -> dict[str, object]:
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "size": report.size,
         "averaged": report.averaged,
+        "by": report.by,
         "total": statuses.total(),
         "counts": [(status, statuses[status]) for status in _in_order(statuses)],
         "epochs_kept": None,
         "styles": _styles(report),
         "problems": [_problem_data(problem, report.averaged, position) for problem in report.problems],
-        "runs": [_run_data(run, report.averaged, layers, hardware) for run in runs],
+        "runs": [run_data(run, report.averaged, layers, hardware) for run in runs],
         "layers": layers.values,
         "hardware": hardware.values,
         "unfinished": [_unfinished_data(run) for run in report.others],
@@ -84,10 +82,16 @@ def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[i
         "title": problem.title,
         "headline": _headline_data(problem.headline),
         "worst": worst_shown(problem),
-        "float32": float32 and {"score": float32.score, "std": float32.std, "size": float32.mb},
-        "hypervolume": problem.hypervolume,
+        "float32": float32
+        and {
+            "score": float32.score,
+            "std": float32.std,
+            "text": score_and_unit(problem.headline, float32.score, float32.std),
+            "mb": megabytes(float32.mb),
+        },
+        "hypervolume": problem.hypervolume and f"{problem.hypervolume:.1f}",
         "within": list(any_method.within),
-        "sizes": list(any_method.at),
+        "sizes": list(map(megabytes, any_method.at)),
         "points": [
             _point_data(point, averaged, position)
             | {"front": id(point) in own_fronts, "overall": id(point) in front}
@@ -98,6 +102,7 @@ def _problem_data(problem: Problem, averaged: Sequence[str], position: Mapping[i
                 "name": name,
                 "points": len(method.points),
                 "hypervolume": method.hypervolume,
+                "area": NONE if method.hypervolume is None else f"{method.hypervolume:.1f}",
                 "within": places(method.within.values()),
                 "at": places(method.at.values()),
             }
@@ -117,6 +122,7 @@ def _headline_data(headline: Headline) -> dict[str, object]:
         "factor": headline.factor,
         "digits": headline.digits,
         "chance": headline.chance,
+        "chance_text": score_and_unit(headline, headline.chance),
         "least_span": least_span(headline),
     }
 
@@ -135,6 +141,8 @@ def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, in
         "runs": [position[id(run)] for run in point.runs],
         "score": point.score,
         "std": point.score_std,
+        "text": score_and_unit(point.headline, point.score, point.score_std),
+        "mb": megabytes(point.size),
         "size": point.size,
         "size_std": point.size_std,
         "bits": mean_std(bits)[0] if bits else None,
@@ -147,74 +155,6 @@ def _point_data(point: Point, averaged: Sequence[str], position: Mapping[int, in
     }
 
 
-def _run_data(run: Run, averaged: Sequence[str], layers: _Numbered, hardware: _Numbered) -> dict[str, Any]:
-    record = run.record
-    names = [f"{key} {value}" for key in averaged if (value := run.value(key)) is not None]
-    bits = record.bits.get("layers")
-    return {
-        "label": ", ".join(names) or run.folder.name,
-        "folder": run.folder.name,
-        "command": run.command,
-        "test": record.test,
-        "val": record.val or None,
-        "size_mb": record.size_mb,
-        "seconds": record.seconds,
-        "target_mb": record.target_mb,
-        "target_met": record.target_met,
-        "device": record.device,
-        "commit": _commit(record),
-        "hardware": hardware.number(_machine(record.hardware)),
-        "layers": layers.number(list(bits)) if bits else None,
-        "bits": list(bits.values()) if bits else None,
-        "zero_rows": [record.bits.get("zero_rows", {}).get(name) for name in bits] if bits else None,
-        "sensitivity": _sensitivity(run, bits),
-        "curves": _curves(read_rows(run.folder / METRICS), run.headline.name),
-    }
-
-
-def _sensitivity(run: Run, bits: Mapping[str, object] | None) -> list[float | None] | None:
-    """Of each layer what a kB of it is worth, in loss; None where nobody has measured that."""
-    try:
-        measured = read_json(run.folder / SENSITIVITY)
-    except (ValueError, OSError):
-        return None
-    values = [measured.get(name) for name in bits or {}]
-    numbers = [value if isinstance(value, float) else None for value in values]
-    return numbers if any(number is not None for number in numbers) else None
-
-
-def _commit(record: RunRecord) -> str | None:
-    commit = record.git_commit
-    return commit and f"{commit[:10]}{', with changes' if record.git_dirty else ''}"
-
-
-def _machine(hardware: Mapping[str, object]) -> str:
-    threads = hardware.get("threads")
-    count = f"{threads} thread{'' if threads == 1 else 's'}" if threads else None
-    return ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), count) if part)
-
-
-def _curves(rows: Sequence[Mapping[str, object]], score: str) -> dict[str, list[Any]]:
-    """Rows to columns; a column without any number is left out. score: the name of the headline."""
-    paths = {  # name in the page: where a row of metrics.jsonl has it
-        "epoch": ("epoch",),
-        "train_loss": ("train", "loss"),
-        "train_score": ("train", score),
-        "val_loss": ("val", "loss"),
-        "val_score": ("val", score),
-        "soft": ("size_mb", "soft"),
-        "true": ("size_mb", "true"),
-    }
-    columns = {name: [_inside(row, path) for row in rows] for name, path in paths.items()}
-    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
-
-
-def _inside(row: object, path: Iterable[str]) -> object:
-    for key in path:
-        row = row.get(key) if isinstance(row, dict) else None
-    return row
-
-
 def _unfinished_data(run: Run) -> dict[str, object]:
     return {
         "status": run.status,
@@ -224,18 +164,3 @@ def _unfinished_data(run: Run) -> dict[str, object]:
         "step": run.record.step,
         "command": run.command,
     }
-
-
-class _Numbered:
-    """Values that many runs share, each stored once."""
-
-    def __init__(self) -> None:
-        self.values: list[object] = []
-        self._numbers: dict[str, int] = {}
-
-    def number(self, value: object) -> int:
-        name = json.dumps(value)
-        if name not in self._numbers:
-            self._numbers[name] = len(self.values)
-            self.values.append(value)
-        return self._numbers[name]

@@ -63,7 +63,7 @@ def method(run: Run, by: Sequence[str]) -> str:
     """The values of the keys that tell methods apart, joined; where a run has none of them, its quantizer."""
     values = {key: run.value(key) for key in by}
     names = [
-        value if isinstance(value, str) else f"{key}={shown(value)}"
+        value if isinstance(value, str) and (key == "quantizer" or value != "none") else f"{key}={shown(value)}"
         for key, value in values.items()
         if value is not None
     ]

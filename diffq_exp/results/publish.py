@@ -7,10 +7,12 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 
+from ..common.printable import one_line, printable
 from ..common.terminal import RunConsole
-from .discovery import find_runs, read_sweep, runs_of
-from .plots import PANELS, draw
+from .discovery import find_runs
+from .plots import PANELS, PICTURE, PICTURES, Picture, draw
 from .summary import Report, make_report
+from .sweep_records import read_sweep, runs_of
 from .tables import Table, counts, problem_tables, rich_table, unfinished_table, write_tables
 
 log = logging.getLogger("diffq_exp")
@@ -28,29 +30,29 @@ def report_sweep(outputs: Path, name: str) -> None:
         for line in write_report(report, outputs / REPORT / name):
             log.info(line)
     except Exception as error:
-        log.warning(f"no report: {type(error).__name__}: {' '.join(str(error).split())}")
+        log.warning(f"no report: {type(error).__name__}: {one_line(error)}")
         log.debug("where:", exc_info=error)
 
 
-def write_report(report: Report, out: Path, wandb: bool = True) -> list[str]:
+def write_report(report: Report, out: Path, wandb: bool = True, picture: Picture = PICTURE) -> list[str]:
     """Write the files of a report; -> lines that say where they are. wandb: also log it there, as its runs are.
 
-    The files of an earlier report in `out` are replaced; other files stay. Raises: OSError.
+    The files of an earlier report in `out` are replaced; other files stay. Raises: OSError; ValueError for a font.
     """
     from .page import write_page
 
     out.mkdir(parents=True, exist_ok=True)
     paths = write_tables(report, out)
     if report.problems:
-        paths += draw(report, out)
+        paths += draw(report, out, picture)
     else:
-        (out / "pareto.png").unlink(missing_ok=True)
-        (out / "pareto.svg").unlink(missing_ok=True)
+        for name in PICTURES:
+            (out / name).unlink(missing_ok=True)
     write_page(report, out / "index.html")
     lines = [f"{out}/: index.html, {', '.join(path.name for path in paths)}"]
     if len(report.problems) > PANELS:
         lines.append(
-            f"pareto.png shows {PANELS} of {len(report.problems)} problems; the tables and the page have all"
+            f"the picture shows {PANELS} of {len(report.problems)} problems; the tables and the page have all"
         )
     if wandb and report.problems:
         from .wandb_report import log_report
@@ -81,7 +83,7 @@ def print_table(table: Table, most: int | None = None) -> None:
 
 
 def say(line: str) -> None:
-    _console().print(line, markup=False, highlight=False, soft_wrap=True)
+    _console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _console() -> RunConsole:

@@ -6,8 +6,7 @@ and again when it ends, so `running` in a folder without a lock means that the p
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -15,8 +14,10 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..common.files import read_json, write_json
-from .headline import Headline
+from .headline import Headline, is_number
 from .run_files import RESULT, is_locked
+
+_MOST = 2.0**65  # of a whole number: a seed may have 64 bits
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,11 @@ class RunRecord:
         """Raises: ValueError with the name of an entry that is not of its kind. Unknown entries are left out."""
         known = {name: values[name] for name in _kinds() if values.get(name) is not None}
         for name, kinds in _kinds().items():
-            if name != "headline" and name in known and not isinstance(known[name], kinds):
-                raise ValueError(f"{name} is {known[name]!r}")
-        for name in ("layers", "zero_rows"):
-            value = known.get("bits", {}).get(name)
-            if value is not None and not isinstance(value, dict):
-                raise ValueError(f"bits.{name} is {value!r}")
+            if name != "headline" and name in known and not _is_of(known[name], kinds):
+                raise ValueError(f"{name} is {known[name]!r:.80}")
+        for name, value, is_right in _inner(known):
+            if not is_right:
+                raise ValueError(f"{name:.80} is {value!r:.80}")
         if "headline" in known:
             known["headline"] = Headline.from_json(known["headline"])
         return cls(**known)
@@ -99,9 +99,7 @@ class RunRecord:
     def number(self, group: str, name: str) -> float | None:
         """A finite number, number("test", "accuracy") say; None where there is none."""
         value = getattr(self, group).get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            return None
-        return float(value)
+        return float(value) if is_number(value) else None
 
 
 @cache
@@ -114,6 +112,25 @@ def _classes(hint: object) -> tuple[type, ...]:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     classes = tuple(get_origin(part) or part for part in parts)
     return (*classes, int) if float in classes else classes
+
+
+def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, (int, float)):
+        return type(value) in kinds and (isinstance(value, bool) or is_number(value, -_MOST, _MOST))
+    return isinstance(value, kinds)
+
+
+def _inner(known: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
+    """(name, value, whether it is of its kind) of the values inside the entries that a report relies on."""
+    for group, label in known.get("choices", {}).items():
+        yield f"choices.{group}", label, isinstance(label, str)
+    for name, is_right in (("layers", is_number), ("zero_rows", _is_pair)):
+        of_layers = known.get("bits", {}).get(name) or {}
+        yield f"bits.{name}", of_layers, isinstance(of_layers, dict) and all(map(is_right, of_layers.values()))
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(is_number(item, 0) for item in value)
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -11,13 +11,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .discovery import UNREADABLE, Run, Sweep, unknown
-from .headline import Headline
+from ..common.names import natural, unknown
+from .discovery import UNREADABLE, Run
+from .headline import Headline, is_number
 from .pareto import best_at, hypervolume, non_dominated, smallest_within
 from .points import Point, make_points, mean_std, varying
+from .sweep_records import Sweep
 
 SIZES = ("file", "true")
 FRACTIONS = (64, 32, 16, 8, 4)  # of the float32 MB: sizes for which the best score is given
+LARGEST = 1e9  # score or size in MB, and the reciprocal of the smallest size
 FLOAT32 = "none"  # the quantizer of the float32 network
 
 
@@ -67,6 +70,7 @@ class Problem:
 class Report:
     """problems: of the finished runs; others: the runs that are not; size: which MB; averaged: which keys.
 
+    by: the keys that tell methods apart.
     left_out: a line for each record that cannot be used; warnings: for runs that are compared and should not be.
     """
 
@@ -75,6 +79,7 @@ class Report:
     sweep: Sweep | None
     size: str
     averaged: tuple[str, ...]
+    by: tuple[str, ...]
     left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -102,21 +107,22 @@ def make_report(
         else:
             others.append(run)
     titles = Counter((dataset, model) for dataset, model, _ in groups)
+    named = sorted(groups.items(), key=lambda item: (natural(item[0][0]), natural(item[0][1]), item[0][2]))
     problems = []
-    for (dataset, model, _), group in sorted(groups.items()):
+    for (dataset, model, _), group in named:
         headline = _headline(group)
         title = ", ".join([dataset, model, *([headline.label] if titles[dataset, model] > 1 else [])])
         points = make_points(group, size, average_over, by)
         problems.append(_problem(title, headline, group, points, sizes))
     warnings = _mixed_data([run for group in groups.values() for run in group])
-    return Report(problems, others, sweep, size, tuple(average_over), errors, warnings)
+    return Report(problems, others, sweep, size, tuple(average_over), tuple(by), errors, warnings)
 
 
 def check_key(key: str, runs: Iterable[Run]) -> None:
     """Raises: ValueError that names the nearest key, where none of the runs has this one."""
     runs = list(runs)
     if runs and all(run.value(key) is None for run in runs):
-        known = {name for run in runs for name in run.own}
+        known = {name for run in runs for name in run.own if len(name) <= 200}
         raise ValueError(unknown("run has a key", key, sorted(known)))
 
 
@@ -133,9 +139,9 @@ def _error(run: Run, size: str) -> str | None:
         return None
     if not (run.config and run.choices):
         return "its result.json has no config, as those of older versions"
-    if run.score is None:
+    if run.score is None or abs(run.score) > LARGEST:
         return f"its result.json has no test {run.headline.label}"
-    if not all((run.size(kind) or 0) > 0 for kind in (size, "float32")):
+    if not all(is_number(run.size(kind), 1 / LARGEST, LARGEST) for kind in (size, "float32")):
         return f"its result.json has no size_mb.{size} or no size_mb.float32"
     if run.record.headline is None and run.headline.chance is None:
         return "its result.json does not say how many classes there are"
@@ -171,7 +177,7 @@ def _problem(
         sizes = [mb for part in FRACTIONS if (mb := float32_mb / part) >= points[0].size]
     methods = {
         name: _method([point for point in points if point.method == name], headline, float32_mb, float32, sizes)
-        for name in sorted({point.method for point in points}, key=lambda name: (name == FLOAT32, name))
+        for name in sorted({point.method for point in points}, key=lambda name: (name == FLOAT32, natural(name)))
     }
     front = _front(points)
     volume = _volume(front, headline, float32_mb)

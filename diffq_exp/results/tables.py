@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.files import replacing
+from ..common.printable import printable
 from .discovery import Run
+from .escapes import LONGEST, cell, md, md_code, tex
 from .headline import Headline
-from .plots import SIZE_LABEL, styles
+from .looks import styles
+from .plots import SIZE_LABEL
 from .points import Point, shown
 from .summary import Problem, Report, keys_that_vary
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.text import Text
 
 NONE = "-"
 _MOST = 100  # unfinished runs that are listed in Markdown
@@ -37,10 +41,6 @@ _PLAIN = (
     "step",
     "reason",
 )
-_TEX = {char: f"\\{char}" for char in "&%$#_{}"}
-_TEX |= {char: f"{{{char}}}" for char in "[]*"}  # at the beginning of a row they would be options of the row before
-_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-_TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def score_text(point: Point | None) -> str:
 
 
 def markdown(table: Table, most: int | None = None) -> str:
-    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table.rows[:most]]
+    rows = [[md(cell) for cell in row] for row in table.rows[:most]]
     more = len(table.rows) - len(rows)
-    lines = [f"**{table.title}**", "", _pipes(table.header)]
+    lines = [f"**{md(table.title)}**", "", _pipes(map(md, table.header))]
     lines.append(_pipes(["---" if column < table.left else "---:" for column in range(len(table.header))]))
     lines += [_pipes(row) for row in rows]
     lines += ["", f"and {more} more: see runs.csv"] if more else []
-    return "\n".join([*lines, "", *([table.note, ""] if table.note else [])])
+    return "\n".join([*lines, "", *([md(table.note), ""] if table.note else [])])
 
 
 def latex(table: Table) -> str:
@@ -102,24 +102,25 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, ""])
 
 
-def tex(text: str) -> str:
-    return "".join(_TEX.get(char, char) for char in text)
-
-
 def rich_table(table: Table, most: int | None = None) -> Group:
     """For the terminal, the first `most` rows: title, table and note, none squeezed into the width of another."""
     from rich.console import Group
     from rich.table import Table as RichTable
-    from rich.text import Text
 
     made = RichTable()
     for column, name in enumerate(table.header):
-        made.add_column(Text(name), justify="left" if column < table.left else "right", overflow="fold")
+        made.add_column(_text(name), justify="left" if column < table.left else "right", overflow="fold")
     for row in table.rows[:most]:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*map(_text, row))
     more = len(table.rows) - made.row_count
     below = [table.note] * bool(table.note) + [f"and {more} more: see table.md"] * bool(more)
-    return Group(Text(table.title, style="bold"), made, *map(Text, below), "")
+    return Group(_text(table.title, "bold"), made, *map(_text, below), "")
+
+
+def _text(cell: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(printable(cell, LONGEST), style=style)
 
 
 def write_tables(report: Report, out: Path) -> list[Path]:
@@ -132,15 +133,16 @@ def write_tables(report: Report, out: Path) -> list[Path]:
 
 
 def _markdown_page(report: Report) -> str:
-    parts = [f"# {report.sweep.name}\n\n`{report.sweep.command}`\n" if report.sweep else "# Report\n"]
+    sweep = report.sweep
+    parts = [f"# {md(sweep.name)}\n\n{md_code(sweep.command)}\n" if sweep else "# Report\n"]
     for problem in report.problems:
-        parts += [f"## {problem.title}\n", *map(markdown, problem_tables(problem, report.size))]
+        parts += [f"## {md(problem.title)}\n", *map(markdown, problem_tables(problem, report.size))]
     if (unfinished := unfinished_table(report)) is not None:
         parts += ["## Not finished\n", markdown(unfinished, _MOST)]
     if report.left_out:
-        parts += ["## Left out\n", *(f"- {line}" for line in report.left_out), ""]
+        parts += ["## Left out\n", *(f"- {md(line)}" for line in report.left_out), ""]
     if report.warnings:
-        parts += ["## Warnings\n", *(f"- {line}" for line in report.warnings), ""]
+        parts += ["## Warnings\n", *(f"- {md(line)}" for line in report.warnings), ""]
     return "\n".join(parts)
 
 
@@ -203,7 +205,8 @@ def _csv(report: Report) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header, rows = run_rows(report)
-    writer.writerows([header, *rows])
+    writer.writerow(map(cell, header))
+    writer.writerows(map(cell, row) for row in rows)
     return text.getvalue()
 
 

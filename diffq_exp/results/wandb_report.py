@@ -20,7 +20,8 @@ import yaml
 from ..tracking.limits import shortened
 from ..tracking.wandb_tracker import WandbTracker
 from .discovery import Run
-from .plots import PANELS, SIZE_LABEL, Style, styles
+from .looks import Style, styles
+from .plots import PANELS, SIZE_LABEL
 from .points import Point
 from .run_files import RESULT
 from .summary import MethodSummary, Problem, Report

@@ -27,11 +27,11 @@ from ..command.check import Plan, check
 from ..command.compose import Job
 from ..command.overrides import grid_overrides
 from ..common.units import MB
-from ..results.discovery import SWEEPS
 from ..results.metrics import read_rows
 from ..results.publish import report_sweep
 from ..results.records import read_record
 from ..results.run_files import METRICS, is_locked
+from ..results.sweep_records import SWEEPS
 from .one_run import do_run
 from .sweep import record_jobs
 

@@ -24,10 +24,11 @@ from ..command.compose import Job
 from ..command.overrides import grid_overrides
 from ..common.files import write_json
 from ..common.terminal import log_to_console
-from ..results.discovery import SWEEPS, Run, find_runs
+from ..results.discovery import Run, find_runs
 from ..results.intact import damage
 from ..results.publish import report_sweep
 from ..results.records import read_record, status_of
+from ..results.sweep_records import SWEEPS
 from ..tracking.limits import shortened
 from .cores import jobs_at_once
 from .progress import duration
@@ -73,7 +74,10 @@ class Sweep:
 
 
 def record_jobs(outputs: Path, name: str, command: str, by: Sequence[str], jobs: Sequence[Job]) -> None:
-    """Write the record of a sweep, which `discovery.read_sweep` reads. by: the keys that tell methods apart."""
+    """Write the record of a sweep, which `sweep_records.read_sweep` reads.
+
+    by: the keys that tell methods apart; none: those that are swept.
+    """
     described = [
         {"folder": os.path.relpath(job.folder, outputs), "signature": job.signature, "overrides": job.overrides}
         for job in jobs
@@ -95,11 +99,11 @@ def status(job: Job) -> str:
         return "unreadable"
 
 
-def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ("quantizer",)) -> int:
+def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ()) -> int:
     """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 2 a disk, 128+n a signal.
 
-    by: the keys that tell methods apart in the report. launcher: its `reasons`, if it has any, say of folders why
-    a run failed that could not say so itself.
+    by: the keys that tell methods apart in the report; none: those that are swept. launcher: its `reasons`, if it
+    has any, say of folders why a run failed that could not say so itself.
     """
     log_to_console()
     try:

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 class GridSweeper(Sweeper):
-    """grids: keys with lists of values, read by the check. by: the keys that make a method in the report.
+    """grids: keys with lists of values, read by the check. by: the keys that make a method in the report; none: all
+    that are swept.
 
     plan: the sweep to carry out, a diffq_exp.sweeps.sweep.Sweep; set before `sweep` is called.
     """
 
-    def __init__(self, grids: Sequence[Mapping[str, object]] = (), by: Sequence[str] = ("quantizer",)) -> None:
+    def __init__(self, grids: Sequence[Mapping[str, object]] = (), by: Sequence[str] = ()) -> None:
         super().__init__()
         self.by = by
         self.plan: Sweep | None = None

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from helpers.made_runs import TEXT, made_run, made_sweep
 
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.page import write_page
 from diffq_exp.results.summary import make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,9 +8,10 @@ import pytest
 from filelock import FileLock
 from helpers.made_runs import made_run, made_sweep
 
-from diffq_exp.results.discovery import Run, find_runs, read_sweep, read_value, runs_of
+from diffq_exp.results.discovery import Run, find_runs, read_value
 from diffq_exp.results.records import RunRecord
 from diffq_exp.results.summary import make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 
 
 def test_runs_are_found_at_any_depth_and_not_in_what_is_no_output(tmp_path):
@@ -61,7 +62,7 @@ def test_what_is_read_of_a_run(tmp_path):
     made_run(tmp_path, ["quantizer=diffq", "penalty=3", "seed=2", "quantizer.extra_bits=1"], accuracy=0.9, mb=0.1)
     (run,) = find_runs([tmp_path])
     assert (run.score, run.size("file"), run.size("float32"), run.seed) == (0.9, 0.1, 1.067, 2)
-    assert run.problem == ("digits", "digits_cnn", "accuracy")
+    assert run.problem == ("digits", "digits_cnn", ("accuracy", "%", True))
     assert [run.value(key) for key in ("quantizer", "penalty", "quantizer.training.penalty")] == ["diffq", 3, 3]
     assert [run.value(key) for key in ("quantizer.extra_bits", "bits", "nonsense.deep")] == [1, None, None]
     assert "quantizer.noise" not in run.own and run.own["noise"] == "uniform"
@@ -76,7 +77,7 @@ def test_a_command_can_be_pasted():
 def test_a_folder_or_network_that_a_choice_does_not_name_is_part_of_the_problem():
     config = {"dataset": {"root": "/data/flowers"}, "model": {"name": "resnet50"}}
     record = RunRecord(choices={"dataset": "image_folder", "model": "timm"}, config=config)
-    assert Run(Path("x"), record, "finished").problem == ("image_folder flowers", "timm resnet50", "accuracy")
+    assert Run(Path("x"), record, "finished").problem[:2] == ("image_folder flowers", "timm resnet50")
     for dataset, keys, named in (
         ("huggingface", {"name": "uoft-cs/cifar10", "train": "train"}, "huggingface cifar10"),
         ("huggingface_text", {"name": "wikitext", "subset": "raw"}, "huggingface_text wikitext raw"),

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from helpers.made_runs import made_run, made_sweep
 
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.common.printable import printable
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.page import MAX_BYTES, PARTS, SCRIPTS, data_within, embedded, write_page
 from diffq_exp.results.page_data import page_data
 from diffq_exp.results.summary import Report, make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -95,8 +97,8 @@ def test_no_name_becomes_a_tag(tmp_path, text):
     assert len(page.scripts) == 3
     assert not any(tag == "img" for tag, _ in page.tags)
     data = json.loads(page.scripts[0])
-    assert data["unfinished"][0]["reason"] == text
-    assert f"noise={text}" in [
+    assert data["unfinished"][0]["reason"] == printable(text)
+    assert f"noise={printable(text)}" in [
         override for point in data["problems"][0]["points"] for override in point["overrides"]
     ]
 
@@ -106,7 +108,7 @@ def test_a_hostile_title_is_text(tmp_path, text):
     folder = tmp_path / text.replace("/", "")
     made_run(folder)
     page = written(report_of(folder), tmp_path)
-    assert page.title == folder.name and len(page.scripts) == 3
+    assert page.title == printable(folder.name) and len(page.scripts) == 3
 
 
 def test_embedded_json_is_ascii_and_without_angle_brackets():

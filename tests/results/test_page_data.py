@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from helpers.made_runs import LAYERS, TEXT, made_run, made_sweep
 
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.page_data import page_data
 from diffq_exp.results.summary import Report, make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 
 
 def report_of(outputs: Path) -> Report:
@@ -116,4 +117,4 @@ def test_a_run_without_epochs_bits_or_commit(tmp_path):
     folder = made_run(tmp_path, ["quantizer=none"], git_commit=None, hardware=None, val=None)
     (folder / "metrics.jsonl").unlink()
     run = page_data(report_of(tmp_path))["runs"][0]
-    assert (run["curves"], run["bits"], run["commit"], run["val"]) == ({}, None, None, None)
+    assert (run["curves"], run["bits"], run["commit"], run["val"]) == ({}, None, None, "")

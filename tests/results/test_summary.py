@@ -5,8 +5,9 @@ import statistics
 import pytest
 from helpers.made_runs import BITS_PER_BYTE, TEXT, made_run, made_sweep
 
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.summary import make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 
 
 def report_of(outputs, **how):

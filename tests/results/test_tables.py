@@ -8,8 +8,9 @@ import pytest
 from helpers.made_runs import TEXT, made_run, made_sweep
 from rich.console import Console
 
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.summary import make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 from diffq_exp.results.tables import (
     Table,
     latex,

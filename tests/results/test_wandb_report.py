@@ -12,8 +12,9 @@ from helpers.wandb_fakes import Server, mute_server, read_segment
 from helpers.wandb_runs import alone, segments, stored_in, warnings_in  # noqa: F401
 
 from diffq_exp.report import main
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.summary import make_report
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 from diffq_exp.results.wandb_report import front_chart, log_report
 from diffq_exp.tracking.wandb_tracker import WandbTracker
 

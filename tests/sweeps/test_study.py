@@ -13,7 +13,8 @@ from helpers import warm
 from helpers.run_configs import TINY
 
 from diffq_exp import search
-from diffq_exp.results.discovery import find_runs, read_sweep, runs_of
+from diffq_exp.results.discovery import find_runs
+from diffq_exp.results.sweep_records import read_sweep, runs_of
 from diffq_exp.sweeps import one_run, study
 
 WORDS = [*TINY, "quantizer=rate"]

@@ -182,7 +182,7 @@ def test_the_record_is_there_before_the_first_job():
     assert launcher.recorded == {
         "name": sweep.name,
         "command": "python -m diffq_exp.train -m seed=0,1",
-        "by": ["quantizer"],
+        "by": [],
         "jobs": [
             {"folder": job.folder.name, "signature": job.signature, "overrides": list(job.overrides)}
             for job in sweep.jobs

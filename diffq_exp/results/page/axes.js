@@ -50,6 +50,63 @@ const scoreTitle = () => {
   return shown(`test ${label}${sign < 0 ? " (lower is better)" : ""}`);
 };
 
+const isOutside = ({ score }) => {
+  const { sign } = problem().headline;
+  return sign * (score - scoreRange(false)[sign > 0 ? 0 : 1]) < 0;
+};
+
+/** Arrows at the worse edge, with the scores of the points beyond it; many would hide each other. */
+function outsideNotes() {
+  const { points, headline } = problem();
+  const beyond = points.filter((point) => !state.hidden.has(point.method) && isOutside(point));
+  if (state.allPoints || beyond.length > 8) return [];
+  return beyond.map(({ size, text, method }) => ({
+    x: Math.log10(size),
+    yref: "paper",
+    y: headline.sign > 0 ? 0 : 1,
+    yanchor: headline.sign > 0 ? "bottom" : "top",
+    text: `${headline.sign > 0 ? "▼" : "▲"} ${shown(text)}`,
+    showarrow: false,
+    font: { ...FONT, size: 11, color: DATA.styles[method].colour },
+    bgcolor: "rgba(255,255,255,.85)",
+    borderpad: 1,
+  }));
+}
+
+/** Where on a horizontal line, 0 to 1, a note hides the fewest points: as far as possible from those at its height. */
+function freePlace(score) {
+  const [low, high] = sizeRange();
+  const [least, most] = scoreRange(state.allPoints);
+  const near = problem()
+    .points.filter((point) => Math.abs(point.score - score) < 0.12 * (most - least))
+    .map((point) => (Math.log10(point.size) - low) / (high - low));
+  const distance = (place) => Math.min(1, ...near.map((point) => Math.abs(point - place)));
+  return [0.74, 0.6, 0.87, 0.45, 0.3, 0.15].reduce((best, place) =>
+    distance(place) > distance(best) ? place : best,
+  );
+}
+
+function notes() {
+  const { float32, headline } = problem();
+  const note = (y, text) => ({
+    xref: "paper",
+    x: freePlace(y),
+    y,
+    text: shown(text),
+    showarrow: false,
+    xanchor: "center",
+    yanchor: "bottom",
+    font: { ...FONT, size: 11.5, color: QUIET },
+    bgcolor: "rgba(255,255,255,.8)",
+    borderpad: 1,
+  });
+  return [
+    ...(float32 ? [note(float32.score, `float32, ${float32.text}`)] : []),
+    ...(known(headline.chance) ? [note(headline.chance, `chance, ${headline.chance_text}`)] : []),
+    ...outsideNotes(),
+  ];
+}
+
 function layout() {
   const sizes = sizeRange();
   const { float32, headline } = problem();
@@ -64,28 +121,9 @@ function layout() {
     layer: "below",
     line: { color: QUIET, width: 1.2, dash },
   });
-  const note = (y, text) => ({
-    xref: "paper",
-    x: 0.74, // between the small networks and the float32 one
-    y,
-    text,
-    showarrow: false,
-    xanchor: "center",
-    yanchor: "bottom",
-    font: { ...FONT, size: 11.5, color: QUIET },
-    bgcolor: "rgba(255,255,255,.8)",
-    borderpad: 1,
-  });
   const shapes = [];
-  const annotations = [];
-  if (float32) {
-    shapes.push(across(float32.score, "dash"));
-    annotations.push(note(float32.score, `float32, ${scoreText(float32.score)}`));
-  }
-  if (known(chance)) {
-    shapes.push(across(chance, "dot"));
-    annotations.push(note(chance, `chance, ${scoreText(chance)}`));
-  }
+  if (float32) shapes.push(across(float32.score, "dash"));
+  if (known(chance)) shapes.push(across(chance, "dot"));
   return {
     font: FONT,
     margin: { l: 56, r: 12, t: 12, b: 46 },
@@ -94,7 +132,7 @@ function layout() {
     hoverdistance: 24,
     dragmode: TOUCH ? false : "zoom",
     shapes,
-    annotations,
+    annotations: notes(),
     paper_bgcolor: "#fff",
     plot_bgcolor: "#fff",
     xaxis: {

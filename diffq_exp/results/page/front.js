@@ -2,7 +2,8 @@
 
 const TOUCH = matchMedia("(pointer: coarse)").matches;
 // as large to the eye as a circle of 10
-const MARKER_SIZES = { "triangle-up": 12, "triangle-down": 12, diamond: 12, star: 14, cross: 11, x: 11 };
+const MARKER_SIZES = { diamond: 12, star: 14, cross: 11, x: 11 };
+for (const side of ["up", "down", "left", "right"]) MARKER_SIZES[`triangle-${side}`] = 12;
 
 /** Text for plotly, which reads a little HTML: shown as it is. */
 const shown = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -15,8 +16,8 @@ function hoverText(point) {
   return [
     `<b>${shown(DATA.styles[point.method].label)}</b>`,
     ...lines,
-    `${scoreOf(point)}${seeds}`,
-    `${megabytes(point.size)}${bits}`,
+    `${shown(point.text)}${seeds}`,
+    `${point.mb} MB${bits}`,
   ].join("<br>");
 }
 
@@ -124,13 +125,13 @@ function toggleMethod(name, button) {
     .data.map((trace, index) => (trace.name === name ? index : -1))
     .filter((index) => index >= 0);
   Plotly.restyle("front", { visible }, traces);
+  Plotly.relayout("front", { annotations: notes() });
   markPoint();
 }
 
 function drawRangeButton() {
   const { points, headline } = problem();
-  const edge = scoreRange(false)[headline.sign > 0 ? 0 : 1];
-  const outside = points.filter((point) => headline.sign * (point.score - edge) < 0).length;
+  const outside = points.filter(isOutside).length;
   $("range").hidden = outside === 0;
   $("range").textContent = `All points (${outside} ${headline.worse})`;
   $("range").setAttribute("aria-pressed", String(state.allPoints));
@@ -139,7 +140,7 @@ function drawRangeButton() {
 function toggleRange() {
   state.allPoints = !state.allPoints;
   drawRangeButton();
-  Plotly.relayout("front", { "yaxis.range": scoreRange(state.allPoints) });
+  Plotly.relayout("front", { "yaxis.range": scoreRange(state.allPoints), annotations: notes() });
 }
 
 function markPoint() {
@@ -154,9 +155,9 @@ function caption() {
     `A line joins the points of a method that no other point of it beats in both ${label} and size; the others are pale.`,
     points.some((point) => point.std) ? "Bars: one standard deviation." : "",
     float32
-      ? `Dashed: float32, ${scoreOf(float32)} at ${megabytes(float32.size)}.`
+      ? `Dashed: float32, ${float32.text} at ${float32.mb} MB.`
       : "No float32 run to compare with.",
-    known(chance) ? `Chance is ${scoreText(chance)}.` : "",
+    known(chance) ? `Chance is ${headline.chance_text}.` : "",
     TOUCH
       ? "Tap a point to see its runs."
       : "Click a point to see its runs; drag to zoom, double-click to go back.",

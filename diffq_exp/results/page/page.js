@@ -34,23 +34,14 @@ function h(tag, attributes, ...children) {
 const known = (value) => value !== null && value !== undefined;
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** A score of the problem that is shown, "99.17 %" or "2.3158"; with the spread of several runs. */
-function scoreText(value, std) {
-  const { factor, digits, percent } = problem().headline;
-  const spread = known(std) ? ` ± ${(factor * std).toFixed(digits)}` : "";
-  return known(value) ? `${(factor * value).toFixed(digits)}${spread}${percent ? " %" : ""}` : "–";
-}
-
-const megabytes = (value) => (known(value) ? `${significant(value)} MB` : "–");
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
-/** Three significant digits, never as a power of ten. */
+/** Three significant digits, never as a power of ten. Scores and sizes come as text: the tables round them. */
 function significant(value) {
   const digits = value === 0 ? 2 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
   return value.toFixed(Math.min(digits, 9));
 }
 
-const scoreOf = (point) => scoreText(point.score, point.std);
 /** How plotly writes a score on an axis. */
 const scoreFormat = () => (problem().headline.percent ? ".2~%" : ".4~r");
 
@@ -68,6 +59,8 @@ const POLYGONS = {
   diamond: [4, 0],
   "triangle-up": [3, 0],
   "triangle-down": [3, 180],
+  "triangle-left": [3, 270],
+  "triangle-right": [3, 90],
   pentagon: [5, 0],
   hexagon: [6, 30],
   star: [10, 0],

@@ -14,10 +14,10 @@ function drawRun() {
         "div",
         { class: "numbers" },
         bigNumber(
-          scoreOf(point),
+          point.text,
           point.runs.length > 1 ? `test ${label}, ${point.runs.length} runs` : `test ${label}`,
         ),
-        bigNumber(megabytes(point.size), DATA.size === "file" ? "file" : "by the method's formula"),
+        bigNumber(`${point.mb} MB`, DATA.size === "file" ? "file" : "by the method's formula"),
         known(point.bits) ? bigNumber(point.bits.toFixed(2), "bits on average") : null,
       ),
       point.runs.length > 1 ? runButtons(point) : null,
@@ -55,16 +55,15 @@ function runButtons(point) {
 }
 
 function facts(run) {
-  const { size_mb: sizes } = run;
-  const { name, float32_name: float32, label } = problem().headline;
+  const { label } = problem().headline;
   const rows = [
-    [`Test ${label}`, scoreText(run.test[name])],
-    ["with float32 weights", scoreText(run.test[float32])],
-    [`Validation ${label}`, scoreText(run.val?.[name])],
-    ["Size of the file", megabytes(sizes.file)],
-    ["Target for it", targetText(run)],
-    ["by the method's formula", megabytes(sizes.true)],
-    ["as float32", megabytes(sizes.float32)],
+    [`Test ${label}`, run.test],
+    ["with float32 weights", run.float32],
+    [`Validation ${label}`, run.val],
+    ["Size of the file", `${run.mb.file} MB`],
+    ["Target for it", run.target],
+    ["by the method's formula", `${run.mb.true} MB`],
+    ["as float32", `${run.mb.float32} MB`],
     ["Time", [duration(run.seconds), run.device].filter(Boolean).join(" on ")],
     ["Machine", DATA.hardware[run.hardware]],
     ["Commit", run.commit],
@@ -74,7 +73,7 @@ function facts(run) {
     "dl",
     {},
     rows
-      .filter(([, value]) => value && value !== "–")
+      .filter(([, value]) => value && value !== "–" && value !== "- MB")
       .flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
   );
 }
@@ -150,6 +149,7 @@ function drawCurve(box, { lines, format }, epochs) {
       xaxis: {
         ...axis,
         title: { text: "epoch", standoff: 6, font: { ...FONT, size: 11.5 } },
+        dtick: wholeStep(epochs),
         tickformat: "d",
       },
       yaxis: { ...axis, tickformat: format, range },
@@ -158,9 +158,11 @@ function drawCurve(box, { lines, format }, epochs) {
   );
 }
 
-/** The size that a run was asked for, and whether it was met. */
-function targetText(run) {
-  return known(run.target_mb) ? `${megabytes(run.target_mb)}, ${run.target_met ? "met" : "NOT met"}` : null;
+/** A round number of epochs between the labels of an axis: at most seven labels, no part of an epoch. */
+function wholeStep(epochs) {
+  const span = Math.max(...epochs) - Math.min(...epochs);
+  const steps = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500];
+  return steps.find((step) => span / step <= 6) || 10 ** Math.ceil(Math.log10(span / 6));
 }
 
 // ---- bits -----------------------------------------------------------------------------------------------------------

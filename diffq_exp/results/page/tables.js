@@ -42,10 +42,20 @@ function table(columns, rows, attributes = () => ({})) {
 /** The rows in order; those without a value stand last either way. */
 function sorted(rows, { column, down }) {
   if (!column) return rows;
-  const compare = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
+  const compare = (a, b) => (typeof a === "number" ? a - b : compareTexts(a, b));
   const valued = rows.filter((row) => known(column.value(row)));
   valued.sort((a, b) => compare(column.value(a), column.value(b)) * (down ? -1 : 1));
   return [...valued, ...rows.filter((row) => !known(column.value(row)))];
+}
+
+const NUMBER = /(\d+(?:\.\d+)?(?:e[+-]?\d+)?)/;
+
+/** Numbers in a text count as numbers: penalty=0.05 is before penalty=0.3. */
+function compareTexts(a, b) {
+  const [ours, theirs] = [a.split(NUMBER), b.split(NUMBER)];
+  const at = ours.findIndex((part, index) => part !== theirs[index]);
+  if (at < 0 || theirs[at] === undefined) return ours.length - theirs.length;
+  return (at % 2 && ours[at] - theirs[at]) || ours[at].localeCompare(theirs[at], "en");
 }
 
 const methodCell = (name) => [glyph(name), h("span", {}, DATA.styles[name].label)];
@@ -76,7 +86,7 @@ function drawMethods() {
     {
       name: "Hypervolume",
       number: true,
-      cell: ({ hypervolume: area }) => (known(area) ? area.toFixed(1) : "–"),
+      cell: ({ area }) => area,
       value: ({ hypervolume: area }) => area,
     },
     ...within.map((distance, at) =>
@@ -84,12 +94,12 @@ function drawMethods() {
         "within",
         at,
         `Smallest within ${distance} ${difference}`,
-        ({ size }) => megabytes(size),
+        ({ mb }) => `${mb} MB`,
         ({ size }) => size,
       ),
     ),
     ...sizes.map((mb, at) =>
-      column("at", at, `${capital(label)} at ${significant(mb)} MB`, scoreOf, ({ score }) => score),
+      column("at", at, `${capital(label)} at ${mb} MB`, ({ text }) => text, ({ score }) => score),
     ),
   ];
   $("methods").replaceChildren(table(columns, methods));
@@ -97,7 +107,7 @@ function drawMethods() {
   const area = known(hypervolume)
     ? `Hypervolume is the area between a front and the corner of chance ${label} and float32 size, ` +
       `in ${amount} × halvings of the size: ${count} ${amount} ${better} chance at half the float32 size are worth ${count}. ` +
-      `All methods together: ${hypervolume.toFixed(1)}. `
+      `All methods together: ${hypervolume}. `
     : "There is no hypervolume without a known chance level. ";
   $("methods-note").textContent =
     `${area}"Within" counts ${difference} ${worse} float32; "at" takes the best point of at most this size.`;
@@ -121,8 +131,8 @@ function drawPoints() {
           settings || "–",
         ),
     },
-    { name: capital(problem().headline.label), number: true, cell: scoreOf, value: ({ score }) => score },
-    { name: "MB", number: true, cell: ({ size }) => significant(size), value: ({ size }) => size },
+    { name: capital(problem().headline.label), number: true, cell: ({ text }) => text, value: ({ score }) => score },
+    { name: "MB", number: true, cell: ({ mb }) => mb, value: ({ size }) => size },
     {
       name: "Bits",
       number: true,
@@ -176,9 +186,10 @@ function drawHead() {
   const mean = DATA.averaged.length
     ? `; runs that differ in nothing but ${DATA.averaged.join(", ")} are one point`
     : "";
+  const methods = DATA.by.join() === "quantizer" ? "" : `; methods differ in ${DATA.by.join(", ")}`;
   const thin =
     DATA.epochs_kept === null ? "" : ` So many runs that at most ${DATA.epochs_kept} epochs of each are kept here.`;
-  $("reading").textContent = `${size}, 1 MB = 2²⁰ bytes${mean}.${thin}`;
+  $("reading").textContent = `${size}, 1 MB = 2²⁰ bytes${mean}${methods}.${thin}`;
   if (DATA.command) $("sweep-command").replaceChildren(command(DATA.command));
 }
 

@@ -1,0 +1,23 @@
+"""Names in the order that a person expects."""
+
+import pytest
+
+from diffq_exp.common.names import natural
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["group_size=1", "group_size=8", "group_size=16"],
+        ["0.05", "0.3", "3", "30"],
+        ["lr=1e-05", "lr=0.001", "lr=1"],
+        ["a", "a 2 b 3", "a 2 b 20", "a 10", "b"],
+        ["diffq", "lsq", "none", "ptq"],
+    ],
+)
+def test_numbers_in_names_count_as_numbers(names):
+    assert sorted({*names}, key=natural) == names
+
+
+def test_a_name_of_many_digits():
+    assert natural("9" * 100_000)
