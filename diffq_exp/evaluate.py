@@ -70,9 +70,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .training.measure import evaluate
 
     loaded = _loaded(args)
-    scores = {"test": evaluate(loaded.model, loaded.data.test, loaded.task)}
-    if loaded.data.val is not None:
-        scores["val"] = evaluate(loaded.model, loaded.data.val, loaded.task)
+    parts = {"test": loaded.data.test, **({} if loaded.data.val is None else {"val": loaded.data.val})}
+    try:
+        scores = {name: evaluate(loaded.model, part, loaded.task) for name, part in parts.items()}
+    except Exception as error:  # whatever its configuration says of data and task
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{loaded.path}: its network cannot be measured ({reason})") from error
     _show(loaded.path, scores, loaded.stored)
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
+from ..common.printable import one_line
 from ..data import Data
 from ..results.records import read_record, status_of
 from ..results.run_files import CHECKPOINT, MODEL
@@ -70,7 +71,7 @@ def load_model(source: Path | str, allow: Collection[str] = ()) -> nn.Module:
     try:
         return build_stored_model(stored, config, allow)
     except ValueError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def _stored_whole(folder: Path) -> bool:

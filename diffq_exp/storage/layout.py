@@ -41,6 +41,7 @@ NUMBER_BYTES = 9  # a number of the front takes at most so many
 # A file may claim that its tensors have this many entries, so that memory stays in proportion to the size of the
 # file. A code takes less than a 64th of a byte per entry only where almost all entries are equal.
 FREE_ENTRIES, ENTRIES_PER_BYTE = 2**20, 64
+NAMES = 16  # and so many times these under other names: each is a tensor of its own in a state_dict
 # The same for the text of the index, and for the values in it.
 FREE_TEXT, TEXT_PER_BYTE = 2**16, 64
 FREE_VALUES = 20_000  # plus 1 per byte
@@ -51,9 +52,9 @@ def most_entries(file_bytes: int) -> int:
     return FREE_ENTRIES + ENTRIES_PER_BYTE * file_bytes
 
 
-def fewest_bytes(entries: int, index: bytes, at_least: int) -> int:
-    """Bytes with which readers accept this many entries and this index; at least `at_least`."""
-    for_entries = -(-(entries - FREE_ENTRIES) // ENTRIES_PER_BYTE)
+def fewest_bytes(entries: int, tied: int, index: bytes, at_least: int) -> int:
+    """Bytes with which readers accept this many entries, and tied ones, and this index; at least `at_least`."""
+    for_entries = -(-(max(entries, -(-tied // NAMES)) - FREE_ENTRIES) // ENTRIES_PER_BYTE)
     for_text = -(-(len(index) - FREE_TEXT) // TEXT_PER_BYTE)
     return max(at_least, for_entries, for_text, values_in(index) - FREE_VALUES)
 

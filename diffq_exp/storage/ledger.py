@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..stored.grids import zero_rows
-from .read import StoredFile, open_stored
+from .read import StoredFile, named, open_stored
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def ledger(path: Path | str) -> list[Row]:
     Raises: as `diffq_exp.storage.read`.
     """
     file = open_stored(path)
-    rows = [_quantized(file, name) for name in file.contents.tensors]
+    with named(path):
+        rows = [_quantized(file, name) for name in file.contents.tensors]
     for kind, tensors in (("floats", file.contents.floats), ("buffers", file.contents.buffers)):
         stored = {name: 0 if name in file.contents.constant else tensor.nbytes for name, tensor in tensors.items()}
         rows += [_plain(name, kind, count) for name, count in stored.items()]

@@ -68,6 +68,11 @@ class Contents:
         constant = sum(plain[name].numel() for name in self.constant)
         return constant + sum(torch.Size(tensor.shape).numel() for tensor in self.tensors.values())
 
+    def tied_entries(self) -> int:
+        """Entries of tensors under the names that they are not stored under."""
+        shapes = self.shapes()
+        return sum(torch.Size(shapes[name]).numel() for name in self.tied)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor by every name it has."""
         quantized = {name: tensor.shape for name, tensor in self.tensors.items()}

@@ -16,9 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..common.printable import one_line
 from ..stored.network import StoredModel, check_fit, owner_of, write_into
 from . import version2
-from .layout import NEWEST, most_entries, version_of
+from .layout import NAMES, NEWEST, most_entries, version_of
 from .parse import Contents, contents_of
 from .sections import Sections, entry_of, sections_of
 
@@ -62,7 +63,7 @@ def read(path: Path | str) -> tuple[StoredModel, dict[str, Any]]:
     Raises: FileNotFoundError; ValueError naming the file and the problem.
     """
     file = open_stored(path)
-    with _named(path):
+    with named(path):
         return file.decode(), file.contents.config
 
 
@@ -74,7 +75,7 @@ def load(path: Path | str, model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"a network is loaded into an nn.Module, not into a {type(model).__name__}")
     file = open_stored(path, check_claims=False)
-    with _named(path):
+    with named(path):
         file.check_fit(model)
         stored, owner = file.decode(), owner_of(model)
         if owner is not None:
@@ -84,12 +85,12 @@ def load(path: Path | str, model: nn.Module) -> None:
 
 
 @contextmanager
-def _named(path: Path | str) -> Iterator[None]:
+def named(path: Path | str) -> Iterator[None]:
     """Begin the message of a ValueError with the path, and keep it to one line."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def open_stored(path: Path | str, check_claims: bool = True) -> StoredFile:
@@ -100,15 +101,24 @@ def open_stored(path: Path | str, check_claims: bool = True) -> StoredFile:
     """
     if Path(path).is_dir():
         raise ValueError(f"{path}: a folder, not a stored model")
-    with _named(path):
+    with named(path):
         size = Path(path).stat().st_size
         sections = _sections(path)
         contents = contents_of(sections)
-        entries, most = contents.entries(), most_entries(size)
-        if check_claims and entries > most:
-            raise ValueError(f"{entries:,} entries in {size:,} bytes: more than {most:,} are not plausible")
+        if check_claims:
+            _check_claims(contents, size)
         payloads = sum(map(len, sections.payloads.values()))
         return StoredFile(contents, size - payloads - sections.padding, sections.padding)
+
+
+def _check_claims(contents: Contents, file_bytes: int) -> None:
+    """Raises: ValueError for more entries than a file of this size plausibly has."""
+    most = most_entries(file_bytes)
+    for entries, allowed, kind in (
+        (contents.entries(), most, "entries"), (contents.tied_entries(), NAMES * most, "entries of tied tensors"),
+    ):  # fmt: skip
+        if entries > allowed:
+            raise ValueError(f"{entries:,} {kind} in {file_bytes:,} bytes: more than {allowed:,} are not plausible")
 
 
 def _sections(path: Path | str) -> Sections:

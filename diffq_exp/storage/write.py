@@ -118,15 +118,18 @@ def _parts(stored: StoredModel, config: Mapping[str, object] | None, coding: str
     text = _json(
         {"method": stored.method, "tensors": rows, **plain_rows, "tied": stored.tied, "config": _plain_dict(config)}
     )
-    return _container(text, payloads, entries)
+    shapes = stored.shapes()
+    return _container(text, payloads, entries, sum(math.prod(shapes[name]) for name in stored.tied))
 
 
-def _container(index: bytes, payloads: Mapping[str, list[Bytes]], entries: int) -> list[bytes | memoryview]:
+def _container(
+    index: bytes, payloads: Mapping[str, list[Bytes]], entries: int, tied: int
+) -> list[bytes | memoryview]:
     """The parts of a file with this index and these payloads; see layout.py."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
     packed = deflate.compress(index) + deflate.flush()
     lengths = [len(packed), *(sum(map(len, payloads[name])) for name in PAYLOADS)]
-    padding = fewest_bytes(entries, index, sum(lengths)) - sum(lengths)
+    padding = fewest_bytes(entries, tied, index, sum(lengths)) - sum(lengths)
     front = b"".join(map(number_bytes, lengths)) + packed
     parts = [np.frombuffer(front, np.uint8), *(part for name in PAYLOADS for part in payloads[name])]
     parts.append(np.zeros(padding, np.uint8))

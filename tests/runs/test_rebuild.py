@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import stored_networks
+from helpers.stored_files import changed
 from torch import nn
 
-from diffq_exp import load_model, models, storage
+from diffq_exp import evaluate, load_model, models, storage
 from diffq_exp.models.rebuilding import is_rebuilding, rebuilding
 from diffq_exp.runs import allowance
 from diffq_exp.runs.allowance import Allowance, TooLarge
+from diffq_exp.storage.ledger import ledger
 
 OWN = "helpers.constant_net"
 IMAGE_KEYS = {"num_classes": 4, "in_channels": 1, "image_size": 8}
@@ -176,3 +178,53 @@ def test_real_networks_take_less_than_they_may():
         with allowed:
             models.torchvision("resnet18", num_classes=4, in_channels=1, image_size=64)
     assert allowed.entries > 0.7 * entries and allowed.calls > 0.7 * calls
+
+
+# ---- other readers ----------------------------------------------------------------------------------------------
+
+
+def tied(path, number):
+    """A file whose largest tensor has so many more names."""
+    data = storage.serialize(stored_networks.network(), stored_networks.config(), coding="packed")
+    names = {"tied": {f"name{place}": "conv5.weight" for place in range(number)}}
+    path.write_bytes(changed(data, lambda parts: parts.index.update(names)))
+    return path
+
+
+def test_ties_that_make_an_export_grow(tmp_path):
+    entries = stored_networks.network().conv5.weight.numel()
+    few, many = (tied(tmp_path / name, number) for name, number in (("few", 20), ("many", 300_000_000 // entries)))
+    assert len(storage.read(few)[0].tied) == 20
+    with pytest.raises(ValueError, match=r"entries of tied tensors in .* are not plausible"):
+        storage.read(many)
+
+
+def test_what_is_stored_with_many_ties_is_read(tmp_path):
+    """The file has bytes enough for them."""
+    model = nn.Module()
+    model.first = nn.Embedding(2**11, 2**10)
+    nn.init.zeros_(model.first.weight)
+    for place in range(20):
+        setattr(model, f"layer{place}", nn.Embedding(2**11, 2**10, _weight=model.first.weight))
+        getattr(model, f"layer{place}").weight = model.first.weight
+    storage.save(model, tmp_path / "m")
+    assert len(storage.read(tmp_path / "m")[0].tied) == 20
+
+
+def test_evaluate_says_what_cannot_be_measured(tmp_path, capsys):
+    conf = stored_networks.config()
+    conf["task"]["node"]["label_smoothing"] = "x"
+    path = stored_networks.store(tmp_path, conf)
+    assert evaluate.main([str(path), "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: its ") and said.count("\n") == 1
+
+
+def test_the_ledger_names_the_file(tmp_path):
+    def change(parts):
+        parts.index["tensors"][0][1] = [5]
+
+    path = tmp_path / "m"
+    path.write_bytes(changed(storage.serialize(stored_networks.network(), coding="packed"), change))
+    with pytest.raises(ValueError, match=f"^{path}: tensor "):
+        ledger(path)

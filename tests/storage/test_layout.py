@@ -9,6 +9,7 @@ from safetensors.numpy import load
 
 from diffq_exp.storage.dictionary import DICTIONARY
 from diffq_exp.storage.layout import (
+    NAMES,
     checksum,
     fewest_bytes,
     header,
@@ -57,9 +58,16 @@ def test_numbers_that_do_not_end(data):
 
 @pytest.mark.parametrize("entries", [0, 2**20, 2**20 + 1, 10**8])
 def test_a_file_of_the_fewest_bytes_may_hold_its_entries(entries):
-    least = fewest_bytes(entries, b"{}", 0)
+    least = fewest_bytes(entries, 0, b"{}", 0)
     assert most_entries(least) >= entries
     assert least == 0 or most_entries(least - 1) < entries
+
+
+@pytest.mark.parametrize("tied", [2**24, 2**24 + 1, 10**9])
+def test_tied_entries_may_be_sixteen_times_as_many(tied):
+    least = fewest_bytes(0, tied, b"{}", 0)
+    assert NAMES * most_entries(least) >= tied
+    assert least == 0 or NAMES * most_entries(least - 1) < tied
 
 
 def test_values_are_counted_from_above():
