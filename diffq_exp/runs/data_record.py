@@ -63,17 +63,17 @@ def check_unchanged(recorded: Mapping[str, object], data: Data, folder: Path) ->
         )
 
 
-def tell_if_changed(record: RunRecord, cfg: DictConfig) -> None:
-    """Warn where the data of a finished run have changed since, or cannot be read any more."""
+def tell_if_changed(record: RunRecord, cfg: DictConfig, what: str = "its data") -> None:
+    """Warn where the data of a finished run, called `what`, have changed since, or cannot be read any more."""
     if DIGEST not in record.data:
         return
     try:
         found = difference(record.data, build_data(cfg, torch.device("cpu")))
     except Exception as error:  # of a data set that may be the user's own: the result is shown all the same
-        log.warning(f"its data cannot be read now: {' '.join(str(error).split())}")
+        log.warning(f"{what} cannot be read now: {' '.join(str(error).split())}")
         return
     if found:
-        log.warning(f"its data have changed since: {found}; restart=true does it again with those of now")
+        log.warning(f"{what} have changed since: {found}; restart=true does it again with those of now")
 
 
 def tell_if_sources_changed(record: RunRecord, cfg: DictConfig, data: Data) -> None:

@@ -30,6 +30,7 @@ from ..results.publish import report_sweep
 from ..results.records import read_record, status_of
 from ..results.sweep_records import SWEEPS
 from ..tracking.limits import shortened
+from .changed_data import tell_if_data_changed
 from .cores import jobs_at_once
 from .progress import duration
 
@@ -125,6 +126,8 @@ def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ()) -> int:
             log.error(f"the launcher gave up: {' '.join(str(error).split())}")
             log.debug("where:", exc_info=error)
             code = 1
+    else:
+        tell_if_data_changed(sweep.jobs)
     if code <= SIGNAL:  # who stops a sweep waits for no picture
         report_sweep(sweep.outputs, sweep.name)
     return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
