@@ -144,6 +144,8 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
         raise ValueError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: its config lacks {error}") from error
+    except Exception as error:  # of data and task, whatever the config says of them
+        raise ValueError(f"{path}: its config cannot be followed ({type(error).__name__}: {error})") from error
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return _Loaded(path, stored, model, data, task)

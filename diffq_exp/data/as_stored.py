@@ -63,11 +63,11 @@ def places(data: Data, described: Mapping[str, object]) -> list[int] | None:
 
 
 def _number_as(data: Data, classes: Sequence[str], clause: str) -> None:
-    if not isinstance(data, ImageData):
+    numbers = places(data, {"classes": classes})
+    if not isinstance(data, ImageData) or numbers is None:
         raise ValueError(clause)
-    numbers = torch.tensor(places(data, {"classes": classes}))
     data.set_classes(classes)
-    data.replace_loaders(lambda loader: _Numbered(loader, numbers))
+    data.replace_loaders(lambda loader: _Numbered(loader, torch.tensor(numbers)))
 
 
 def _normalise_as(data: Data, described: Mapping[str, Any]) -> None:

@@ -211,13 +211,26 @@ def test_what_is_stored_with_many_ties_is_read(tmp_path):
     assert len(storage.read(tmp_path / "m")[0].tied) == 20
 
 
-def test_evaluate_says_what_cannot_be_measured(tmp_path, capsys):
-    conf = stored_networks.config()
-    conf["task"]["node"]["label_smoothing"] = "x"
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        (("task", "node", "label_smoothing"), "x"), (("input", "classes"), None), (("input", "classes"), [[]]),
+        (("input", "mean"), {}), (("input",), 3), (("batch_size",), "x"), (("batch_size",), -1),
+        (("dataset",), None),
+    ],
+)  # fmt: skip
+def test_evaluate_says_what_cannot_be_measured(way, value, tmp_path, capsys):
+    conf = part = stored_networks.config()
+    for key in way[:-1]:
+        part = part[key]
+    part[way[-1]] = value
     path = stored_networks.store(tmp_path, conf)
-    assert evaluate.main([str(path), "--device", "cpu"]) == 2
+    code = evaluate.main([str(path), "--device", "cpu"])
     said = capsys.readouterr().err
-    assert said.startswith(f"error: {path}: its ") and said.count("\n") == 1
+    if way == ("input",):  # it is what the data set says, then
+        assert code == 0
+        return
+    assert code == 2 and said.startswith(f"error: {path}: ") and said.count("\n") == 1
 
 
 def test_the_ledger_names_the_file(tmp_path):
