@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -24,7 +23,7 @@ log = logging.getLogger("diffq_exp")
 DIGEST = "digest"  # entry of a record's data
 
 
-def describe(data: Data) -> dict[str, Any]:
+def describe(data: Data) -> dict[str, object]:
     """What stands under "data" in the record of a run."""
     described = {"name": data.name, **data.facts, "unit": data.unit, **_examples(data)}
     return described | ({DIGEST: dict(data.digest)} if data.digest else {})

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -68,18 +68,18 @@ class Segment:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="wandb-segment", daemon=True).start()
 
-    def open(self, folder: Path, init: dict[str, Any], seconds: float) -> None:
+    def open(self, folder: Path, init: Mapping[str, object], seconds: float) -> None:
         """Start in folder/wandb; `init`: arguments of wandb.init. Raises: any error of wandb, or TimeoutError."""
-        settings = {"root_dir": str(folder), "mode": self.mode, "init_timeout": seconds}
+        settings: dict[str, object] = {"root_dir": str(folder), "mode": self.mode, "init_timeout": seconds}
         with self._abandoned_on_error(), _private_process_state(folder / "wandb" / "cache"):
             self._call(lambda: self._open(settings, init)).result(seconds + 1.0)
 
-    def log(self, values: dict[str, Any]) -> None:
+    def log(self, values: Mapping[str, object]) -> None:
         """Flat values; "epoch" is the step. Returns at once; an error is reported once."""
         self._call(lambda: self._log(values))
 
     def close(
-        self, summary: dict[str, Any], file: Path | None, exit_code: int, seconds: float, kind: str = "model"
+        self, summary: Mapping[str, object], file: Path | None, exit_code: int, seconds: float, kind: str = "model"
     ) -> None:
         """Flat summary; the file as an artifact of type `kind`. Raises unless all is on its way or disk in time."""
         with self._abandoned_on_error():
@@ -92,7 +92,7 @@ class Segment:
         siblings = [folder for folder in self.folder.parent.iterdir() if folder.name != self.folder.name]
         return [folder for folder in siblings if name.fullmatch(folder.name)]
 
-    def _open(self, settings: dict[str, Any], init: dict[str, Any]) -> None:
+    def _open(self, settings: dict[str, object], init: Mapping[str, object]) -> None:
         for key, value in self._wishes.items():
             with contextlib.suppress(ValueError):
                 self._wandb.Settings(**{key: value})
@@ -105,12 +105,12 @@ class Segment:
         self.folder, self._id = Path(self._run.dir).parent, self._run.id
         self.url = self._run.url if self.mode == "online" else None
 
-    def _log(self, values: dict[str, Any]) -> None:
+    def _log(self, values: Mapping[str, object]) -> None:
         with self._reporting("the row of an epoch"):
             # commit: else the last row waits for the next; W&B itself drops steps that its server has
             self._run.log(with_histogram(values, self._wandb.Histogram), step=values["epoch"], commit=True)
 
-    def _close(self, summary: dict[str, Any], file: Path | None, exit_code: int, kind: str) -> None:
+    def _close(self, summary: Mapping[str, object], file: Path | None, exit_code: int, kind: str) -> None:
         with self._reporting("the summary"):
             self._run.summary.update(with_histogram(summary, self._wandb.Histogram))
         if file is not None and file.is_file():

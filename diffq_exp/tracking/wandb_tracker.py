@@ -17,7 +17,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..common.units import MB
 from .limits import shortened
@@ -180,7 +179,7 @@ def resolve_mode(mode: str | None, environment: str | None) -> str:
 
 def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """{"size_mb": {"true": 1.5, "soft": None}} -> {"size_mb/true": 1.5}"""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             values.update(flat(value, f"{prefix}{key}/"))
