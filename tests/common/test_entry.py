@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,14 +14,15 @@ MAINS = {"train": train, "evaluate": evaluate, "export": export, "report": repor
 SHOWN = (["--cfg", "job"], ["--info"], ["--hydra-help"])
 
 
-@pytest.fixture
+@contextmanager
 def unread(monkeypatch):
-    """Standard output is a pipe whose reader has gone."""
+    """Standard output is a pipe whose reader has gone; set inside of a test, since pytest sets it before each."""
     reading, writing = os.pipe()
     os.close(reading)
-    with open(writing, "w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        yield stream
+    with open(writing, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        yield
+        stream.flush()  # as Python does at its end
 
 
 def ended(main, argv):
@@ -34,13 +36,13 @@ def ended(main, argv):
     ("name", "argv"),
     [*((name, ["--help"]) for name in MAINS), *(("train", words) for words in SHOWN)],
 )
-def test_nobody_reads_on(name, argv, unread, capfd):
-    assert ended(MAINS[name].main, argv) in (0, None)
-    unread.flush()  # as Python does at its end
+def test_nobody_reads_on(name, argv, capfd, monkeypatch):
+    with unread(monkeypatch):
+        assert ended(MAINS[name].main, argv) in (0, None)
     assert capfd.readouterr().err == ""
 
 
-def test_a_report_that_nobody_reads_is_written(unread):
+def test_a_report_that_nobody_reads_is_written(monkeypatch):
     """What a command writes does not depend on who reads what it prints."""
     done = []
 
@@ -50,7 +52,8 @@ def test_a_report_that_nobody_reads_is_written(unread):
         done.append("written")
         return 0
 
-    assert main([]) == 0 and done == ["written"]
+    with unread(monkeypatch):
+        assert main([]) == 0 and done == ["written"]
 
 
 def test_a_command_is_called_by_its_name(monkeypatch, capsys):
