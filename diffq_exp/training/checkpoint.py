@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -85,7 +86,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        told = [] if isinstance(error, UnpicklingError) else str(error).splitlines()  # that is about trust in files
+        reason = (told or ["it is damaged, or another kind of file"])[0]
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not a checkpoint of this package")
@@ -102,9 +104,11 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Where state goes from a checkpoint into objects. Raises: ValueError in a line for whatever does not fit."""
+    """Where a checkpoint is read, and goes into objects. Raises: ValueError in a line for whatever does not fit."""
     try:
         yield
     except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{path}: a checkpoint that does not fit this run ({reason})") from error
+        of_reading = isinstance(error, ValueError) and str(error).startswith(f"{path}: ")
+        told = str(error) if of_reading else f"{path}: a checkpoint that does not fit this run ({reason})"
+        raise ValueError(f"{told}; without this file, training begins anew") from error

@@ -54,12 +54,11 @@ def resume(trainer: Trainer) -> None:
     Raises: ValueError naming a checkpoint that cannot be read or does not fit, or that some ranks do not see.
     """
     path, ranks = trainer.folder / CHECKPOINT, trainer.ranks
-    with ranks.agreeing():
+    with ranks.agreeing(), restoring(path):
         state = load_checkpoint(path)
         if state is not None:
-            with restoring(path):
-                _restore(trainer, state)
-                trainer.rows = _rows_of(trainer, state)
+            _restore(trainer, state)
+            trainer.rows = _rows_of(trainer, state)
     if len(set(ranks.every((trainer.epoch, trainer.batch)))) > 1:
         raise ValueError(f"{path}: some ranks do not see it; it has to lie on a disk that all of them share")
     if state is None:

@@ -153,6 +153,8 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     torch.save(whole(model=Evil()), tmp_path / "c.pt")
     told(tmp_path / "c.pt")
     assert not (tmp_path / "opened").exists()
+    with pytest.raises(ValueError, match=r"\(it is damaged, or another kind of file\)$"):  # not how to trust it
+        load_checkpoint(tmp_path / "c.pt")
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):

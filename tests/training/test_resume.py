@@ -80,6 +80,7 @@ def test_a_part_of_another_shape_is_one_line(part, value, saved, tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint that does not fit this run") as caught:
         trainer.fit(StopFlag())
     assert str(tmp_path / "checkpoint.pt") in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("without this file, training begins anew")
 
 
 @pytest.fixture(scope="module")
