@@ -39,7 +39,9 @@ class Group(Ranks):
             os.environ.setdefault(name, value)
         if "OMP_NUM_THREADS" not in os.environ:  # torch would take every core for each rank
             torch.set_num_threads(max(1, torch.get_num_threads() // place.local_world))
-        self.store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # one store serves all starts of torchrun
+        self.store = dist.PrefixStore(f"start-{start}", store)
         backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
 

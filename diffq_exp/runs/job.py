@@ -96,7 +96,7 @@ class RunJob:
 def _as_rank(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -> int:
     """Do a run together with the other ranks; -> exit code."""
     from ..parallel.group import Group
-    from .run import MISTAKE, run
+    from .run import FAILED, MISTAKE, run
 
     place = place_of()
     try:
@@ -106,6 +106,9 @@ def _as_rank(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -
     except ValueError as error:
         log.error(str(error))
         return MISTAKE
+    except RuntimeError as error:
+        log.error(f"rank {place.rank}: the ranks do not find each other: {' '.join(str(error).split())}")
+        return FAILED
     try:
         return run(cfg, folder, request, if_busy, ranks)
     finally:

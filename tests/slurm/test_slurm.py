@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers.rank_runs import on_ranks
 from helpers.run_configs import TINY, do, rows_of, timeless
+from helpers.run_folders import payloads
 from helpers.wandb_runs import epochs, stored_in
 
 from diffq_exp.common.files import read_json
@@ -109,3 +111,29 @@ def test_a_preempted_job_is_requeued_and_ends_as_one_that_was_not(slurm: Path, t
         for key in ("status", "signature", "test", "val", "size_mb", "bits", "epochs"):
             assert result[key] == alone.result[key], key
         assert epochs(stored_in(folder)) == list(range(1, EPOCHS + 1))
+
+
+@pytest.mark.timeout(600)
+def test_a_job_of_two_tasks_is_preempted_and_ends_as_one_that_was_not(slurm: Path, tmp_path: Path) -> None:
+    words = (*TINY, f"epochs={EPOCHS}", "tracking=none", "restart=true")
+    command = [sys.executable, "-m", "diffq_exp.train", "-m", *LAUNCHER, "hydra.launcher.tasks_per_node=2", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    outputs = tmp_path / "outputs"
+    with open(tmp_path / "said", "wb") as said:
+        sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=said)
+    try:
+        wait_until(lambda: job_in_mid_run(outputs) is not None, sweep)
+        job = str(job_in_mid_run(outputs))
+        told_by("scancel", "--signal=USR2", job)
+        wait_until(lambda: "Restarts=1" in told_by("scontrol", "show", "job", job), sweep)
+        code = sweep.wait(300)
+    finally:
+        sweep.kill()
+    assert code == 0, (tmp_path / "said").read_text()
+    (folder,) = outputs.glob("synthetic-*")
+    said_by_run = (folder / "train.log").read_text()
+    assert "interrupted" in said_by_run and "goes on after epoch" in said_by_run
+    whole = on_ranks(tmp_path / "alone", *words)
+    assert whole.codes == [0, 0] and folder.name == whole.run.name
+    assert timeless(rows_of(folder)) == timeless(rows_of(whole.run))
+    assert payloads(folder) == payloads(whole.run)
