@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-all test-browser test-slurm lint clean
+.PHONY: train test test-all test-browser test-slurm pictures lint clean
 train: $(VENV)/ready
 	$(BIN)/python -m diffq_exp.train $(ARGS)
 
@@ -22,6 +22,11 @@ test-slurm: $(VENV)/ready-dev
 
 test-browser: $(VENV)/ready-browser
 	$(BIN)/python -m pytest -n 0 -rs tests/browser $(ARGS)
+
+# The pictures of README.md and docs/, from one set of runs: trains what is missing of experiment=pareto_digits.
+pictures: $(VENV)/ready-browser
+	$(BIN)/python -m diffq_exp.train experiment=pareto_digits $(ARGS)
+	$(BIN)/python scripts/make_pictures.py
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -141,7 +141,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     for place, folders, files in os.walk(root):
-        if RESULT in files:
+        if RESULT in files or RESULT in folders:
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in _NOT_ENTERED)

@@ -156,6 +156,31 @@ def test_a_broken_point_does_not_set_the_scale_until_asked(show, sweep_page):
     assert page.evaluate(low) < 0.1 and page.get_attribute("#range", "aria-pressed") == "true"
 
 
+def test_what_lies_beyond_the_axes_is_marked_with_its_score(show, sweep_page):
+    page = show(sweep_page)
+    texts = page.evaluate("() => document.getElementById('front').layout.annotations.map((each) => each.text)")
+    assert "▼ 10.00 ± 0.00 %" in texts
+    page.click("#range")
+    assert "▼" not in page.evaluate("() => document.getElementById('front').layout.annotations[0].text")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 300])
+def test_the_labels_of_epochs_are_whole_and_differ(show, tmp_path, epochs):
+    made_run(tmp_path / "outputs", ["quantizer=qat"], epochs=epochs)
+    page = show(page_of(tmp_path))
+    labels = page.locator(".curve >> nth=0").locator(".xtick text").all_text_contents()
+    assert labels == sorted({*labels}, key=int) and 1 <= len([each for each in labels if int(each) > 0]) <= 8
+
+
+def test_settings_are_sorted_by_their_numbers(show, tmp_path):
+    for penalty in ("0.05", "0.3", "3", "30"):
+        made_run(tmp_path / "outputs", [f"penalty={penalty}"])
+    page = show(page_of(tmp_path))
+    page.click("#points th:has-text('Settings') button")
+    rows = page.locator("#points tbody tr td:nth-child(2)").all_inner_texts()
+    assert rows == ["penalty=0.05", "penalty=0.3", "penalty=3", "penalty=30"]
+
+
 def test_zoomed_in_the_sizes_still_have_ticks(show, sweep_page):
     page = show(sweep_page)
     page.evaluate("Plotly.relayout('front', {'xaxis.range[0]': -0.9, 'xaxis.range[1]': -0.8})")

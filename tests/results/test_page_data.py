@@ -10,6 +10,7 @@ from diffq_exp.results.discovery import find_runs
 from diffq_exp.results.page_data import page_data
 from diffq_exp.results.summary import Report, make_report
 from diffq_exp.results.sweep_records import read_sweep, runs_of
+from diffq_exp.results.tables import problem_tables
 
 
 def report_of(outputs: Path) -> Report:
@@ -118,3 +119,16 @@ def test_a_run_without_epochs_bits_or_commit(tmp_path):
     (folder / "metrics.jsonl").unlink()
     run = page_data(report_of(tmp_path))["runs"][0]
     assert (run["curves"], run["bits"], run["commit"], run["val"]) == ({}, None, None, "")
+
+
+@pytest.mark.parametrize("accuracy", [0.9699499, 0.96995, 0.96625, 0.96875, 0.999949])
+@pytest.mark.parametrize("mb", [0.04705, 0.099951, 99.96, 0.00012345])
+def test_the_page_has_the_digits_of_the_tables(tmp_path, accuracy, mb):
+    """Both halves of a rounding are in one place."""
+    made_run(tmp_path, ["quantizer=qat"], accuracy=accuracy, mb=mb)
+    report = report_of(tmp_path)
+    (point,) = page_data(report)["problems"][0]["points"]
+    _, _, score, size, _ = problem_tables(report.problems[0], "file")[1].rows[0]
+    assert (point["text"], point["mb"]) == (f"{score} %", size)
+    (run,) = page_data(report)["runs"]
+    assert (run["test"], run["mb"]["file"]) == (f"{score} %", size)
