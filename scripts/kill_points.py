@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from file_operations import KILLED
-from killed_runs import KINDS, MODEL, Command, Failure, Kind, Place, check, damaged, train
+from killed_runs import BROKEN, KINDS, MODEL, Command, Failure, Kind, Place, check, damaged, train
 
 MODULES = (
     "torch._dynamo", "diffq_exp.sweeps.launch", "diffq_exp.command.check", "diffq_exp.runs.run",
@@ -101,6 +101,7 @@ class Tried:
         self.finished = finished_networks(self.place.root) if kind.start is not damaged else []
         self.place.keep("start")
         self.code = self.place.give(kind.words)
+        check(self.code != BROKEN, self.place.said)
         self.end, self.operations = tree(self.place.root), self.place.operations
 
     def kill(self, point: int, how: str | None = None) -> None:

@@ -19,6 +19,7 @@ TINY = (
     "dataset.train_images=32", "dataset.test_images=8", "val_fraction=0.25", "batch_size=16", "epochs=2",
     "device=cpu", "threads=1", "tracking=none", "storage.coding=packed",
 )  # fmt: skip
+BROKEN = 70  # exit code of a process that ended by an exception
 MODEL = "model.safetensors"
 Words = Sequence[str]
 Command = Callable[[Words], int]  # words -> exit code, in the folder of the process
@@ -38,7 +39,7 @@ def forked(work: Callable[[], int]) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        code = 70
+        code = BROKEN
         try:
             code = work()
         except BaseException:

@@ -33,7 +33,9 @@ EPOCHS = 2
 class QuickSession:
     """Leaves the files of a `Session`, in the same order; what is in them follows from the number of the epoch."""
 
-    def __init__(self, cfg: Any, folder: Any, choices: Any, device: Any, stop: Any, record: RunRecord) -> None:
+    def __init__(
+        self, cfg: Any, folder: Any, choices: Any, device: Any, stop: Any, record: RunRecord, *ranks: Any
+    ) -> None:
         self.cfg, self.held, self.folder, self.record = cfg, folder, folder.path, record
 
     def run(self) -> RunRecord:
@@ -98,9 +100,9 @@ def stand_in() -> None:
     module.Session, module.record_of, module.run_name = QuickSession, record_of, name_of
     module.float32_config = lambda cfg: config(())
     module.float32_overrides = lambda cfg, overrides: []
-    module.drop_foreign_keys = lambda cfg, request: []
-    module.describe_machine = lambda device: {"git_commit": "0" * 40}
-    module.show_result = lambda record, folder: None
+    module.drop_foreign_keys = lambda *given: []
+    module.describe_machine = lambda *given: {"git_commit": "0" * 40}
+    module.show_result = lambda *given: None
 
 
 def main(argv: list[str]) -> int:
