@@ -90,8 +90,9 @@ class Trainer:
         self.averages = self.finish.averages
         self.ranks, self.train = ranks, share_of(data.train, Share(ranks.rank, ranks.world, LEAST))
         self.shared = SharedLoss(ranks, model, self._loss, self.train, self.task) if ranks.world > 1 else None
-        begin = None if self.shared is None else self.shared.begin
-        self.recomputation = Recomputation(model, quantizer, self._changed, begin)
+        self.recomputation = Recomputation(
+            model, quantizer, self._changed, self.shared.begin if self.shared else None
+        )
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
