@@ -118,6 +118,12 @@ def test_a_damaged_copy_of_a_run_does_not_hide_it(tmp_path):
     assert [run.folder for run in make_report(find_runs([tmp_path])).runs] == [good]
 
 
+def test_two_damaged_signatures_that_are_equal_hide_none(tmp_path):
+    for bits in (2, 3):
+        changed(made_run(tmp_path, [f"bits={bits}"]), signature="none")
+    assert len(find_runs([tmp_path])) == 2
+
+
 def test_a_record_cannot_turn_the_others_around(tmp_path):
     """A headline with another direction is another problem, not that of all runs."""
     for bits in (2, 3, 4):
