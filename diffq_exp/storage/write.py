@@ -118,8 +118,8 @@ def _parts(stored: StoredModel, config: Mapping[str, object] | None, coding: str
     text = _json(
         {"method": stored.method, "tensors": rows, **plain_rows, "tied": stored.tied, "config": _plain_dict(config)}
     )
-    shapes = stored.shapes()
-    return _container(text, payloads, entries, sum(math.prod(shapes[name]) for name in stored.tied))
+    sizes = {row[0]: math.prod(row[1]) for part in (rows, *plain_rows.values()) for row in part}
+    return _container(text, payloads, entries, sum(sizes[name] for name in stored.tied.values()))
 
 
 def _container(

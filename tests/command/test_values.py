@@ -164,7 +164,7 @@ def test_what_a_user_may_add_or_replace():
 
 def test_files_of_the_users_own(tmp_path):
     for name, text in {
-        "model/mine.yaml": "_target_: collections.Net\nwidth: 4\n",
+        "model/mine.yaml": "_target_: collections.Counter\nwidth: 4\n",
         "experiment/ours.yaml": "# @package _global_\ndefaults:\n  - override /model: mine\nepochs: 3\n",
     }.items():
         (tmp_path / name).parent.mkdir()

@@ -1,5 +1,6 @@
 """What a sweeper of Hydra's gets from its jobs: the validation headline of each; and the exit codes beside it."""
 
+import importlib
 import json
 import math
 import pickle
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from helpers.run_configs import TINY
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper
 
 from diffq_exp import train
 from diffq_exp.command.check import check
@@ -52,8 +55,12 @@ def trials(tmp_path, monkeypatch):
     target = "_target_: hydra_plugins.of_a_test.Trials\n"
     (tmp_path / "own" / "hydra" / "sweeper" / "trials.yaml").write_text(target)
     monkeypatch.syspath_prepend(tmp_path)
+    plugins, name = Plugins.instance(), "hydra_plugins.of_a_test"  # which looks for plugins once a process
+    plugins.register(importlib.import_module(name).Trials)
     yield ["-m", "--config-dir", "own", "hydra/sweeper=trials"]
-    sys.modules.pop("hydra_plugins.of_a_test", None)
+    del plugins.class_name_to_class[f"{name}.Trials"]
+    plugins.plugin_type_to_subclass_list[Sweeper].pop()
+    sys.modules.pop(name, None)
     composer.cache_clear()
 
 

@@ -174,7 +174,7 @@ def test_fields_of_a_row(tmp_path):
         assert set(row["train"]) == set(row["val"]) == {"loss", "accuracy"}
         assert all(0 <= row[part]["accuracy"] <= 1 for part in ("train", "val"))
         assert set(row["size_mb"]) == {"soft", "measure", "true"} and row["size_mb"]["measure"] == "formula"
-        assert set(row["bits"]) == {"mean", "min", "max", "layers"}
+        assert set(row["bits"]) == {"mean", "min", "max", "layers", "histogram"}
         assert row["seconds"] > 0 and row["examples_per_second"] > 0 and row["lr"] > 0
     assert rows[-1]["size_mb"]["true"] == trainer.quantizer.true_model_size()
     assert rows[0]["train"]["loss"] > rows[-1]["train"]["loss"]  # it learns
