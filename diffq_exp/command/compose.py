@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -75,8 +76,19 @@ class Composer:
         return self._composed[overrides]
 
     def of_sweep(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration that Hydra gives to sweepers and launchers. Raises: HydraException."""
-        return self.hydra.compose_config(self.config_name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        """The configuration that Hydra gives to sweepers and launchers. Raises: HydraException.
+
+        A key that only files of its grids have, as the path of their data set, is noted among the overrides alone.
+        """
+        parsed = [parse(text) for text in overrides]
+        structure = [text_of(override) for override in parsed if is_structure(override)]
+        cfg = self.hydra.compose_config(self.config_name, [*structure, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        for override in parsed:
+            if not (is_structure(override) or override.is_sweep_override()):
+                with suppress(ConfigCompositionException):
+                    ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+        cfg.hydra.overrides.task = [text_of(override) for override in parsed if not override.is_hydra_override()]
+        return cfg
 
 
 @cache

@@ -47,6 +47,15 @@ def test_the_launcher_of_an_experiment_launches_its_sweep(planned, words, launch
         assert all(str(cfg.hydra.launcher[key.rpartition(".")[2]]) == value for key, value in typed.items())
 
 
+def test_a_key_that_only_files_of_the_grids_have(tmp_path):
+    """The text of a sweep of language models: the data set of the sweep itself is another."""
+    grids = "hydra.sweeper.grids=[{experiment:text_gpt,seed:[0,1]}]"
+    plan = check(["-m", grids, f"dataset.path={tmp_path}", "epochs=2"])
+    assert plan.errors == [] and [job.cfg.dataset.path for job in plan.jobs] == [str(tmp_path)] * 2
+    assert plan.launching.epochs == 2 and "path" not in plan.launching.dataset
+    assert plan.launching.hydra.overrides.task == [f"dataset.path={tmp_path}", "epochs=2"]
+
+
 @pytest.mark.parametrize(
     ("words", "experiment", "has"),
     [
