@@ -8,6 +8,7 @@ a stranger cannot choose what code runs, nor how much memory a network takes (al
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,8 @@ def build_stored_model(stored: StoredModel, config: dict[str, Any], allow: Colle
     """A network made as `config` says, with the weights of `stored`, in eval mode."""
     build, shapes = _imported(config, "model", allow), stored.shapes()
     check_depth(config["model"], len(shapes))
-    with rebuilding(), Allowance(shapes):
+    with rebuilding(), Allowance(shapes), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of first weights, which those of the file replace
         model = build()
     if not isinstance(model, nn.Module):
         raise ValueError(f"its config builds a {type(model).__name__}, not an nn.Module")

@@ -39,7 +39,8 @@ def test_20_files(few, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_600_files_of_all_networks(fuzz, tmp_path, capsys):
+def test_600_files_of_all_networks(fuzz, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fuzz, "SECONDS", 3 * fuzz.SECONDS)  # beside other tests
     code = fuzz.main(["--files", "600", "--seed", "4", "--keep", str(tmp_path / "kept")])
     said = capsys.readouterr().out
     assert code == 0, said
