@@ -110,9 +110,16 @@ def test_a_network_that_is_larger_than_what_is_stored(name, node, keys, tmp_path
     "value", [None, "x", [], {}, [1], {"a": 1}, -1, 0, 0.5, 1e308, True, 2**63, 10**40, "a\nb"]
 )
 @pytest.mark.parametrize("key", ["num_classes", "in_channels", "image_size", "name"])
-def test_arguments_of_any_kind(key, value, tmp_path, recwarn):
+def test_arguments_of_any_kind(key, value, tmp_path):
     conf = told("diffq_exp.models.torchvision", dict(IMAGE_KEYS), name="alexnet")
     conf["model"]["node" if key == "name" else "keys"][key] = value
+    refusal(tmp_path, conf)
+
+
+def test_first_weights_are_warned_of_by_nobody(tmp_path, recwarn):
+    """torch warns of those of a layer without outputs."""
+    conf = stored_networks.config()
+    conf["model"]["keys"]["num_classes"] = 0
     refusal(tmp_path, conf)
     assert not recwarn.list
 
