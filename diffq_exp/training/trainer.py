@@ -109,9 +109,9 @@ class Trainer:
             for listener in self.listeners:
                 listener.epoch(row)
             self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, Sums()
-            self._save()
-            self._agree(stop)
-            if stop.signal is not None and self.epoch < self.settings.epochs:
+            save(self)
+            stops, _ = self._agree(stop)
+            if stops and self.epoch < self.settings.epochs:
                 raise Interrupted
         self._set_progress(self.settings.epochs)
         compute_apart(self.model)
@@ -137,20 +137,21 @@ class Trainer:
                     listener.step(self.epoch + 1, step, steps, means)
             if last:
                 break
-            due = self._agree(stop, now - saved > 60 * self.settings.checkpoint_minutes)
-            if stop.signal is not None or due:
+            stops, due = self._agree(stop, now - saved > 60 * self.settings.checkpoint_minutes)
+            if stops or due:
                 self._check_weights()
-                self._save()
+                save(self)
                 saved = now
-            if stop.signal is not None:
+            if stops:
                 raise Interrupted
         self.seconds = before + time.monotonic() - started
 
-    def _agree(self, stop: StopFlag, due: bool = False) -> bool:
-        """All ranks stop, or save, where one of them is to; -> whether to save."""
+    def _agree(self, stop: StopFlag, due: bool = False) -> tuple[bool, bool]:
+        """All ranks stop, or save, where one of them is to. A signal that comes meanwhile counts the next time."""
         signal, saves = self.ranks.largest(stop.signal or 0, due)
-        stop.signal = signal or None
-        return bool(saves)
+        if signal:
+            stop.signal = signal
+        return bool(signal), bool(saves)
 
     def _step(self, step: int, batches: list[tuple[Tensor, Tensor]], steps: int) -> None:
         place = self.epoch + (step - 1) / steps
@@ -247,6 +248,3 @@ class Trainer:
         (broken,) = self.ranks.largest(not bool(torch.stack(finite).all()))
         if broken:
             raise Diverged(self.epoch + 1, -(-self.batch // self.settings.accumulate))
-
-    def _save(self) -> None:
-        save(self)

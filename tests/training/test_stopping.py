@@ -154,15 +154,15 @@ if starter == "submitit":
     signal.signal(signal.SIGTERM, bypass)
 import diffq_exp.train
 from diffq_exp.training import trainer
-save = trainer.Trainer._save
+save = trainer.save
 
-def save_and_signal(self):
-    save(self)
-    if self.epoch == 1 and self.batch == 0:
+def save_and_signal(saved):
+    save(saved)
+    if saved.epoch == 1 and saved.batch == 0:
         signal.raise_signal(signal.SIGTERM) if starter == "submitit" else None
         signal.raise_signal(signal.SIGUSR2)
 
-trainer.Trainer._save = save_and_signal
+trainer.save = save_and_signal
 sys.exit(diffq_exp.train.main())
 """
 

@@ -9,7 +9,10 @@ import torch
 from helpers.run_configs import timeless
 from helpers.run_pieces import CheckpointedNet, RandomNet, TinyNet, tiny_data, tiny_trainer
 
+from diffq_exp.parallel.ranks import Ranks
 from diffq_exp.tasks.classification import Classification
+from diffq_exp.training import resume
+from diffq_exp.training import trainer as loop
 from diffq_exp.training.checkpoint import load_checkpoint
 from diffq_exp.training.schedule import OneCycle
 from diffq_exp.training.stopping import Interrupted, StopFlag
@@ -253,23 +256,41 @@ def test_killed_again_and_again(never_stopped, tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_killed_between_row_and_checkpoint(epoch, never_stopped, tmp_path):
+def test_killed_between_row_and_checkpoint(epoch, never_stopped, tmp_path, monkeypatch):
     """The row of an epoch is there, its checkpoint is not: the row is computed and written again."""
     way = WAYS["one optimizer"]
     trainer = way.trainer(tmp_path)
-    save = trainer._save
 
-    def die():
-        if trainer.epoch == epoch:
+    def die(saved):
+        if saved.epoch == epoch:
             raise Killed
-        save()
+        resume.save(saved)
 
-    trainer._save = die
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "save", die)
         trainer.fit(StopFlag())
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == epoch
     got = end(go_on(way, tmp_path, seed=0 if epoch == 1 else 99))
     check_same({**got, "run_id": "first"}, never_stopped("one optimizer"))
+
+
+def test_a_signal_while_ranks_agree_stops_the_next_step(tmp_path):
+    """It is neither lost, nor does it stop this rank alone where the others go on."""
+    stop, places = StopFlag(), []
+
+    class Slow(Ranks):
+        def largest(self, *numbers):
+            if len(numbers) == 2:  # signal, and whether to save
+                places.append((trainer.epoch, trainer.batch))
+                stop.signal = signal.SIGTERM
+            return list(numbers)
+
+    trainer = WAYS["one optimizer"].trainer(tmp_path)
+    trainer.ranks = Slow()
+    with pytest.raises(Interrupted):
+        trainer.fit(stop)
+    assert len(places) == 2 and stop.signal == signal.SIGTERM
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["place"][:2] == list(places[1])
 
 
 def test_checkpoints_within_an_epoch_only_after_the_minutes(tmp_path, monkeypatch):
@@ -284,7 +305,7 @@ def test_checkpoints_within_an_epoch_only_after_the_minutes(tmp_path, monkeypatc
         now[0] += 70.0  # 70, 140 (above 120), 210
 
     trainer._step = slow
-    monkeypatch.setattr(trainer, "_save", lambda: places.append((trainer.epoch, trainer.batch)))
+    monkeypatch.setattr(loop, "save", lambda saved: places.append((saved.epoch, saved.batch)))
     trainer.fit(StopFlag())
     assert places == [(0, 2), (1, 0)]
 
