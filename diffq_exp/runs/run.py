@@ -133,42 +133,49 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
     if earlier.status == "finished":
         ranks.told(lambda: check_can_be_made_again(folder.path, earlier, trains=not only_afterwards(cfg)))
     run_id = ranks.told(lambda: earlier.run_id or f"{folder.signature}-{secrets.token_hex(4)}")
-    before = earlier.seconds or 0.0
-    record = replace(record, status="running", run_id=run_id, seconds=before, data=earlier.data, **machine)
+    record = replace(
+        record, status="running", run_id=run_id, seconds=earlier.seconds or 0.0, data=earlier.data, **machine
+    )
     folder.write_record(record)
     folder.write_config(cfg, request)
-    started = time.monotonic()
-    code, refused = FAILED, False
     with FileLog(folder.path / LOG) if ranks.first else nullcontext(), StopFlag() as stop:
         for line in drop_foreign_keys(cfg, request):
             log.info(line)
         session = Session(cfg, folder, request.choices, device, stop, record, ranks)
-        try:
-            record = session.run()
-            code = FINISHED
-        except BaseException as error:
-            refused = isinstance(error, TargetTooSmall) and not (folder.path / CHECKPOINT).exists()
-            cause = ranks.cause(error)
-            code, ending = _ending(cause, stop, folder.path)
-            if not isinstance(error, (Diverged, Interrupted)):
-                _tell_of_rank(ranks, str(ending.get("reason")), isinstance(cause, RankLost))
-            again = earlier.status == "finished" and ending["status"] == "failed"  # the old numbers stay
-            record = earlier if again else replace(record, data=session.record.data, **ending)
-        finally:
-            seconds = round(before + time.monotonic() - started, 2)
-            ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            record = replace(record, seconds=seconds, ended=ended)
-            try:
-                folder.write_record(record)
-            finally:
-                session.close(record, code)
-        if code == FINISHED:
-            if ranks.first:
-                drop_earlier(folder.path)
-            show_result(record, folder.path)
+        code, refused = _carry_out(session, earlier)
     if refused:
         folder.drop()
     return code
+
+
+def _carry_out(session: Session, earlier: RunRecord) -> tuple[int, bool]:
+    """Do a run and record how it ends; -> exit code, and whether its target was refused before it began."""
+    folder, ranks, started = session.folder, session.ranks, time.monotonic()
+    code, record, refused = FAILED, session.record, False
+    try:
+        record = session.run()
+        code = FINISHED
+    except BaseException as error:
+        refused = isinstance(error, TargetTooSmall) and not (folder.path / CHECKPOINT).exists()
+        cause = ranks.cause(error)
+        code, ending = _ending(cause, session.stop, folder.path)
+        if not isinstance(error, (Diverged, Interrupted)):
+            _tell_of_rank(ranks, str(ending.get("reason")), isinstance(cause, RankLost))
+        again = earlier.status == "finished" and ending["status"] == "failed"  # the old numbers stay
+        record = earlier if again else replace(record, data=session.record.data, **ending)
+    finally:
+        seconds = round((earlier.seconds or 0.0) + time.monotonic() - started, 2)
+        ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record = replace(record, seconds=seconds, ended=ended)
+        try:
+            folder.write_record(record)
+        finally:
+            session.close(record, code)
+    if code == FINISHED:
+        if ranks.first:
+            drop_earlier(folder.path)
+        show_result(record, folder.path)
+    return code, refused
 
 
 def _ending(error: BaseException, stop: StopFlag, folder: Path) -> tuple[int, dict[str, Any]]:
