@@ -86,8 +86,8 @@ class ImageData(Data):
         mean: Sequence[float],
         std: Sequence[float],
         train: Loader,
-        val: Loader | None,
         test: Loader,
+        val: Loader | None = None,
         digest: Mapping[str, str] | None = None,
     ) -> None:
         self.classes, self.shape = list(classes), shape

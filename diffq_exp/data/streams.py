@@ -206,25 +206,20 @@ def from_datasets(
     if mean is None or std is None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
     mean, std = checked_statistics(mean, std, channels)
-    if digest is None:
-        digest = of_folders({"train": train, "test": test} | ({"val": val} if val is not None else {}))
+    parts = {"train": train, "test": test} | ({"val": val} if val is not None else {})
+    digest = of_folders(parts) if digest is None else digest
     if val is None and val_fraction != 0:
         kept, held = stratified_split(_targets(train), val_fraction, seed)
-        val, train = Subset(train, held.tolist()), Subset(train, kept.tolist())
-
-    def loader(part: Images, training: bool = False) -> StreamLoader:
-        transform = _Resized(image_size, channels, training, flip, min_scale)
-        return StreamLoader(
-            part, transform, mean=mean, std=std, batch_size=batch_size, device=device,
-            num_workers=num_workers, seed=seed, train=training,
-        )  # fmt: skip
-
-    val_loader = loader(val) if val is not None else None
+        parts |= {"train": Subset(train, kept.tolist()), "val": Subset(train, held.tolist())}
+    loaders = {
+        part: StreamLoader(
+            images, _Resized(image_size, channels, part == "train", flip, min_scale), mean=mean, std=std,
+            batch_size=batch_size, device=device, num_workers=num_workers, seed=seed, train=part == "train",
+        )
+        for part, images in parts.items()
+    }  # fmt: skip
     shape = (channels, image_size, image_size)
-    return ImageData(
-        name, classes=classes, shape=shape, mean=mean, std=std, train=loader(train, True), val=val_loader,
-        test=loader(test), digest=digest,
-    )  # fmt: skip
+    return ImageData(name, classes=classes, shape=shape, mean=mean, std=std, digest=digest, **loaders)
 
 
 def _check(channels: int, image_size: int, min_scale: float) -> None:

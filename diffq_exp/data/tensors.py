@@ -115,24 +115,20 @@ def from_tensors(
     if val is None:
         kept, held = stratified_split(train[1], val_fraction, seed)
         if len(held):
-            val, train = _take(train, held), _take(train, kept)
+            parts |= {"train": _take(train, kept), "val": _take(train, held)}
     if mean is None or std is None:
-        mean, std = channel_statistics(train[0])
-    mean, std = checked_statistics(mean, std, train[0].shape[1])
-
-    def loader(part: Part, training: bool = False) -> TensorLoader:
-        return TensorLoader(
-            *part, mean=mean, std=std, batch_size=batch_size, device=device, seed=seed, train=training,
-            crop=crop, flip=flip,
-        )  # fmt: skip
-
+        mean, std = channel_statistics(parts["train"][0])
     channels, height, width = train[0].shape[1:]
-    val_loader = loader(val) if val is not None else None
+    mean, std = checked_statistics(mean, std, channels)
+    loaders = {
+        part: TensorLoader(
+            *tensors, mean=mean, std=std, batch_size=batch_size, device=device, seed=seed, train=part == "train",
+            crop=crop, flip=flip,
+        )
+        for part, tensors in parts.items()
+    }  # fmt: skip
     shape = (channels, height, width)
-    return ImageData(
-        name, classes=classes, shape=shape, mean=mean, std=std, train=loader(train, True), val=val_loader,
-        test=loader(test), digest=digest,
-    )  # fmt: skip
+    return ImageData(name, classes=classes, shape=shape, mean=mean, std=std, digest=digest, **loaders)
 
 
 def _take(part: Part, index: Tensor) -> Part:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -82,13 +82,13 @@ def test_it_is_there_and_starting_it_again_changes_nothing(slurm: Path) -> None:
     assert (slurm / "slurm.conf").stat().st_mtime_ns == before
 
 
-@pytest.mark.timeout(600)
-def test_a_preempted_job_is_requeued_and_ends_as_one_that_was_not(slurm: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "diffq_exp.train", "-m", *LAUNCHER, *SWEEP]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
-    outputs = tmp_path / "outputs"
-    with open(tmp_path / "said", "wb") as said:
-        sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=said)
+def outputs_of_a_preempted_sweep(words: Sequence[str], folder: Path, **variables: str) -> Path:
+    """Do a sweep, one job of which is preempted in the middle of its run; -> the folder of its runs."""
+    command = [sys.executable, "-m", "diffq_exp.train", "-m", *LAUNCHER, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    outputs = folder / "outputs"
+    with open(folder / "said", "wb") as said:
+        sweep = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
     try:
         wait_until(lambda: job_in_mid_run(outputs) is not None, sweep)
         job = str(job_in_mid_run(outputs))
@@ -97,7 +97,13 @@ def test_a_preempted_job_is_requeued_and_ends_as_one_that_was_not(slurm: Path, t
         code = sweep.wait(300)
     finally:
         sweep.kill()
-    assert code == 0, (tmp_path / "said").read_text()
+    assert code == 0, (folder / "said").read_text()
+    return outputs
+
+
+@pytest.mark.timeout(600)
+def test_a_preempted_job_is_requeued_and_ends_as_one_that_was_not(slurm: Path, tmp_path: Path) -> None:
+    outputs = outputs_of_a_preempted_sweep(SWEEP, tmp_path, WANDB_MODE="offline")
     folders = sorted(path for path in outputs.glob("synthetic-*"))
     logs = {folder: (folder / "train.log").read_text() for folder in folders}
     (preempted,) = [folder for folder in folders if "interrupted" in logs[folder]]
@@ -116,20 +122,9 @@ def test_a_preempted_job_is_requeued_and_ends_as_one_that_was_not(slurm: Path, t
 @pytest.mark.timeout(600)
 def test_a_job_of_two_tasks_is_preempted_and_ends_as_one_that_was_not(slurm: Path, tmp_path: Path) -> None:
     words = (*TINY, f"epochs={EPOCHS}", "tracking=none", "restart=true")
-    command = [sys.executable, "-m", "diffq_exp.train", "-m", *LAUNCHER, "hydra.launcher.tasks_per_node=2", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    outputs = tmp_path / "outputs"
-    with open(tmp_path / "said", "wb") as said:
-        sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=said)
-    try:
-        wait_until(lambda: job_in_mid_run(outputs) is not None, sweep)
-        job = str(job_in_mid_run(outputs))
-        told_by("scancel", "--signal=USR2", job)
-        wait_until(lambda: "Restarts=1" in told_by("scontrol", "show", "job", job), sweep)
-        code = sweep.wait(300)
-    finally:
-        sweep.kill()
-    assert code == 0, (tmp_path / "said").read_text()
+    outputs = outputs_of_a_preempted_sweep(
+        ["hydra.launcher.tasks_per_node=2", *words], tmp_path, GLOO_SOCKET_IFNAME="lo"
+    )
     (folder,) = outputs.glob("synthetic-*")
     said_by_run = (folder / "train.log").read_text()
     assert "interrupted" in said_by_run and "goes on after epoch" in said_by_run
