@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .common.entry import MISTAKE, Parser, entry_point, program
 from .common.files import replacing
@@ -77,12 +77,11 @@ def _export(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {out} exists; only .onnx and .safetensors files are overwritten")
     stored, config = storage.read(path)
     try:
-        data, lines = write(args, stored, config)
+        with replacing(out) as file:
+            lines = write(args, stored, config, file)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    with replacing(out) as file:
-        file.write(data)
-    _show([("file", str(out)), ("bytes", _count(len(data))), *lines])
+    _show([("file", str(out)), ("bytes", _count(out.stat().st_size)), *lines])
 
 
 def _check_packages() -> None:
@@ -95,16 +94,16 @@ def _check_packages() -> None:
 Lines = list[tuple[str, str]]
 
 
-def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
+def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any], file: BinaryIO) -> Lines:
     """Every tensor by every name; float16 stays float16. No network is built, so nothing has to be allowed."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     values = {name: value.contiguous().clone() for name, value in stored.values().items()}
-    lines = [("tensors", f"{len(values):,}, tied ones under each name: {len(stored.tied):,}")]
-    return save(values, metadata={"format": "pt"}), lines
+    save_file(values, file.name, metadata={"format": "pt"})  # by its name: it would not fit memory twice
+    return [("tensors", f"{len(values):,}, tied ones under each name: {len(stored.tied):,}")]
 
 
-def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any]) -> tuple[bytes, Lines]:
+def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any], file: BinaryIO) -> Lines:
     from .onnx.graph import onnx_graph
     from .onnx.inputs import Input
     from .runs.rebuild import build_stored_model
@@ -118,7 +117,8 @@ def _onnx(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any])
     # for whoever runs the file: images are (x / 255 - mean) / std, outputs are in the order of the classes
     notes = {f"input.{key}": json.dumps(value) for key, value in described.items()}
     graph = onnx_graph(model, stored, inputs, args.opset, notes)
-    return graph.data, _onnx_lines(graph, stored)
+    file.write(graph.data)
+    return _onnx_lines(graph, stored)
 
 
 def _onnx_lines(graph: Graph, stored: StoredModel) -> Lines:

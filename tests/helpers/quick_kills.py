@@ -25,42 +25,38 @@ from diffq_exp.results.records import RunRecord
 from diffq_exp.results.run_files import CHECKPOINT, METRICS, MODEL
 from diffq_exp.runs import run as run_module
 from diffq_exp.runs.file_target import TargetTooSmall
+from diffq_exp.runs.session import Session
 from diffq_exp.training.checkpoint import load_checkpoint, rng_state, save_checkpoint
 
 EPOCHS = 2
 
 
-class QuickSession:
-    """Leaves the files of a `Session`, in the same order; what is in them follows from the number of the epoch."""
-
-    def __init__(
-        self, cfg: Any, folder: Any, choices: Any, device: Any, stop: Any, record: RunRecord, *ranks: Any
-    ) -> None:
-        self.cfg, self.held, self.folder, self.record = cfg, folder, folder.path, record
+class QuickSession(Session):
+    """Leaves the files of a session, in the same order; what is in them follows from the number of the epoch."""
 
     def run(self) -> RunRecord:
-        self.held.write_record(self.record)  # with the data
+        self.folder.write_record(self.record)  # with the data
         if self.cfg.target_mb is not None:
             raise TargetTooSmall("too small")
-        state = load_checkpoint(self.folder / CHECKPOINT) or {"place": [0], "metrics": ""}
+        state = load_checkpoint(self.folder.path / CHECKPOINT) or {"place": [0], "metrics": ""}
         rows = rows_of_text(state["metrics"])
-        write_rows(self.folder / METRICS, rows)
+        write_rows(self.folder.path / METRICS, rows)
         epochs = 0 if OmegaConf.select(self.cfg, "quantizer.training.after") else EPOCHS
         for epoch in range(state["place"][0], epochs):
             rows.append({"epoch": epoch + 1, "loss": 0.5**epoch})
-            append_row(self.folder / METRICS, rows[-1])
+            append_row(self.folder.path / METRICS, rows[-1])
             self.save(epoch + 1, rows)
         network = torch.nn.Linear(3, 2)
         torch.nn.init.constant_(network.weight, float(len(rows)))
         torch.nn.init.zeros_(network.bias)
-        storage.save(network, self.folder / MODEL, coding="packed")
-        checksum = file_checksum(self.folder / MODEL)
+        storage.save(network, self.folder.path / MODEL, coding="packed")
+        checksum = file_checksum(self.folder.path / MODEL)
         return replace(self.record, status="finished", epochs=epochs, checksum=checksum)
 
     def save(self, epoch: int, rows: list[dict[str, Any]]) -> None:
         state = {"run_id": "a", "place": [epoch, 0, 0.0], "sums": [0, {}], "model": {}, "optimizers": []}
         state |= {"scaler": {}, "rng": rng_state(), "metrics": text_of_rows(rows)}
-        save_checkpoint(self.folder / CHECKPOINT, state)
+        save_checkpoint(self.folder.path / CHECKPOINT, state)
 
     def close(self, record: RunRecord, code: int) -> None:
         pass
