@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 
 def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> float:
     """`value` when it is a number in [low, high]. Raises: ValueError that names it and says what is allowed."""
@@ -32,16 +34,18 @@ def check_suffix(suffix: object) -> None:
 def given_arguments(
     function: Callable[..., object], args: Sequence[object], keywords: Mapping[str, object]
 ) -> list[str]:
-    """["name=value", ...] of the arguments after `self` and the model that are not the defaults of `function`."""
+    """["name=value", ...] of the arguments of a method but its model that are not its defaults."""
     try:
         bound = inspect.signature(function).bind(None, *args, **keywords)
     except TypeError:
         return []  # the call itself will say what is wrong
     defaults = {name: _shown(one.default) for name, one in bound.signature.parameters.items()}
-    given = dict(list(bound.arguments.items())[2:])
-    for name, one in bound.signature.parameters.items():
-        if one.kind is one.VAR_KEYWORD:
-            given |= given.pop(name, {})
+    given: dict[str, object] = {}
+    for name, value in list(bound.arguments.items())[1:]:  # without self
+        kind = bound.signature.parameters[name].kind
+        if kind is not inspect.Parameter.VAR_POSITIONAL:
+            given |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    given = {name: value for name, value in given.items() if not isinstance(value, nn.Module)}
     shown = {name: _shown(value) for name, value in given.items()}
     return [f"{name}={value}" for name, value in shown.items() if value != defaults.get(name)]
 

@@ -95,6 +95,7 @@ class LearnedTensors:
         """Take them out of the model."""
         for place in self._places:
             place.module._parameters.pop(place.attr, None)
+        self._places.clear()
 
     def __len__(self) -> int:
         return len(self._places)

@@ -39,7 +39,9 @@ class Learner(StoresModel):
         whole: take those of this module, of which the quantized model is a part.
         """
         learned = {id(param) for param in self.learned().values()}
-        return [param for param in (whole or self.model).parameters() if id(param) not in learned]
+        return [
+            param for param in (self.model if whole is None else whole).parameters() if id(param) not in learned
+        ]
 
     def optimizer_groups(self, lr: Rates = None, **overrides: object) -> list[dict[str, Any]]:
         """The groups that `setup_optimizer` adds: a list of {"params": [...], option: value}."""

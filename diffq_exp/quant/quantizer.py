@@ -30,6 +30,7 @@ from .formula import BITS_PER_MB
 from .learned import Learned, LearnedTensors
 from .learner import Learner
 from .stored_weights import StoredTensors
+from .swap import unite
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,6 +69,7 @@ class Quantizer(Learner):
             raise RuntimeError("the model has a quantizer already; detach() it before attaching another")
         self.model, self.float16, self.progress = model, float16, 0.0
         self.selection = select(model, min_size, exclude, detect_bound, self.least_dims)
+        unite((*self.selection.quantized, *self.selection.floats))
         self._learned = LearnedTensors()
         self._learned.register((item, self.learned_tensors(item)) for item in self.selection.quantized)
         self.attachment = Attachment(self)
@@ -237,6 +239,8 @@ class Quantizer(Learner):
         return {name: float(widths.mean()) for name, widths in self.bits().items()}
 
     def __repr__(self) -> str:
+        if owner_of(self.model) is not self:
+            return f"{type(self).__name__}({', '.join([*self._given, 'detached'])})"
         items, widths = self.selection.quantized, self.mean_bits()
         chosen, floats = (sum(item.entries for item in some) for some in (items, self.selection.floats))
         mean = sum(widths[item.name] * item.entries for item in items) / max(chosen, 1)

@@ -21,6 +21,23 @@ from torch import Tensor, nn
 from ..stored.selection import Tensors
 
 
+def unite(items: Iterable[Tensors]) -> None:
+    """Make parameters that lie in one memory one parameter: `.to()`, optimizers and DDP would part them.
+
+    Raises: ValueError naming two of which only one is trained; the model is then unchanged.
+    """
+    apart = [(item, use) for item in items for use in item.uses[1:] if use.param is not item.param]
+    for item, use in apart:
+        if use.param.requires_grad != item.param.requires_grad:
+            raise ValueError(
+                f"{item.name!r} and {use.name!r} lie in one memory, and only one of them requires a gradient: "
+                "freeze both, or copy one of them"
+            )
+    for item, use in apart:
+        use.module._parameters[use.attr] = item.param
+        _renew_list(use.module)
+
+
 def put(item: Tensors, tensor: Tensor) -> None:
     """Let every use of a parameter see `tensor`."""
     for use in item.uses:

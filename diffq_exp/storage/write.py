@@ -175,21 +175,31 @@ def check_storable(source: StoresModel | nn.Module) -> None:
 
     Raises: ValueError naming a tensor that cannot.
     """
-    stored = stored_model_of(source, at_once=False)
+    stored, model = (
+        stored_model_of(source, at_once=False),
+        source if isinstance(source, nn.Module) else source.model,
+    )
     for name, tensor in stored.plain().items():
         _plain_row(name, tensor)
-    check_one_form(source if isinstance(source, nn.Module) else source.model, stored)
+    for name, param in model.named_parameters():
+        if name in stored.tensors:
+            _check_type(name, param)
+    check_one_form(model, stored)
 
 
 def _shape(tensor: Stored | Tensor) -> tuple[list[int], str]:
     return list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
+def _check_type(name: str, tensor: Tensor) -> None:
+    if (kind := _shape(tensor)[1]) not in DTYPES:
+        raise ValueError(f"{name!r} is of type {kind}, which cannot be stored; possible are {', '.join(DTYPES)}")
+
+
 def _plain_row(name: str, tensor: Tensor) -> list[Any]:
     """The row of a tensor that is not quantized; a constant tensor has its value there, and no bytes."""
+    _check_type(name, tensor)
     shape, dtype = _shape(tensor)
-    if dtype not in DTYPES:
-        raise ValueError(f"{name!r} is of type {dtype}, which cannot be stored; possible are {', '.join(DTYPES)}")
     row: list[object] = [name, shape, dtype]
     if is_constant(tensor) and math.isfinite(value := tensor[(0,) * tensor.dim()].item()):
         row.append(value)

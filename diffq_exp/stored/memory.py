@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -56,40 +56,36 @@ def check_entry(name: str, value: object) -> None:
 
 def check_apart(tensors: Mapping[str, Tensor]) -> None:
     """Raises: ValueError naming two tensors that share some of their memory, and not all of it."""
-    by_storage: dict[int, list[str]] = defaultdict(list)
+    by_storage: dict[int, dict[Memory, str]] = defaultdict(dict)
     for name, tensor in tensors.items():
-        if memory_of(tensor) is not None:
-            by_storage[tensor.untyped_storage().data_ptr()].append(name)
+        if (memory := memory_of(tensor)) is not None:
+            by_storage[tensor.untyped_storage().data_ptr()].setdefault(memory, name)
     for names in by_storage.values():
-        for one, other in _meeting(names, tensors):
-            raise ValueError(f"{one!r} and {other!r} share a part of their memory: one of them has to be a copy")
+        if len(names) > 1:
+            _check_apart({name: tensors[name] for name in names.values()})
 
 
-def _meeting(names: Iterable[str], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Pairs of tensors in one storage that meet there, and are not the same."""
-    ordered = sorted(names, key=lambda name: tensors[name].data_ptr())
-    for place, one in enumerate(ordered):
-        end = tensors[one].data_ptr() + _extent(tensors[one]) * tensors[one].element_size()
-        for other in ordered[place + 1 :]:
-            if tensors[other].data_ptr() >= end:
-                break
-            if memory_of(tensors[one]) != memory_of(tensors[other]) and _meet(tensors[one], tensors[other]):
-                yield one, other
+def _check_apart(tensors: Mapping[str, Tensor]) -> None:
+    """The same for tensors of one storage, whose bytes are marked one tensor after the other."""
+    storage = next(iter(tensors.values())).untyped_storage()
+    marks = torch.zeros(storage.nbytes(), dtype=torch.bool)
+    for name, tensor in tensors.items():
+        taken = _bytes_of(tensor, marks)
+        if taken.any():
+            other = next(one for one in tensors if _meet(tensors[one], tensor))
+            raise ValueError(f"{other!r} and {name!r} share a part of their memory: one of them has to be a copy")
+        taken.fill_(True)
 
 
-def _extent(tensor: Tensor) -> int:
-    """Entries from the first to behind the last one in memory."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+def _bytes_of(tensor: Tensor, marks: Tensor) -> Tensor:
+    """The marks, one for each byte of its storage, of the bytes that a tensor takes."""
+    size = tensor.element_size()
+    strides = (*(size * stride for stride in tensor.stride()), 1)
+    return marks.as_strided((*tensor.shape, size), strides, size * tensor.storage_offset())
 
 
 def _meet(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors in one storage have an entry in common; views may lie between each other."""
-    if one.dtype != other.dtype:
-        return True
-    taken = torch.zeros(one.untyped_storage().nbytes() // one.element_size(), dtype=torch.bool)
-    for tensor in (one, other):
-        view = taken.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-        if view.any():
-            return True
-        view.fill_(True)
-    return False
+    """Whether two tensors in one storage have a byte in common; views may lie between each other."""
+    marks = torch.zeros(one.untyped_storage().nbytes(), dtype=torch.bool)
+    _bytes_of(one, marks).fill_(True)
+    return bool(_bytes_of(other, marks).any())

@@ -138,7 +138,9 @@ def describe(
         raise ValueError(f"{unknown[0]!r} is a parameter of the model, but not in its state_dict")
     check_apart(state)
     known = {*tensors, *floats, *selection.tied}
-    tied = dict(selection.tied) | _tied_buffers(state, known, tensors)
+    others = {name: value for name, value in model.named_buffers() if name not in model.state_dict()}
+    tied = dict(selection.tied) | _tied_buffers({**state, **others}, known, tensors)
+    tied = {name: stored for name, stored in tied.items() if name not in others}
     buffers = {name: value for name, value in state.items() if name not in known and name not in tied}
     return StoredModel(method, tensors, floats, buffers, tied)
 
@@ -184,10 +186,13 @@ def write_into(model: nn.Module, stored: StoredModel, learned: Collection[str] =
         for name, value in stored.plain().items():
             _write(targets[name], value)
         for name, tensor in stored.tensors.items():
-            tensor.write(targets[name])
+            if 0 in targets[name].stride():
+                _write(targets[name], tensor.values())
+            else:
+                tensor.write(targets[name])
         for other, name in stored.tied.items():
             if targets[other].data_ptr() != targets[name].data_ptr():
-                targets[other].copy_(stored.value(other))
+                _write(targets[other], stored.value(other))
 
 
 def _write(target: Tensor, value: Tensor) -> None:

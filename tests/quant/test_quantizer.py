@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from helpers.quant_models import Bag, Net
+from torch import nn
 
 from diffq_exp import storage
 from diffq_exp.common.units import MB
@@ -73,3 +74,36 @@ def test_wrong_arguments_are_refused_as_before():
     for arguments in ({}, {"model": Net(), "nosuch": 1}):
         with pytest.raises(TypeError):
             DiffQuantizer(**arguments)
+
+
+def test_arguments_of_a_subclass_are_shown_by_their_names():
+    class Handing(UniformQuantizer):
+        def __init__(self, *args, **keywords):
+            super().__init__(*args, **keywords)
+
+    class Stronger(UniformQuantizer):
+        def __init__(self, strength, model):
+            super().__init__(model, min_size=0)
+
+    assert repr(Handing(model=nn.Linear(8, 8), min_size=0)).startswith("Handing(min_size=0, 2 tensors")
+    assert repr(Stronger(3, nn.Linear(8, 8))).startswith("Stronger(strength=3, ")
+
+
+def test_a_quantizer_that_is_detached_can_be_looked_at():
+    quantizer = DiffQuantizer(nn.Linear(8, 8), min_size=0)
+    quantizer.detach()
+    assert len(quantizer.base_parameters()) == 2 and quantizer.learned() == {}
+    assert repr(quantizer) == "DiffQuantizer(min_size=0, detached)"
+
+
+def test_base_parameters_of_a_whole_that_is_empty_by_its_length():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def __len__(self):
+            return 0
+
+    whole = Whole()
+    assert len(DiffQuantizer(whole.net, min_size=0).base_parameters(whole)) == 4

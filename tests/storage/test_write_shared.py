@@ -1,5 +1,7 @@
 """What shares memory, or is no array: tied where it is one tensor, else refused by name before training."""
 
+import time
+
 import pytest
 import torch
 from helpers.storage_models import assert_same
@@ -8,6 +10,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from diffq_exp import storage
 from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer, quantizer_of
+from diffq_exp.stored.memory import check_apart
 
 KINDS = [DiffQuantizer, UniformQuantizer, LSQ, RateQuantizer]
 WAYS = [*KINDS, None]
@@ -132,6 +135,43 @@ def test_gradients_of_shared_memory_are_summed_as_of_one_parameter():
     assert torch.equal(*grads)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_in_one_memory_are_one_parameter(kind):
+    """Inside of quantize(), after .to(), for DDP, after detach()."""
+    model = Layers(shared_memory)
+    quantizer = source_of(kind, model, exclude=["*.bias"])
+    assert model.other.weight is model.body.weight
+    assert len({id(param) for param in quantizer.base_parameters()}) == len(quantizer.base_parameters()) == 3
+    x = torch.ones(2, 8)
+    before = model(x)
+    with quantizer.enter_quantize():
+        assert torch.equal(model(x), before)
+    model.double()
+    with torch.no_grad():
+        model.body.weight += 1
+    quantizer.detach()
+    assert torch.equal(model.body.weight, model.other.weight)
+
+
+def test_one_of_them_frozen_is_refused():
+    model = Layers(shared_memory)
+    model.body.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"'body.weight' and 'other.weight' lie in one memory, and only one"):
+        DiffQuantizer(model, min_size=0)
+    assert model.other.weight is not model.body.weight and not hasattr(model.body, "weight_diffq")
+
+
+def test_a_quantized_parameter_that_repeats_its_entries_is_read_back(tmp_path):
+    def odd(model):
+        model.body.weight = nn.Parameter(torch.randn(1, 8).expand(8, 8))
+
+    quantizer, fresh = source_of(UniformQuantizer, Layers(odd), bits=4), Layers(odd).eval()
+    storage.check_storable(quantizer)
+    storage.save(quantizer, tmp_path / "m")
+    storage.load(tmp_path / "m", fresh)
+    assert torch.equal(fresh.body.weight, storage.stored_model_of(quantizer).value("body.weight"))
+
+
 # ---- is refused ------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +235,33 @@ def test_a_buffer_in_the_memory_of_a_quantized_parameter(kind):
     with pytest.raises(ValueError, match=r"'ema' is a buffer in the memory of 'body.weight', which must not be q"):
         storage.check_storable(source_of(kind, Layers(odd)))
     storage.check_storable(source_of(kind, Layers(odd), exclude=["body.weight"]))
+
+
+def test_so_is_a_buffer_that_no_file_has():
+    def odd(model):
+        model.register_buffer("ema", model.body.weight.detach(), persistent=False)
+
+    with pytest.raises(ValueError, match=r"'ema' is a buffer in the memory of 'body.weight'"):
+        storage.check_storable(source_of(LSQ, Layers(odd)))
+    assert "ema" not in storage.stored_model_of(source_of(LSQ, Layers(odd), exclude=["body.weight"])).tied
+
+
+def test_a_type_of_quantized_weights_that_no_file_has():
+    def odd(model):
+        model.body.weight = nn.Parameter(model.body.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+
+    with pytest.raises(ValueError, match=r"'body.weight' is of type float8_e4m3fn, which cannot be stored"):
+        storage.check_storable(source_of(UniformQuantizer, Layers(odd)))
+
+
+def test_many_views_of_one_memory_are_compared_in_linear_time():
+    whole = torch.zeros(2000, 100)
+    views = {str(place): whole[:, place] for place in range(100)}
+    began = time.process_time()
+    check_apart(views)
+    assert time.process_time() - began < 1
+    with pytest.raises(ValueError, match="'7' and 'other' share a part of their memory"):
+        check_apart({**views, "other": whole[:, 7:8]})
 
 
 @pytest.mark.parametrize("kind", KINDS)
