@@ -116,9 +116,7 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
     from . import storage
     from .command.devices import device_error
     from .data.as_stored import follow
-    from .results.records import read_record
     from .runs.build import check_takes, pick_device
-    from .runs.data_record import difference
     from .runs.loading import stored_file
     from .runs.rebuild import build_stored, build_stored_model
     from .tasks import as_task
@@ -135,8 +133,7 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
             node["path" if "path" in node else "root"] = args.root
         runtime = {"device": device, "batch_size": config["batch_size"]}
         data = build_stored(config, "dataset", args.allow, **runtime)
-        since = difference(read_record(path.parent).data, data) if Path(args.source).is_dir() else ""
-        warnings = [f"the data have changed since the run: {since}"] if since else []
+        warnings = _changes_since(Path(args.source), data) if Path(args.source).is_dir() else []
         warnings += follow(data, described if isinstance(described := config.get("input"), dict) else {})
         check_takes(model, data)
         task = as_task(build_stored(config, "task", args.allow, **data.task_arguments))
@@ -149,6 +146,18 @@ def _loaded(args: argparse.Namespace) -> _Loaded:
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return _Loaded(path, stored, model, data, task)
+
+
+def _changes_since(folder: Path, data: Data) -> list[str]:
+    """How the data of now differ from those of the run in a folder, if there is one."""
+    from .results.records import is_run, read_record
+    from .runs.data_record import difference
+
+    try:
+        since = difference(read_record(folder).data, data) if is_run(folder) else ""
+    except (ValueError, OSError) as error:
+        return [f"whether the data have changed since the run cannot be told: {one_line(error)}"]
+    return [f"the data have changed since the run: {since}"] if since else []
 
 
 def _show(path: Path, scores: dict[str, dict[str, float]], stored: StoredModel) -> None:

@@ -106,7 +106,8 @@ def test_a_class_less_is_told_and_the_others_keep_their_numbers(root, run, capsy
 
 def test_the_folder_of_a_run_says_whether_its_data_have_changed(root, run, capsys):
     digest = image_folder(root=str(root), device="cpu", batch_size=8, **NODE).digest
-    write_json(run / "result.json", {"status": "finished", "data": {"test": 16, "digest": digest}})
+    record = {"status": "finished", "signature": "0123456789", "data": {"test": 16, "digest": digest}}
+    write_json(run / "result.json", record)
     assert said(capsys, run).err == ""
     write(root / "test" / "a", 1, 250)
     assert said(capsys, run).err == "warning: the data have changed since the run: test (16 examples, now 17)\n"
@@ -123,3 +124,18 @@ def test_images_of_a_size_that_the_network_does_not_take_are_told(root, run, cap
     assert (
         "the network does not take the inputs of image_folder, [1, 8, 8]: RuntimeError" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("text", ["{", '{"status": "finished", "signature": "0123456789", "data": 3}'])
+def test_a_damaged_record_is_told_and_the_network_is_measured(text, run, capsys):
+    expected = said(capsys, run).out
+    (run / "result.json").write_text(text)
+    out, err = said(capsys, run)
+    assert out == expected and err.startswith("warning: whether the data have changed since the run cannot be told")
+    assert f": {run / 'result.json'}: " in err and err.count("\n") == 1
+    (run / "result.json").write_text('{"status": "ok", "data": 3}')  # of somebody else
+    assert said(capsys, run).err == ""
+    (run / "model.safetensors").unlink()
+    (run / "result.json").write_text(text)
+    assert main([str(run)]) == 2
+    assert "the run has no model.safetensors" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
-from ..results.records import status_of
+from ..results.records import is_run, status_of
 from ..tracking.limits import MOST, name_errors
 from .choices import is_shipped
 from .devices import device_error
@@ -131,7 +131,7 @@ def _source_error(key: str, given: str | None) -> str | None:
 
 def _status(run: Path) -> str:
     try:
-        return status_of(run) or NO_RUN
+        return status_of(run) if is_run(run) else NO_RUN
     except (ValueError, OSError):
         return "unreadable result.json"
 

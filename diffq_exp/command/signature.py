@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..common.files import user_path
-from ..results.records import RunRecord, read_record
+from ..results.records import RunRecord, is_run, read_record
 from ..results.renamed import OLD_NAMES, with_targets
 from .choices import label
 from .network_files import content_of
@@ -157,7 +157,7 @@ def identity(cfg: DictConfig, given: str) -> str:
     if given == FLOAT32:
         return signature(float32_config(cfg))
     source = user_path(given)
-    return (read_record(source).signature if source.is_dir() else "") or content_of(source)
+    return read_record(source).signature if is_run(source) else content_of(source)
 
 
 def float32_config(cfg: DictConfig) -> DictConfig:

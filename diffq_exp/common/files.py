@@ -77,19 +77,24 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, {} where there is no file. Raises: ValueError with the path of a bad file.
+    """The JSON object in a file, {} where there is no file. Raises: ValueError with the path of a bad file."""
+    values = read_values(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
+    return values
+
+
+def read_values(path: Path) -> object:
+    """The JSON value in a file, {} where there is no file. Raises: ValueError with the path of a bad file.
 
     Bad are files of more than MOST_BYTES, values nested deeper than DEEPEST, and what is no regular file.
     """
     try:
-        values = parsed_json(read_regular(path, MOST_BYTES))
+        return parsed_json(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object is expected, not a {type(values).__name__}")
-    return values
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .headline import Headline
-from .records import RunRecord, read_record, status_of
+from .records import SIGNATURE, RunRecord, read_record, status_of
 from .renamed import new_name, with_targets
 from .run_files import RESULT
 
@@ -24,7 +24,6 @@ MISSING = "missing"  # status of a job that was planned and left no result
 UNREADABLE = "unreadable"
 _NOT_ENTERED = ("wandb", "report")
 _PLACES = ("dataset.root", "dataset.path", "dataset.name", "dataset.subset")  # which data a choice stands for
-_SIGNATURE = re.compile("[0-9a-f]{8,64}")  # another is no run's: two damaged records may share it
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -133,7 +132,8 @@ def find_runs(roots: Iterable[Path]) -> list[Run]:
     found: dict[str, Run] = {}
     for folder in folders.values():
         run = _read_run(folder)
-        name = run.signature if _SIGNATURE.fullmatch(run.signature) else str(folder)
+        signed = SIGNATURE.fullmatch(run.signature)  # two damaged records may share what is no signature
+        name = run.signature if signed else str(folder)
         found[name] = max(found[name], run, key=_worth) if name in found else run
     return sorted((_with_source(run, found) for run in found.values()), key=lambda run: run.folder.as_posix())
 

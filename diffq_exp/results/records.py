@@ -6,6 +6,7 @@ and again when it ends, so `running` in a folder without a lock means that the p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -13,10 +14,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..common.files import read_json, write_json
+from ..common.files import read_json, read_values, write_json
 from .headline import Headline, is_number
 from .run_files import RESULT, is_locked
 
+STATUSES = ("running", "finished", "diverged", "interrupted", "failed", "killed")
+SIGNATURE = re.compile("[0-9a-f]{8,64}")  # another is no run's
 _MOST = 2.0**65  # of a whole number: a seed may have 64 bits
 
 
@@ -144,6 +147,27 @@ def read_record(folder: Path) -> RunRecord:
         return RunRecord.from_json(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def known_record(folder: Path) -> RunRecord:
+    """The record in a run's folder; an empty one also where it is damaged. Raises: OSError."""
+    try:
+        return read_record(folder)
+    except ValueError:
+        return RunRecord()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: a result.json of somebody else's has no signature and status of ours.
+
+    Raises: ValueError with the path of a result.json that is not JSON, which may have been a run's; OSError.
+    """
+    values = read_values(folder / RESULT)
+    return (
+        isinstance(values, dict)
+        and SIGNATURE.fullmatch(str(values.get("signature"))) is not None
+        and values.get("status") in STATUSES
+    )
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

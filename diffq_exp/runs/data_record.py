@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from ..common.files import user_path
 from ..data import Data
 from ..data.digest import FILE_TIMES, changed
-from ..results.records import RunRecord, read_record
+from ..results.records import RunRecord, is_run, read_record
 from ..results.run_files import CHECKPOINT
 from .build import build_data
 
@@ -79,6 +79,6 @@ def tell_if_sources_changed(record: RunRecord, cfg: DictConfig, data: Data) -> N
     """Warn where a network that a run begins from or follows was trained on what its data set was before."""
     for key in ("init_from", "teacher"):
         source = user_path(cfg[key]) if cfg[key] is not None else Path()
-        other = read_record(source) if cfg[key] is not None and source.is_dir() else RunRecord()
+        other = read_record(source) if cfg[key] is not None and is_run(source) else RunRecord()
         if other.config.get("dataset") == record.config.get("dataset") and (found := difference(other.data, data)):
             log.warning(f"{key}={source}: the data have changed since this network was trained: {found}")

@@ -11,16 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from ..results.records import RunRecord, read_record
+from ..results.records import known_record
 from ..results.run_files import ASIDE, EARLIER, LEFT_BY_A_RUN, LOG, MODEL
-
-
-def known_record(folder: Path) -> RunRecord:
-    """The record in a folder; an empty one where there is none, or where it cannot be read."""
-    try:
-        return read_record(folder)
-    except ValueError:
-        return RunRecord()
 
 
 def set_aside(folder: Path) -> None:

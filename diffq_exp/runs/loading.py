@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
+from ..command.network_files import network_files
 from ..common.printable import one_line
 from ..data import Data
-from ..results.records import read_record, status_of
+from ..results.records import is_run, known_record, read_record, status_of
 from ..results.run_files import CHECKPOINT, MODEL
 from ..stored.floats import is_folded
 from .build import accepted
@@ -49,7 +50,7 @@ def stored_file(source: Path | str) -> Path:
     if path.is_dir():
         path = path / MODEL
         if not path.is_file():
-            status = status_of(path.parent)
+            status = status_of(path.parent, known_record(path.parent))
             raise ValueError(
                 f"{source}: the run has no {MODEL}" + (f"; its status is {status!r}" if status else "")
             )
@@ -109,10 +110,14 @@ def load_weights(model: nn.Module, source: Path, strict: bool = False) -> None:
 
 
 def _file_of(source: Path) -> Path:
-    """The file, or folder of files, that weights are in."""
+    """The file, or folder of files, that weights are in.
+
+    Of a folder that is no run's: what the signature of a run that begins from it has hashed, and nothing else.
+    """
     if not source.is_dir():
         return source
+    if not is_run(source):
+        files = network_files(source)
+        return files[0] if len(files) == 1 else source
     trained = source / CHECKPOINT
-    if trained.is_file() and not _stored_whole(source):
-        return trained
-    return stored_file(source) if status_of(source) or is_stored_here(source / MODEL) else source
+    return trained if trained.is_file() and not _stored_whole(source) else stored_file(source)

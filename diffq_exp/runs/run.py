@@ -31,13 +31,13 @@ from ..command.signature import (
 )
 from ..common.terminal import FileLog
 from ..parallel.ranks import ALONE, RankLost, Ranks
-from ..results.records import RunRecord
+from ..results.records import RunRecord, known_record
 from ..results.run_files import CHECKPOINT, LOG
 from ..training.stopping import Diverged, Interrupted, StopFlag
 from .build import drop_foreign_keys, pick_device
 from .data_record import tell_if_changed
 from .display import show_result
-from .earlier_run import drop_earlier, known_record, set_aside
+from .earlier_run import drop_earlier, set_aside
 from .ended import check_can_be_made_again, has_ended, is_whole, mend_metrics
 from .file_target import TargetTooSmall
 from .machine import describe_machine, prepare_torch

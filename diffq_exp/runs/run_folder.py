@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..command.request import Request
 from ..common.files import PARTIAL, locks_explained
-from ..results.records import RunRecord, read_record, write_record
+from ..results.records import RunRecord, known_record, read_record, write_record
 from ..results.run_files import ASIDE, EARLIER, LOCK, LOG, RESULT
-from .earlier_run import bring_back, known_record, put_back
+from .earlier_run import bring_back, put_back
 
 
 class FolderError(RuntimeError):

@@ -16,7 +16,7 @@ from ..common.files import user_path
 from ..data import Data, ImageData
 from ..data.as_stored import STATISTICS, differences, follow, places
 from ..data.pixels import checked_statistics
-from ..results.run_files import MODEL
+from ..results.run_files import CHECKPOINT, MODEL
 from ..storage.read import open_stored
 from ..training.distillation import Translated
 from .state_files import is_stored_here
@@ -27,7 +27,7 @@ NEAR = 0.01  # of a deviation: statistics of two draws of the same images differ
 
 def trained_on(source: Path) -> dict[str, object]:
     """How the inputs of a stored network were made, {} where that is not known. Raises: ValueError; OSError."""
-    path = source if is_stored_here(source) else (source if source.is_dir() else source.parent) / MODEL
+    path = source / MODEL if source.is_dir() else source.parent / MODEL if source.name == CHECKPOINT else source
     described = open_stored(path).contents.config.get("input", {}) if is_stored_here(path) else {}
     return described if isinstance(described, dict) else {}
 

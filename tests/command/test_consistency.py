@@ -45,6 +45,27 @@ def test_init_from_wants_a_run(tmp_path):
     assert errors_of(f"init_from={file}") == []
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", '{"status": "ok"}', '{"test": 0.93}', '{"signature": 3}'])
+def test_a_result_of_somebody_else_makes_no_run(text, tmp_path):
+    (tmp_path / "result.json").write_text(text)
+    assert "the status of this one is: no run" in only_error(f"teacher={tmp_path}")
+    assert "no run, and none of model" in only_error(f"init_from={tmp_path}")
+    (tmp_path / "model.safetensors").write_bytes(b"content")
+    signatures = set()
+    for _ in range(2):
+        plan = check([f"init_from={tmp_path}"])
+        signatures.add(plan.jobs[0].signature)
+        (tmp_path / "result.json").unlink(missing_ok=True)
+    assert plan.errors == [] and len(signatures) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0", '{"status": "finished", "signature": "0123456789", "test": 3}'])
+def test_the_damaged_record_of_a_run_is_told(text, tmp_path):
+    (tmp_path / "result.json").write_text(text)
+    (tmp_path / "model.safetensors").write_bytes(b"content")
+    assert "unreadable result.json" in only_error(f"init_from={tmp_path}")
+
+
 def test_a_root_that_is_there_is_right(tmp_path):
     assert errors_of("dataset=image_folder", f"dataset.root={tmp_path}") == []
 

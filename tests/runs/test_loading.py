@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import storage_models
 from helpers.stored_networks import config, network, store
+from safetensors.torch import save_file
 
 import diffq_exp
 from diffq_exp import storage
@@ -245,9 +246,13 @@ def test_start_from_a_stored_model(tmp_path):
         assert torch.equal(model(IMAGES), network()(IMAGES))
 
 
+RECORD = {"status": "finished", "signature": "0123456789"}
+
+
 def test_start_from_the_float_weights_of_a_run(tmp_path):
     """A run's folder has both: its last float weights are the better start."""
     store(tmp_path)
+    write_json(tmp_path / "result.json", RECORD)
     trained = fresh()
     with torch.no_grad():
         for param in trained.parameters():
@@ -261,6 +266,27 @@ def test_start_from_the_float_weights_of_a_run(tmp_path):
         load_weights(model, source)
         for name, value in model.state_dict().items():
             assert torch.equal(value, trained.state_dict()[name])
+
+
+@pytest.mark.parametrize("record", [None, {"status": "ok", "test": 0.93}, {**RECORD, "signature": ""}])
+def test_a_checkpoint_counts_where_a_run_has_left_it(record, tmp_path):
+    """Of another folder the signature hashes what `network_files` finds: that is read, and nothing else."""
+    other = {name: torch.zeros_like(value) for name, value in fresh().state_dict().items()}
+    save(tmp_path / "checkpoint.pt", other)
+    if record is not None:
+        write_json(tmp_path / "result.json", record)
+    trained = fresh(4)
+    for param in trained.parameters():
+        param.data.mul_(2)
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    for states in (trained.state_dict(), other):
+        model = fresh()
+        load_weights(model, tmp_path)
+        assert all(torch.equal(value, states[name]) for name, value in model.state_dict().items())
+        index = {"weight_map": dict.fromkeys(other, "part.safetensors")}  # comes before the file, in both
+        write_json(tmp_path / "model.safetensors.index.json", index)
+        save_file(other, tmp_path / "part.safetensors")
+        store(tmp_path)
 
 
 def test_weights_that_do_not_fit_change_nothing(tmp_path):
