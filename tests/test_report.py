@@ -175,6 +175,7 @@ def test_torch_is_never_imported(tmp_path):
     assert out.endswith("[]\n")
 
 
+@pytest.mark.long
 def test_a_terminal_of_ascii(tmp_path):
     for seed in (0, 1):
         made_run(tmp_path, ["quantizer=qat", f"seed={seed}"])

@@ -90,7 +90,7 @@ def planned(name):
     return check([f"experiment={name}", data])
 
 
-PLANNED = [pytest.param(name, marks=[pytest.mark.long] * (name != "pareto_digits")) for name in SWEEPS]
+PLANNED = [pytest.param(name, marks=[pytest.mark.long] * (name != "pareto_mnist")) for name in SWEEPS]
 
 
 @pytest.mark.parametrize("name", PLANNED)

@@ -19,7 +19,13 @@ SHORT = ("epochs=1", "batch_size=32", "device=cpu", "threads=1", "tracking=none"
 TRAIN = "diffq_exp.train"
 SEARCH = "diffq_exp.search"
 NO_TRAINING = {"--help", "--cfg"}
-MANY = ("README.md", "docs/quickstart.md", "docs/sweeps_and_reports.md", "docs/extending.md")  # of many commands
+MANY = (
+    "README.md",
+    "docs/concepts.md",
+    "docs/quickstart.md",
+    "docs/sweeps_and_reports.md",
+    "docs/extending.md",
+)  # of many commands
 
 
 def is_python(words: list[str]) -> bool:

@@ -124,6 +124,7 @@ def test_interpolations_in_the_config_are_left_alone(tmp_path):
     assert stored_in(out).run.project == "diffq_exp"
 
 
+@pytest.mark.long
 def test_a_server_that_gives_up_half_way_makes_it_offline(tmp_path, monkeypatch, caplog):
     """The table and charts are logged a second time, into the segment that takes over."""
     report, out = report_of(tmp_path, {**WANDB, "mode": "online", "timeout_seconds": 3})

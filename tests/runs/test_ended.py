@@ -84,7 +84,9 @@ def test_it_is_made_again_from_the_checkpoint(finished, run, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("checkpoint", [None, b"", b"PK\x03\x04"])
+@pytest.mark.parametrize(
+    "checkpoint", [None, *(pytest.param(data, marks=pytest.mark.long) for data in (b"", b"PK\x03\x04"))]
+)
 def test_without_a_checkpoint_it_is_refused_and_the_numbers_stay(checkpoint, run):
     (run / MODEL).write_bytes(b"")
     (run / "checkpoint.pt").unlink()

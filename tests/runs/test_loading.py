@@ -46,7 +46,9 @@ def refusal(path, conf, allow=()) -> str:
 # ---- what a run left ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["folder", "file", "text"])
+@pytest.mark.parametrize(
+    "what", ["folder", *(pytest.param(way, marks=pytest.mark.long) for way in ("file", "text"))]
+)
 def test_the_stored_network_comes_back(what, tmp_path):
     path = store(tmp_path / "run")
     source = {"folder": tmp_path / "run", "file": path, "text": str(path)}[what]

@@ -55,6 +55,7 @@ def test_freed_memory_is_used_again(variables, told):
     assert kept and 10 * errors < min(given_back for _, given_back in told.values())
 
 
+@pytest.mark.long
 def test_a_run_on_a_cpu_keeps_freed_memory():
     pages = 10 * 96 * 2**20 // resource.getpagesize()  # of ten steps
     assert 10 * counted("run")[1] < pages

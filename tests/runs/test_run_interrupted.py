@@ -18,7 +18,12 @@ pytestmark = pytest.mark.usefixtures("same_commit")
 
 
 @pytest.mark.parametrize(
-    ("batch", "number", "code"), [(2, signal.SIGTERM, 143), (3, signal.SIGTERM, 143), (5, signal.SIGINT, 130)]
+    ("batch", "number", "code"),
+    [
+        pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.long),
+        (3, signal.SIGTERM, 143),
+        (5, signal.SIGINT, 130),
+    ],
 )
 def test_interrupted_is_gone_on_with(batch, number, code, finished, tmp_path, monkeypatch):
     """3 batches an epoch: within the first, at its end, within the second."""

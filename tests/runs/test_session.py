@@ -184,7 +184,7 @@ def test_top5_from_20_classes_on(tmp_path):
 # ---- every quantizer -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "uniform"])
+@pytest.mark.parametrize("noise", ["gaussian", pytest.param("uniform", marks=pytest.mark.long)])
 @pytest.mark.parametrize("param", ["bits", "noise"])
 def test_the_four_pairs_of_noise_and_param(noise, param, finished, tmp_path):
     outcome = do(*TINY, f"noise={noise}", f"param={param}", "dataset.train_images=128", "epochs=4", root=tmp_path)

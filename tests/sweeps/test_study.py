@@ -75,6 +75,7 @@ def test_trials_are_ordinary_runs_and_a_study_goes_on(started, capsys):
     assert len(started) == 3 and len(journal().trials) == 3
 
 
+@pytest.mark.long
 def test_a_trial_whose_process_was_killed_is_gone_on_with(started):
     assert search.main([*WORDS, "trials=1", OVER]) == 0
     trial = journal().ask(study.space_of(OVER.partition("=")[2]))  # and then the process is killed
@@ -91,6 +92,7 @@ def test_a_trial_of_another_process_is_left_to_it(started, monkeypatch, capsys):
     )
 
 
+@pytest.mark.long
 def test_settings_that_do_not_go_together_fail_alone(started, capsys):
     over = "over={target_mb: [0.0001, 0.1]}"  # the first is below what no levels take
     assert search.main([*WORDS, "trials=4", over]) == 0

@@ -215,6 +215,7 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(dry_run):
     assert count == "4 runs: 0 done already, 4 to do" and "unknown" in time
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_what_is_done_and_the_time_for_the_rest(dry_run):
     """By the median of finished runs of the same data, network and epochs, two at a time."""
     jobs = check(SWEEP).jobs

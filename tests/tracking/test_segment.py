@@ -51,6 +51,7 @@ def test_no_key(
     assert "API key" in warning
 
 
+@pytest.mark.long
 def test_server_goes_mute_in_mid_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

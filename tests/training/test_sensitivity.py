@@ -18,8 +18,15 @@ def network():
     return models.digits_cnn(num_classes=4, in_channels=1, image_size=8).eval()
 
 
-@pytest.mark.parametrize("quantizer", [RateQuantizer, DiffQuantizer, LSQ])
-@pytest.mark.parametrize("coding", ["auto", "packed"])
+@pytest.mark.parametrize(
+    ("quantizer", "coding"),
+    [
+        (RateQuantizer, "packed"),
+        (DiffQuantizer, "packed"),
+        *(pytest.param(kind, "auto", marks=pytest.mark.long) for kind in (RateQuantizer, DiffQuantizer, LSQ)),
+        pytest.param(LSQ, "packed", marks=pytest.mark.long),
+    ],
+)
 def test_it_is_the_loss_with_one_bit_less_over_the_bytes_that_this_saves(quantizer, coding, tmp_path):
     torch.manual_seed(0)
     owner, plain, task, loader = network(), network(), Classification(), made_data().test

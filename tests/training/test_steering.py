@@ -119,11 +119,11 @@ RUNS = {  # what is typed -> the least share of the target that the file has
 }
 
 
-OF_ONE_WIDTH = ("quantizer=qat", "quantizer=ptq")  # the fit of LSQ is theirs
-LONG = [pytest.param(typed, marks=[pytest.mark.long] * typed.startswith(OF_ONE_WIDTH)) for typed in RUNS]
+QUICK = ("quantizer=diffq target_mb=0.12", "quantizer=rate target_mb=0.06")
+RUNS_OR_LONG = [pytest.param(typed, marks=[pytest.mark.long] * (typed not in QUICK)) for typed in RUNS]
 
 
-@pytest.mark.parametrize("typed", LONG)
+@pytest.mark.parametrize("typed", RUNS_OR_LONG)
 def test_the_file_ends_at_its_target(typed, tmp_path):
     outcome = do(*TINY, *typed.split(), "storage.coding=auto", root=tmp_path)
     record = outcome.result
@@ -136,7 +136,10 @@ def test_the_file_ends_at_its_target(typed, tmp_path):
         assert all(row["steering"].keys() >= {"file_mb", "error"} for row in outcome.rows)
 
 
-@pytest.mark.parametrize("typed", ["quantizer=diffq target_mb=0.12", "quantizer=lsq target_mb=0.12"])
+@pytest.mark.parametrize(
+    "typed",
+    ["quantizer=diffq target_mb=0.12", pytest.param("quantizer=lsq target_mb=0.12", marks=pytest.mark.long)],
+)
 def test_interrupted_in_mid_steering_it_ends_with_the_same_bytes(typed, tmp_path, monkeypatch):
     words = (*TINY, *typed.split())
     whole = do(*words, root=tmp_path / "whole")

@@ -40,7 +40,7 @@ def size_of(quantizer):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("share", [0.85, 0.6, 1.1])
+@pytest.mark.parametrize("share", [0.6, *(pytest.param(share, marks=pytest.mark.long) for share in (0.85, 1.1))])
 def test_at_most_the_target_and_nearly_all_of_it(method, share):
     quantizer, least = quantizer_of(method)
     most, coded = int(share * size_of(quantizer)()), []

@@ -254,7 +254,7 @@ def test_validation_is_of_the_stored_weights(tmp_path):
 
 
 @pytest.mark.parametrize("quantizer", ["none", "diffq", "uniform_noise", "qat", "lsq"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.long)])
 def test_it_learns(quantizer, optimizer, tmp_path):
     data = tiny_data(images=96, crop=0)
     trainer = tiny_trainer(tmp_path, quantizer=quantizer, optimizer=optimizer, epochs=6, clip=5.0, data=data)

@@ -65,6 +65,7 @@ def test_fp16_skips_a_step_of_bad_gradients_for_weights_and_bits(tmp_path):
     assert finite(state_of(trainer))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
 def test_compile(tmp_path, monkeypatch):
     """Graphs as for the compiler, run by a backend that compiles nothing: the same numbers, the same state."""

@@ -152,7 +152,9 @@ def test_stopped_and_gone_on(name, share, never_stopped, tmp_path):
     check_same(end(go_on(way, tmp_path)), never_stopped(name))
 
 
-@pytest.mark.parametrize("batch", range(1, 9))
+@pytest.mark.parametrize(
+    "batch", [pytest.param(batch, marks=[pytest.mark.long] * (batch not in (1, 5, 8))) for batch in range(1, 9)]
+)
 def test_stopped_at_any_batch(batch, never_stopped, tmp_path):
     way = WAYS["one optimizer"]
     stopped = stop_at(way, tmp_path, batch)
@@ -232,7 +234,7 @@ def test_the_seconds_of_an_epoch_go_on(tmp_path):
 
 @pytest.mark.parametrize("name", ["one optimizer", "two optimizers", "accumulate", "saved all the time"])
 @pytest.mark.parametrize(
-    "share", [0.1, pytest.param(0.5, marks=pytest.mark.long), 0.7, pytest.param(1.0, marks=pytest.mark.long)]
+    "share", [pytest.param(share, marks=[pytest.mark.long] * (share != 0.7)) for share in (0.1, 0.5, 0.7, 1.0)]
 )
 def test_killed_and_gone_on(name, share, never_stopped, tmp_path):
     way = WAYS[name]
