@@ -21,7 +21,8 @@ def parser() -> ArgumentParser:
 
 
 def _unknown_option(message: str) -> NoReturn:
-    _error(f"{message}; --hydra-help lists the options")
+    keys = "a key is set by key=value, without dashes; " if message.startswith("unrecognized") else ""
+    _error(f"{message}; {keys}--hydra-help lists the options")
 
 
 def _error(message: str) -> NoReturn:

@@ -35,7 +35,9 @@ def _how_to_type(text: str) -> str:
     """How a word that the grammar refuses is typed."""
     key, equals, value = text.partition("=")
     if not equals or re.fullmatch(r"[~+]*[\w.@/:-]+", key, re.ASCII) is None or re.match(r"\w+\(", value):
-        return "a key is set by key=value"
+        return "a key is set by key=value, without blanks"
+    if value.endswith(","):
+        return f"values are separated by commas without blanks: {key}=0,1"
     if value[:1] in ("[", "{"):
         return (
             "a text inside of a list or a mapping stands in quotes where it has other characters than A-Z a-z 0-9"

@@ -24,7 +24,9 @@ _STRIP = 0.16  # height of the compressed strip, of the linear part
 _ROOM = 0.06  # air beyond the last points, of the linear part
 _BESIDE = 0.09  # of the axis: room for a value beside its point
 _TICKS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
-_TICK_APART = 0.09  # of the axis: a label, and some air
+_TICK_APART = 0.09  # of the axis of a single panel: a label, and some air
+_LETTERS, _DIGIT = 6, 0.61  # of a label and its air; the width of a digit, of the size of the font
+_AXIS = 0.8  # the length of an axis, of the width of its panel
 _STEPS = (1, 2, 2.5, 5, 10)
 _QUIET = "#666666"
 
@@ -121,9 +123,19 @@ def size_axis(axes: Axes, problem: Problem) -> None:
     low, high = min(sizes) / 1.25, max(sizes) * 1.25
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    axes.set_xticks(ticks(low, high))
+    axes.set_xticks(ticks(low, high, max(_TICK_APART, _label_width(axes))))
     axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter("{x:g}")
+
+
+def _label_width(axes: Axes) -> float:
+    """About the width of a tick's label and its air, of the axis."""
+    import matplotlib
+
+    place, figure = axes.get_subplotspec(), axes.figure
+    columns = place.get_gridspec().ncols if place is not None else 1
+    points = 72 * _AXIS * figure.get_figwidth() / columns  # type: ignore[union-attr]
+    return float(_LETTERS * _DIGIT * matplotlib.rcParams["font.size"] / points)
 
 
 def dress(axes: Axes, x_label: str, y_label: str) -> None:
@@ -169,16 +181,19 @@ def _beside(axes: Axes, point: Point) -> None:
     )  # fmt: skip
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two sizes: as many as can be labelled, by decades or, on a short axis, evenly."""
+def ticks(low: float, high: float, apart: float = _TICK_APART) -> list[float]:
+    """Round numbers between two sizes: as many as can be labelled, by decades or, on a short axis, evenly.
+
+    apart: the least distance of two of them, of the axis.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     candidates = [[step * 10.0**decade for decade in decades for step in steps] for steps in _TICKS]
     for step in (step * 10.0**decade for decade in (decades[0] - 1, *decades) for step in (1, 2, 5)):
         first = math.ceil(low / step)
         candidates.append([step * (first + count) for count in range(10)])
     inside = [[round(tick, 12) for tick in candidate if low <= tick <= high] for candidate in candidates]
-    return max((labels for labels in inside if _far_apart(labels, math.log(high / low))), key=len)
+    return max((labels for labels in inside if _far_apart(labels, apart * math.log(high / low))), key=len)
 
 
-def _far_apart(values: Sequence[float], axis: float) -> bool:
-    return all(math.log(right / left) >= _TICK_APART * axis for left, right in pairwise(values))
+def _far_apart(values: Sequence[float], apart: float) -> bool:
+    return all(math.log(right / left) >= apart for left, right in pairwise(values))

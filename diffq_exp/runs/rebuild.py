@@ -51,7 +51,7 @@ def _imported(config: dict[str, Any], group: str, allow: Collection[str]) -> Cal
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its config does not describe a {group}") from error
     if target != _target_in_conf(group, name) and target not in allow:
-        raise ValueError(f"its {group} is {target!r}, which conf/ does not name; allow it by --allow {target}")
+        raise ValueError(f"its {group} is {target!r}, which conf/ does not name; {_how_to_allow(target)}")
     arguments = {**node, **keys}
     if "pretrained" in arguments:
         arguments["pretrained"] = False  # the weights come from the file, nothing is fetched
@@ -64,6 +64,10 @@ def _imported(config: dict[str, Any], group: str, allow: Collection[str]) -> Cal
             return call(**plain, **accepted(call, runtime))
 
     return build
+
+
+def _how_to_allow(target: str) -> str:
+    return f"allow it by --allow {target}, or in Python by allow=[{target!r}]"
 
 
 @contextmanager
@@ -99,5 +103,5 @@ def _built_inside(value: object, allow: Collection[str]) -> Any:
         return values
     target = values.pop("_target_")
     if target not in allow:
-        raise ValueError(f"an argument names {target!r} to be called; allow it by --allow {target}")
+        raise ValueError(f"an argument names {target!r} to be called; {_how_to_allow(target)}")
     return _located(target)(**values)

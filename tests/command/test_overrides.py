@@ -122,6 +122,11 @@ def test_of_a_key_typed_twice_the_last_word_counts():
     assert jobs(["seed=1,2", "lr=1", "seed=3"]) == [("seed=3", "lr=1")]
 
 
+def test_a_list_with_blanks_says_how_it_is_typed():
+    with pytest.raises(ValueError, match=r"without blanks: seed=0,1$"):
+        parse("seed=0,")
+
+
 @pytest.mark.parametrize("word", ["noise", "seed=choice()", ""])
 def test_a_word_that_is_none_is_named(word):
     with pytest.raises(ValueError, match="not understood; a key is set by key=value") as error:

@@ -82,6 +82,11 @@ def test_a_scale_and_its_inverse(floor, squeeze, value):
     assert scale.forward(value) <= scale.forward(value + 1)
 
 
+def test_labels_of_narrow_panels_do_not_meet():
+    wide, narrow = ticks(0.002, 1.3), ticks(0.002, 1.3, apart=0.13)
+    assert len(narrow) < len(wide) and min(right / left for left, right in pairwise(narrow)) >= 650**0.13
+
+
 @given(st.floats(1e-4, 1e3), st.floats(1.2, 1e5))
 def test_ticks_are_round_numbers_inside_and_apart(low, ratio):
     found = ticks(low, low * ratio)
