@@ -1,14 +1,9 @@
-"""Data sets of the Hugging Face hub, or of a folder, by the datasets library: images with classes, and text.
-
-The library downloads a set once and keeps it as Arrow files, whose rows are read at random. A split may be cut by
-its own notation: 'train[:90%]'.
-"""
+"""Data sets of the Hugging Face hub, or of a folder (hub.py): images with classes, and text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
-from ..common.files import user_path
 from .base import ImageData, Loading
 from .class_folders import check_channels, decode_image
 from .decode import Target, decode_all, fitted
 from .digest import of_sample
+from .hub import column_of, library, load, only
 from .images import from_images
 from .tensors import Part
 from .text import BYTES, TextData, Windows
@@ -57,8 +52,8 @@ def huggingface(
     splits = {"train": train, "test": test} | ({"val": val} if val is not None else {})
     rows = load(name, subset, revision, splits)
     image, label = (
-        image or _only(rows["train"], "Image", "image"),
-        label or _only(rows["train"], "ClassLabel", "label"),
+        image or only(rows["train"], "Image", "image"),
+        label or only(rows["train"], "ClassLabel", "label"),
     )
     classes = _classes(rows["train"], label)
     parts = {
@@ -97,66 +92,26 @@ def huggingface_text(
     )  # fmt: skip
 
 
-def load(name: str, subset: str | None, revision: str | None, splits: dict[str, str]) -> dict[str, Any]:
-    """{part: rows} of a set of the hub, of a folder of data files, or of a folder that `save_to_disk` made.
-
-    Raises: ValueError where the library is not installed, or could not load it, with its reason in one line.
-    """
-    library, folder = _library(), user_path(name)
-    try:
-        if (folder / "dataset_dict.json").is_file():
-            saved = library.load_from_disk(str(folder))
-            return {part: _split(saved, split) for part, split in splits.items()}
-        source = str(folder) if folder.is_dir() else name
-        return {
-            part: library.load_dataset(source, subset, revision=revision, split=split)
-            for part, split in splits.items()
-        }
-    except Exception as error:  # of the library, the hub, the network, the disk
-        reason = " ".join(str(error).split())
-        raise ValueError(f"dataset.name={name}: {type(error).__name__}: {reason}") from error
-
-
-def _split(saved: Any, split: str) -> object:
-    if split not in saved:
-        raise ValueError(f"no split {split!r}; there are {', '.join(saved)}")
-    return saved[split]
-
-
-def _library() -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError("dataset=huggingface needs the package datasets: pip install datasets") from error
-    library: ModuleType = datasets
-    return library
-
-
-def _only(rows: Any, kind: str, key: str) -> str:
-    """The name of the only column of a kind."""
-    found = [name for name, feature in rows.features.items() if type(feature).__name__ == kind]
-    if len(found) != 1:
-        columns = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in rows.features.items())
-        raise ValueError(f"dataset.{key}: which column? There are: {columns}")
-    return str(found[0])
-
-
-def _column(rows: Any, where: str, name: str) -> Any:
-    if name not in rows.features:
-        raise ValueError(f"{where}: no column {name!r}; there are {', '.join(rows.features)}")
-    return rows.select_columns([name]).with_format("arrow")[:][name]
-
-
 def _classes(rows: Any, label: str) -> list[str]:
     """The names of a ClassLabel; of other labels, their values in the training part."""
-    feature = rows.features.get(label)
-    names = getattr(feature, "names", None)
-    return list(names) if names else sorted({str(value) for value in _column(rows, "train", label).to_pylist()})
+    names = getattr(rows.features.get(label), "names", None)
+    if names:
+        return list(names)
+    return sorted({str(value) for value in _labels(rows, "train", label) if value is not None})
+
+
+def _labels(rows: Any, where: str, label: str) -> list[Any]:
+    """The values of a column of labels."""
+    kind = type(rows.features.get(label)).__name__
+    if label in rows.features and kind not in ("ClassLabel", "Value"):
+        raise ValueError(f"{where}: column {label!r} ({kind}) holds no classes")
+    values: list[Any] = column_of(rows, where, label).to_pylist()
+    return values
 
 
 def _bytes(rows: object, where: str, column: str) -> Tensor:
     """(N,) uint8."""
-    texts = _column(rows, where, column).to_pylist()
+    texts = column_of(rows, where, column).to_pylist()
     if any(not isinstance(text, str) for text in texts):
         raise ValueError(f"{where}: column {column!r} is no text in each row")
     content = "".join(f"{text}\n" for text in texts).encode()
@@ -169,9 +124,7 @@ class Rows(Dataset[Any]):
     def __init__(
         self, rows: Any, where: str, image: str, label: str, classes: Sequence[str], channels: int
     ) -> None:
-        if image not in rows.features:
-            raise ValueError(f"{where}: no column {image!r}; there are {', '.join(rows.features)}")
-        self.rows = rows.select_columns([image]).cast_column(image, _library().Image(decode=False))
+        self.rows = _images(rows, where, image)
         self.where, self.image, self.channels = where, image, channels
         self.targets = torch.tensor(_numbers(rows, where, label, classes))
 
@@ -183,9 +136,14 @@ class Rows(Dataset[Any]):
         return image, int(self.targets[index])
 
     def encoded(self, index: int) -> bytes:
-        """The file of an image."""
-        found = self.rows[index][self.image]
-        return found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
+        """The file of an image. Raises: ValueError naming a row that has none, or whose file cannot be read."""
+        found, row = self.rows[index][self.image] or {}, f"{self.where}, row {index}"
+        if (content := found.get("bytes")) is None and found.get("path") is None:
+            raise ValueError(f"{row}: has no image")
+        try:
+            return Path(found["path"]).read_bytes() if content is None else content
+        except OSError as error:
+            raise ValueError(f"cannot read the image {row}: {found['path']} ({error.strerror})") from error
 
     def first_size(self) -> tuple[int, int]:
         """Height and width."""
@@ -204,15 +162,34 @@ class Rows(Dataset[Any]):
         return of_sample(self.targets, len(self), self.encoded)
 
 
+def _images(rows: Any, where: str, image: str) -> Any:
+    """The column of images alone, not decoded. Raises: ValueError where there is none."""
+    if image not in rows.features:
+        raise ValueError(f"{where}: no column {image!r}; there are {', '.join(rows.features)}")
+    if len(rows) == 0:
+        raise ValueError(f"{where}: has no rows")
+    try:
+        return rows.select_columns([image]).cast_column(image, library().Image(decode=False))
+    except (NotImplementedError, TypeError, ValueError) as error:  # of pyarrow
+        kind = type(rows.features[image]).__name__
+        raise ValueError(f"{where}: column {image!r} ({kind}) holds no images") from error
+
+
 def _numbers(rows: Any, where: str, label: str, classes: Sequence[str]) -> list[int]:
-    values = _column(rows, where, label).to_pylist()
-    known: dict[object, int] = {name: number for number, name in enumerate(classes)}
-    if getattr(rows.features[label], "names", None):
-        known = {number: number for number in known.values()}
-    else:
-        values = [str(value) for value in values]
-    found = [known.get(value, -1) for value in values]
+    """The number among `classes` of each row. Splits are compared by names: each may number its own otherwise."""
+    values, names = _labels(rows, where, label), getattr(rows.features[label], "names", None)
+    called = [_name(value, names) for value in values]
+    known = {name: number for number, name in enumerate(classes)}
+    found = [-1 if name is None else known.get(name, -1) for name in called]
     if -1 in found:
         at = found.index(-1)
-        raise ValueError(f"{where}, row {at}: label {values[at]!r} is none of the {len(classes)} classes")
+        shown = values[at] if called[at] is None else called[at]
+        raise ValueError(f"{where}, row {at}: label {shown!r} is none of the {len(classes)} classes of train")
     return found
+
+
+def _name(label: Any, names: Sequence[str] | None) -> str | None:
+    """The class that a label stands for; None where it stands for none. names: of a ClassLabel."""
+    if label is None or not names:
+        return None if label is None else str(label)
+    return names[label] if 0 <= label < len(names) else None

@@ -1,28 +1,23 @@
 """Tar shards of images, in the layout of the webdataset library, as a data set of which any image can be read.
 
 A sample is the files of one name beside each other in a shard: 000017.jpg, 000017.cls. The library expands the
-names of shards, and brings those that lie elsewhere into a cache on disk. A plain tar file can be entered anywhere,
-so an epoch is an order of images and no stream: it resumes at any batch, with any number of workers. The order goes
-through a few shards at a time, so that a shard is brought once in an epoch.
+names of shards, and opens addresses elsewhere. A plain tar file can be entered anywhere, so an epoch is an order of
+images and no stream: it resumes at any batch, with any number of workers. The order goes through a few shards at a
+time, so that a shard is brought once in an epoch.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import tarfile
 import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import torch
 from torch import Tensor
@@ -31,29 +26,14 @@ from torch.utils.data import Dataset
 from ..common.files import user_path
 from .class_folders import decode_image
 from .order import generator
+from .shard_files import Cache, is_here, library, local_path, members_of, open_here
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IMAGES, TARGET = ("jpg", "jpeg", "png", "webp"), "cls"  # the library's suffixes of an image and of a class
-LOCAL, REMOTE = ("", "file"), ("http", "https", "gs", "hf")  # schemes; not pipe:, which would run a command
 AT_ONCE = 4  # shards that the images of a moment are drawn from
 _OPEN = 4 * AT_ONCE  # shards that a process keeps open
-
-Members = dict[str, tuple[int, int]]  # of a sample: suffix -> (offset, size) in the tar file
-
-
-def library() -> ModuleType:
-    """The package webdataset. Raises: ValueError where it is not installed."""
-    try:
-        import webdataset
-        import webdataset.cache
-        import webdataset.shardlists
-        import webdataset.tariterators
-    except ImportError as error:
-        raise ValueError("dataset=webdataset needs the package webdataset: pip install webdataset") from error
-    package: ModuleType = webdataset
-    return package
 
 
 @dataclass(frozen=True)
@@ -62,31 +42,6 @@ class Shard:
 
     url: str
     samples: int
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Where shards that lie elsewhere are kept, and how many bytes of them; below 0: all."""
-
-    folder: str
-    most_bytes: int = -1
-
-    def path_of(self, url: str) -> str:
-        """The file of a shard, brought first if it is not there. Raises: ValueError naming the shard."""
-        from filelock import FileLock
-
-        if _scheme(url) in LOCAL:
-            return _local_path(url)
-        folder = user_path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = library().cache.FileCache(
-            str(folder), url_to_name=_name_in_cache, validator=None, cache_size=self.most_bytes
-        )
-        try:
-            with FileLock(folder / f".{_name_in_cache(url)}.lock"):  # each worker wants it at the same time
-                return str(files.get_file(url))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{url}: cannot be brought ({' '.join(str(error).split())})") from error
 
 
 def shards_of(spec: str) -> list[Shard]:
@@ -98,11 +53,14 @@ def shards_of(spec: str) -> list[Shard]:
     if spec.endswith(".json"):
         return _indexed(user_path(spec))
     urls = library().shardlists.expand_urls(spec)
-    for url in urls:
-        if _checked_scheme(url) not in LOCAL:
-            raise ValueError(f"{spec}: shards that lie elsewhere need an index; see scripts/index_shards.py")
-    paths = [_local_path(url) for url in urls]
-    return [Shard(path, len(members_of(path))) for path in paths]
+    if not all(map(is_here, urls)):
+        raise ValueError(f"{spec}: shards that lie elsewhere need an index; see scripts/index_shards.py")
+    return [Shard(path, _count(path)) for path in map(local_path, urls)]
+
+
+def _count(path: str) -> int:
+    with open_here(path) as file:
+        return len(members_of(file, path))
 
 
 def index_of(shards: Sequence[Shard]) -> dict[str, object]:
@@ -112,59 +70,20 @@ def index_of(shards: Sequence[Shard]) -> dict[str, object]:
 
 def _indexed(path: Path) -> list[Shard]:
     try:
-        entries = json.loads(path.read_text())["shardlist"]
-        shards = [Shard(str(entry["url"]), int(entry["nsamples"])) for entry in entries]
+        entries = [(str(entry["url"]), entry["nsamples"]) for entry in json.loads(path.read_text())["shardlist"]]
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no index of shards, as scripts/index_shards.py makes it") from error
-    beside = {shard.url: _checked_scheme(shard.url) == "" for shard in shards}
-    return [
-        Shard(str(path.parent / shard.url) if beside[shard.url] else shard.url, shard.samples) for shard in shards
-    ]
+    for url, samples in entries:
+        if type(samples) is not int or samples < 0:
+            raise ValueError(f"{path}: nsamples of {url} is {samples!r}, allowed are whole numbers from 0 on")
+    return [Shard(_beside(path, url), samples) for url, samples in entries]
 
 
-def _scheme(url: str) -> str:
-    return urlsplit(url).scheme
-
-
-def _checked_scheme(url: str) -> str:
-    scheme = _scheme(url)
-    if scheme not in (*LOCAL, *REMOTE):
-        raise ValueError(f"{url}: {scheme}: is not allowed; allowed are files, {', '.join(REMOTE)}")
-    return scheme
-
-
-def _local_path(url: str) -> str:
-    return str(user_path(unquote(urlsplit(url).path) if _scheme(url) == "file" else url))
-
-
-def _name_in_cache(url: str) -> str:
-    return f"{sha256(url.encode()).hexdigest()[:16]}-{re.sub('[^A-Za-z0-9._-]', '_', url)[-64:]}"
-
-
-def members_of(path: str, url: str | None = None) -> list[Members]:
-    """Where the files of each sample lie, grouped as the library groups them. url: where the shard came from.
-
-    Raises: ValueError naming the shard where it is missing, no tar file, or compressed.
-    """
-    kit: Any = library().tariterators
-    samples: list[Members] = []
-    last = None
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for file in tar:
-                name, suffix = kit.base_plus_ext(file.name)
-                if not file.isreg() or name is None or re.match(r"__[^/]*__($|/)", file.name):
-                    continue
-                if name != last:
-                    samples.append({})
-                    last = name
-                samples[-1][suffix.lower()] = (file.offset_data, file.size)
-    except (OSError, tarfile.TarError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no tar file, or a compressed one"
-        raise ValueError(f"{url or path}: cannot be read ({reason})") from error
-    return samples
+def _beside(index: Path, url: str) -> str:
+    """The address of a shard; one that is relative is so to the index."""
+    return str(index.parent / url) if is_here(url) and not url.startswith("file:") else url
 
 
 class Shards(Dataset[Any]):
@@ -224,13 +143,13 @@ class _OpenShard:
     """The file of a shard, open, and where its samples lie; a file that the cache drops stays readable."""
 
     def __init__(self, shard: Shard, cache: Cache) -> None:
-        path = cache.path_of(shard.url)
-        self._members = members_of(path, shard.url)
+        file = cache.opened(shard.url)
+        self.close = weakref.finalize(self, file.close)
+        name = shard.url if is_here(shard.url) else f"{shard.url}, as {file.name}"
+        self._members, self._file = members_of(file, name), file.fileno()
         if len(self._members) != shard.samples:
             counts = f"it has {len(self._members)} samples, and {shard.samples} were counted"
             raise ValueError(f"{shard.url}: {counts}; has it changed, or its index?")
-        self._file = os.open(path, os.O_RDONLY)
-        self.close = weakref.finalize(self, os.close, self._file)
 
     def read(self, at: int) -> Mapping[str, bytes]:
         """The files of a sample; no position is moved, so that forked workers may share the file."""

@@ -10,7 +10,8 @@ import torch
 from .base import ImageData
 from .digest import of_shards
 from .order import generator
-from .shards import Cache, Shard, Shards, shards_of
+from .shard_files import Cache
+from .shards import Shard, Shards, shards_of
 from .streams import from_datasets
 
 GB = 10**9
@@ -40,11 +41,13 @@ def webdataset(
 
     Raises: ValueError naming a shard that cannot be read, or where too few are there to hold out of.
     """
+    if cache_gb is not None and cache_gb < 0:
+        raise ValueError(f"dataset.cache_gb={cache_gb} is below 0")
     found = {"train": shards_of(train), "test": shards_of(test)} | ({"val": shards_of(val)} if val else {})
     digest = of_shards({part: [(shard.url, shard.samples) for shard in shards] for part, shards in found.items()})
     if val is None and val_fraction:
         found["train"], found["val"] = _held_out(found["train"], val_fraction, seed)
-    cache = Cache(cache_dir, -1 if cache_gb is None else round(cache_gb * GB))
+    cache = Cache(cache_dir, None if cache_gb is None else round(cache_gb * GB))
     parts = {part: Shards(shards, cache, num_classes, channels) for part, shards in found.items()}
     return from_datasets(
         train=parts["train"], test=parts["test"], val=parts.get("val"), name="webdataset", digest=digest,

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from diffq_exp.data import StreamLoader, TensorLoader, huggingface, huggingface_text
+from diffq_exp.data.huggingface import Rows
 
 library = pytest.importorskip("datasets", reason="no datasets: pip install datasets")
 
@@ -98,6 +99,31 @@ def test_files_are_loaded_as_a_set_of_the_hub_is(files, saved):
     assert ours.digest["test"] == theirs.digest["test"] and load(files).digest == theirs.digest
 
 
+def test_a_saved_set_is_cut_as_one_of_the_hub_is(files, saved):
+    for cut in ("train[:75%]", "train[2:-1]", "train[:3]+test[50%:]"):
+        ours, theirs = load(saved, train=cut, test=cut), load(files, train=cut, test=cut)
+        assert ours.digest == theirs.digest and ours.train.examples in (6, 5)
+
+
+def test_splits_that_number_their_classes_otherwise_mean_the_same_names(tmp_path, files):
+    """The numbers of a split are those of its own order of names."""
+    found = library.DatasetDict(train=rows(range(4)), test=rows(range(3), ("dog", "cat"), [0, 1, 0]))
+    found["val"] = rows(range(2), None, ["cat", "dog"])
+    found.save_to_disk(str(tmp_path / "saved"))
+    data = load(tmp_path / "saved", val="val", label="label")
+    assert data.classes == ["cat", "dog"] and torch.cat([y for _, y in data.test.epoch(0)]).tolist() == [1, 0, 1]
+    assert torch.cat([y for _, y in data.val.epoch(0)]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="features can't be aligned"):
+        load(tmp_path / "saved", train="train+test")
+    found["test"] = rows(range(3), ("dog", "bird", "cat"), [0, 2, 1])
+    found.save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"test, row 2: label 'bird' is none of the 2 classes of train$"):
+        load(tmp_path / "other")
+    rows(range(3), ("dog", "cat"), [0, 1, 0]).to_parquet(str(files / "test.parquet"))
+    with pytest.raises(ValueError, match=r"test.parquet: column 'label' numbers its classes \['dog', 'cat'\], ano"):
+        load(files)
+
+
 def test_other_labels_are_classes_by_their_values(tmp_path):
     found = library.DatasetDict(
         train=rows(range(4), None, ["b", "a", "b", "a"]), test=rows(range(2), None, ["a", "b"])
@@ -114,7 +140,11 @@ def test_other_labels_are_classes_by_their_values(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"train": "tran"}, "no split 'tran'; there are train, test"),
+        ({"train": "tran"}, r"^dataset.name=.*Unknown split \"tran\". Should be one of \['train', 'test'\]"),
+        ({"train": "train[:9"}, r"^dataset.name=.*Unrecognized instruction format: train\[:9$"),
+        ({"train": "train[:0]"}, r"set, train\[:0\]: has no rows$"),
+        ({"image": "label"}, r"set, train: column 'label' \(ClassLabel\) holds no images$"),
+        ({"label": "img"}, r"^train: column 'img' \(Image\) holds no classes$"),
         ({"image": "picture"}, "no column 'picture'; there are img, label"),
         ({"label": "kind"}, "no column 'kind'"),
         ({"channels": 2}, "channels=2 is neither 1"),
@@ -146,6 +176,34 @@ def test_an_example_without_a_label_or_a_whole_image_is_named(tmp_path):
     found.save_to_disk(str(tmp_path / "broken"))
     with pytest.raises(ValueError, match=r"cannot read the image .*test, row 0"):
         load(tmp_path / "broken")
+
+
+def test_a_row_without_an_image_a_label_or_a_file_is_named(tmp_path):
+    columns, features, path = rows(range(4)).to_dict(), rows(range(4)).features, tmp_path / "1.png"
+    image(1).save(path)
+
+    def of(name, value):
+        changed = {**columns, name: [columns[name][0], value, *columns[name][2:]]}
+        return Rows(library.Dataset.from_dict(changed, features=features), "set", "img", "label", ["cat", "dog"], 3)
+
+    with pytest.raises(ValueError, match=r"^set, row 1: label None is none of the 2 classes of train$"):
+        of("label", None)
+    with pytest.raises(ValueError, match=r"^set, row 1: has no image$"):
+        of("img", None)[1]
+    found = of("img", str(path))
+    assert len(found.encoded(1)) == path.stat().st_size
+    path.unlink()
+    with pytest.raises(
+        ValueError, match=r"^cannot read the image set, row 1: .*1.png \(No such file or directory\)"
+    ):
+        found.digest()
+
+
+def test_a_label_that_is_null_is_no_class(tmp_path):
+    found = library.DatasetDict(train=rows(range(3), None, ["b", None, "None"]), test=rows(range(1), None, ["b"]))
+    found.save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(ValueError, match="train, row 1: label None is none of the 2 classes of train"):
+        load(tmp_path / "set", label="label")
 
 
 def test_without_the_library_it_is_named(saved, monkeypatch):
@@ -184,5 +242,7 @@ def test_text_is_the_bytes_of_its_rows(tmp_path):
     given = torch.cat([x.flatten() for x, _ in data.val.epoch(0)])
     assert bytes(given.tolist()) == b"less\nless\nless\nless\n"[:-1]
     assert huggingface_text(**how, val=None, text="text", length=4, **HOW).val is None
+    cut = {**how, "train": "train[:50%]", "val": "train[50%:]"}
+    assert huggingface_text(**cut, text="text", length=4, **HOW).facts["tokens"]["train"] == 16 * 2 + 11 + 1
     with pytest.raises(ValueError, match="no column 'body'; there are text"):
         huggingface_text(**how, val=None, text="body", length=4, **HOW)

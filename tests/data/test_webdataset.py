@@ -9,26 +9,15 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from helpers.tar_shards import write
 from PIL import Image
 
-from diffq_exp.data.shards import AT_ONCE, Cache, Shard, Shards, index_of, members_of, shards_of
+from diffq_exp.data.shard_files import Cache, members_of
+from diffq_exp.data.shards import AT_ONCE, Shard, Shards, index_of, shards_of
 
 library = pytest.importorskip("webdataset", reason="no webdataset: pip install webdataset")
 
 from diffq_exp.data import webdataset  # noqa: E402
-
-
-def encoded(seed, size=(8, 8)):
-    stream = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write(path, numbers, classes=2, **more):
-    with library.TarWriter(str(path)) as tar:
-        for number in numbers:
-            tar.write({"__key__": f"{number:04}", "png": encoded(number), "cls": number % classes, **more})
 
 
 @pytest.fixture
@@ -145,6 +134,8 @@ def test_shards_that_lie_elsewhere_are_brought_once(root, monkeypatch):
     (root / "train-1.tar").unlink()
     with pytest.raises(ValueError, match=r"^https://host/1/train-1.tar: cannot be brought"):
         list(dataset(root, f"{root}/far.json", Cache(str(root / "other"))))
+    with pytest.raises(ValueError, match=r"^dataset.cache_gb=-1 is below 0"):
+        load(root, cache_gb=-1)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +148,17 @@ def test_shards_that_lie_elsewhere_are_brought_once(root, monkeypatch):
         ("{root}/packed.tar.gz", "no tar file, or a compressed one"),
         ("{root}/wrong.json", "no index of shards"),
         ("{root}/pipe.json", "pipe: is not allowed"),
+        ("{root}/below.json", "below.json: nsamples of train-0.tar is -4, allowed are whole numbers from 0 on"),
+        ("{root}/half.json", "nsamples of train-0.tar is 3.5"),
+        ("{root}/true.json", "nsamples of train-0.tar is True"),
     ],
 )
 def test_what_is_no_shard_is_named(spec, told, root):
     with tarfile.open(root / "packed.tar.gz", "w:gz") as tar:
         tar.add(root / "test.tar")
     (root / "wrong.json").write_text("[1]")
+    for name, number in (("below", -4), ("half", 3.5), ("true", True)):
+        (root / f"{name}.json").write_text(json.dumps(index_of([Shard("train-0.tar", number)])))
     (root / "pipe.json").write_text(json.dumps(index_of([Shard("pipe:true", 1)])))
     with pytest.raises(ValueError) as raised:
         shards_of(spec.format(root=root))
@@ -186,4 +182,5 @@ def test_a_sample_that_is_none_is_named(root):
         dataset(root, f"{root}/b.tar")[0]
     with pytest.raises(ValueError, match=r"sample 1: needs .cls and one of jpg, jpeg, png, webp; it has \['cls'\]"):
         dataset(root, f"{root}/b.tar")[1]
-    assert len(members_of(str(root / "b.tar"))) == 2
+    with open(root / "b.tar", "rb") as file:
+        assert len(members_of(file, "b.tar")) == 2
