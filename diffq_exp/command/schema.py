@@ -201,7 +201,7 @@ class Config:
     threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1, high=1024)
     num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)
     checkpoint_minutes: float = key(10.0, "minutes between checkpoints within a long epoch", float, above=0)
-    restart: bool = key(False, "throw an earlier run of the same signature away and do it again", bool)
+    restart: bool = key(False, "do a run again; the earlier one is kept aside until the new one has finished", bool)
     dry_run: bool = key(False, "only show what would run, what is done already, and the time to expect", bool)
 
 

@@ -20,6 +20,7 @@ from .sweep_records import Sweep
 
 SIZES = ("file", "true")
 FRACTIONS = (64, 32, 16, 8, 4)  # of the float32 MB: sizes for which the best score is given
+LONGEST_KEY = 200  # of those that a message names
 LARGEST = 1e9  # score or size in MB, and the reciprocal of the smallest size
 FLOAT32 = "none"  # the quantizer of the float32 network
 
@@ -122,7 +123,7 @@ def check_key(key: str, runs: Iterable[Run]) -> None:
     """Raises: ValueError that names the nearest key, where none of the runs has this one."""
     runs = list(runs)
     if runs and all(run.value(key) is None for run in runs):
-        known = {name for run in runs for name in run.own if len(name) <= 200}
+        known = {name for run in runs for name in run.own if len(name) <= LONGEST_KEY}
         raise ValueError(unknown("run has a key", key, sorted(known)))
 
 

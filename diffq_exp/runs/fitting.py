@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -23,6 +24,7 @@ SHOWN = 3  # names in a message
 class Fit:
     """taken: {name in the network: name in the file}. lacking: only the network has them. other: {name: how the two
     differ}. unused: only the file has them. left_out, put_before: the prefixes by which the names differ.
+    twice: two names in the file that both stand for one tensor of the network, with different values.
     """
 
     taken: dict[str, str]
@@ -31,6 +33,7 @@ class Fit:
     unused: list[str]
     left_out: str
     put_before: str
+    twice: list[tuple[str, str]]
 
     @property
     def share(self) -> float:
@@ -65,7 +68,11 @@ def _quoted(names: list[str]) -> str:
 
 def fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Fit:
     """Find the tensors of a network in a state. wanted: the network's own `state_dict`."""
-    names = {WRAPPERS.sub("", name): name for name in state}
+    names: dict[str, str] = {}
+    twice = []
+    for name in state:
+        first = names.setdefault(WRAPPERS.sub("", name), name)
+        twice += [] if equal(state[first], state[name]) else [(first, name)]
     left_out, put_before = _prefixes(wanted, {plain: state[name] for plain, name in names.items()})
     found = {
         put_before + plain.removeprefix(left_out): name
@@ -86,7 +93,9 @@ def fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Fit:
     ]
     used = {found[name] for name in wanted if name in found}
     beside = {found[name] for name in found if name not in wanted and _learned(name, wanted)}
-    return Fit(taken, lacking, other, [name for name in state if name not in used | beside], left_out, put_before)
+    unused = [name for name in state if names[WRAPPERS.sub("", name)] not in used | beside]
+    twice = [pair for pair in twice if pair[0] in used]
+    return Fit(taken, lacking, other, unused, left_out, put_before, twice)
 
 
 def _place(tensor: Tensor) -> tuple[int, ...]:
@@ -99,10 +108,35 @@ def _learned(name: str, wanted: Mapping[str, Tensor]) -> bool:
     return any(name[: match.start()] in wanted for match in re.finditer("_", name))
 
 
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same values; not where torch cannot say, as for sparse ones."""
+    if one is other:
+        return True
+    plain = not (_form(one) or _form(other)) and one.dtype == other.dtype
+    return plain and torch.equal(one, other)
+
+
+def _form(tensor: Tensor) -> str:
+    """What a tensor is besides its values by shape; "" for a plain one."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_meta:
+        return "without values (device meta)"
+    if tensor.is_quantized:
+        return f"quantized ({tensor.dtype})"
+    return "" if tensor.layout == torch.strided else str(tensor.layout).removeprefix("torch.")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...] | None:
+    return None if tensor.is_nested else tuple(tensor.shape)
+
+
 def _difference(given: Tensor, wanted: Tensor) -> str:
+    if (form := _form(given)) != _form(wanted):
+        return f"is {form or 'plain'}, in the network it is {_form(wanted) or 'a plain tensor'}"
     if given.shape != wanted.shape:
         return f"has shape {tuple(given.shape)}, the network has {tuple(wanted.shape)}"
-    kinds = [(one.is_floating_point(), one.is_complex(), one.layout, one.is_quantized) for one in (given, wanted)]
+    kinds = [(one.is_floating_point(), one.is_complex()) for one in (given, wanted)]
     if kinds[0] != kinds[1]:
         return f"is {given.dtype}, the network has {wanted.dtype}"
     return ""
@@ -115,7 +149,7 @@ def _prefixes(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tupl
         for before in _common_prefixes(wanted)
         for name, value in state.items()
         for cut in _cuts(name)
-        if (target := wanted.get(before + name[cut:])) is not None and target.shape == value.shape
+        if (target := wanted.get(before + name[cut:])) is not None and _shape(target) == _shape(value)
     )
     return max(counts, key=lambda pair: (counts[pair], -len(pair[0]), -len(pair[1])), default=("", ""))
 

@@ -97,6 +97,8 @@ def load_weights(model: nn.Module, source: Path, strict: bool = False) -> None:
     fits = {place: fit(wanted, state) for place, state in states.items()}
     place = max(fits, key=lambda place: len(fits[place].taken))  # of equal ones the first, which is the usual one
     best = fits[place]
+    for first, other in best.twice:
+        raise ValueError(f"{path}: {first!r} and {other!r} are one tensor with different values; leave one out")
     differences = best.differences()
     if differences and (strict or best.share < LEAST):
         why = "" if strict else f": only {best.summary()}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ..command.network_files import network_files
+from .fitting import equal
 
 State = Mapping[str, Tensor]
 OWN = "diffq_exp."  # how the format of a stored model begins
@@ -41,10 +43,18 @@ def read_states(source: Path) -> dict[str, State]:
 
     Raises: ValueError naming the file, and what is wrong with it; OSError.
     """
-    parts = [_read(path) for path in network_files(source)]
-    if len(parts) > 1:
-        return {"": {name: value for part in parts for name, value in next(iter(part.values())).items()}}
-    return parts[0]
+    files = network_files(source)
+    return {"": _united(files)} if len(files) > 1 else _read(files[0])
+
+
+def _united(files: list[Path]) -> State:
+    """The tensors of a network in parts. Raises: ValueError where two parts have a name with different values."""
+    whole: dict[str, Tensor] = {}
+    for path in files:
+        for name, value in next(iter(_read(path).values())).items():
+            if not equal(whole.setdefault(name, value), value):
+                raise ValueError(f"{path}: its {name!r} has other values than that of another part of the network")
+    return whole
 
 
 def _read(path: Path) -> dict[str, State]:
@@ -106,6 +116,12 @@ class _Items(_Empty):
 
 
 def _load(path: Path) -> Any:
+    with warnings.catch_warnings():  # torch's, on kinds of pickles and of tensors
+        warnings.simplefilter("ignore")
+        return _load_quietly(path)
+
+
+def _load_quietly(path: Path) -> Any:
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -144,4 +160,6 @@ def _reason(error: Exception) -> str:
     """The first line of what torch says; in place of its advice on files that hold code, what is in there."""
     if found := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds {found[1]}, which is not run; save its state_dict alone"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or not written by a plain torch.save(module.state_dict(), file)"
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -79,6 +79,36 @@ def test_integers_in_the_place_of_weights():
     assert fit({"x": torch.ones(2)}, {"x": torch.ones(2, dtype=torch.bfloat16)}).share == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "how"),
+    [
+        (torch.eye(2).to_sparse(), "is sparse_coo"),
+        (torch.eye(2).to_mkldnn(), "is _mkldnn"),
+        (torch.ones(2, 2, device="meta"), "is without values (device meta)"),
+    ],
+)
+def test_tensors_of_other_forms_are_named(given, how):
+    found = fit({"a.x": torch.ones(2, 2)}, {"x": given})
+    assert found.other == {"a.x": f"{how}, in the network it is a plain tensor"} and found.taken == {}
+    both = {"x": given, "_orig_mod.x": torch.ones(2, 2)}
+    assert fit({"x": torch.ones(2, 2)}, both).twice == [("x", "_orig_mod.x")]
+
+
+def test_a_nested_tensor_is_named():
+    ragged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+    assert fit({"x": torch.ones(2, 2)}, {"x": ragged}).other["x"].startswith("is nested")
+
+
+def test_two_names_of_one_tensor():
+    state = net().state_dict()
+    found = fit(state, state | renamed("_orig_mod.", state))
+    assert found.differences() == [] and found.twice == [] and found.share == 1
+    found = fit(state, state | {"_orig_mod.0.weight": state["0.weight"] + 1, "other.x": state["0.bias"]})
+    assert found.twice == [("0.weight", "_orig_mod.0.weight")] and found.unused == ["other.x"]
+    both = {"a.x": torch.ones(3), "a._orig_mod.x": torch.zeros(3)}
+    assert fit(state, state | both).twice == []  # of no use to the network
+
+
 def test_another_network():
     assert fit(net().state_dict(), nn.Linear(5, 5).state_dict()).share == 0
     assert fit(net().state_dict(), {}).share == 0 and fit({}, {"x": torch.ones(1)}).unused == ["x"]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pickle
 import warnings
 from collections import defaultdict, deque
 from functools import partial
@@ -120,6 +121,35 @@ def test_what_holds_no_state_is_one_line(content, tmp_path, capfd):
     assert "\n" not in str(caught.value) and capfd.readouterr().out == ""
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", [None, 4])
+def test_a_pickle_that_torch_does_not_read_is_a_line_of_ours(protocol, tmp_path):
+    """torch advises to read it with its objects, and warns."""
+    if protocol is None:
+        (tmp_path / "a.pt").write_bytes(pickle.dumps({"x": 1}))
+    else:
+        torch.save(ROOM, tmp_path / "a.pt", pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r"it is damaged, or not written by a plain torch\.save") as caught:
+        read_states(tmp_path / "a.pt")
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_sparse_tensors_are_read_without_a_warning(tmp_path):
+    torch.save({"x": torch.eye(3).to_sparse()}, tmp_path / "a.pt")
+    assert read_states(tmp_path / "a.pt")[""]["x"].is_sparse
+
+
+def test_parts_that_contradict_each_other_are_refused(tmp_path):
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "1.bin", "y": "2.bin"}}')
+    torch.save(ROOM, tmp_path / "1.bin")
+    torch.save(ROOM, tmp_path / "2.bin")
+    same(read_states(tmp_path)[""])
+    torch.save({**ROOM, "x": ROOM["x"] + 1}, tmp_path / "2.bin")
+    with pytest.raises(ValueError, match=r"2\.bin: its 'x' has other values than that of another part"):
+        read_states(tmp_path)
+
+
 def test_a_damaged_safetensors_file(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"\x10" + b"\0" * 30)
     with pytest.raises(ValueError, match=r"a\.safetensors: not a readable"):
@@ -147,6 +177,16 @@ def test_weights_are_loaded_and_what_is_left_is_told(tmp_path, caplog):
     assert "'module.' left out" in caplog.text and "has shape (10, " in caplog.text
     with pytest.raises(ValueError, match="has shape"):
         load_weights(model, tmp_path / "a.pth", strict=True)
+
+
+def test_two_tensors_for_one_are_refused_by_name(tmp_path):
+    state = fresh().state_dict()
+    torch.save(state | {f"_orig_mod.{name}": value for name, value in state.items()}, tmp_path / "a.pth")
+    load_weights(fresh(), tmp_path / "a.pth", strict=True)  # equal ones are one
+    name = next(iter(state))
+    torch.save(state | {f"_orig_mod.{name}": state[name] + 1}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=rf"'{name}' and '_orig_mod\.{name}' are one tensor with different values"):
+        load_weights(fresh(), tmp_path / "a.pth")
 
 
 def test_the_file_of_another_network_is_refused(tmp_path):
