@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Data
@@ -33,6 +34,22 @@ class Task(ABC):
     def finish(self, means: dict[str, float]) -> dict[str, float]:
         """The reported scores, headline included, from the means of loss and scores over all predictions."""
         return means
+
+    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """How far outputs are from those of a teacher, `taught`, per prediction; a scalar.
+
+        Here, of logits of classes, which are their last dimension: temperature^2 * KL(teacher, student) of
+        softmax(logits / temperature) (Hinton et al. 2015, arXiv 1503.02531).
+        Raises: ValueError where they are no logits of the same classes.
+        """
+        if taught.shape != outputs.shape or outputs.shape[-1] < 2:
+            shapes = f"the teacher gives {tuple(taught.shape)}, the network {tuple(outputs.shape)}"
+            raise ValueError(
+                f"{shapes}; both have to give logits of the same classes, two or more, or the task a distance()"
+            )
+        student = F.log_softmax(outputs.float() / temperature, -1).flatten(0, -2)
+        teacher = F.log_softmax(taught.float() / temperature, -1).flatten(0, -2)
+        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
     def headline(self, data: Data) -> Headline:
         """The score by which runs on `data` are compared; accuracy where a task does not say."""

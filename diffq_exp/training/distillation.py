@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..tasks import Task
 
 
 class Translated(nn.Module):
@@ -34,8 +35,7 @@ class Translated(nn.Module):
 
 @dataclass(frozen=True)
 class Teacher:
-    """loss -> (1 - weight) * loss + weight * temperature^2 * KL(teacher, student) of softmax(logits / temperature)
-    (Hinton et al. 2015, arXiv 1503.02531). The last dimension of logits is the classes.
+    """loss -> (1 - weight) * loss + weight * distance, which the task says (`Task.distance`).
 
     Raises: ValueError unless 0 < weight <= 1 and temperature > 0.
     """
@@ -52,14 +52,8 @@ class Teacher:
             )
         self.model.eval().requires_grad_(False)
 
-    def loss(self, loss: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Raises: ValueError when the logits of the two networks have different shapes."""
+    def loss(self, task: Task, loss: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Raises: ValueError when the outputs of the two networks cannot be compared."""
         with torch.no_grad():
-            told = self.model(inputs)
-        if told.shape != outputs.shape or outputs.shape[-1] < 2:
-            shapes = f"the teacher gives {tuple(told.shape)}, the network {tuple(outputs.shape)}"
-            raise ValueError(f"{shapes}; both have to give logits of the same classes, two or more")
-        student = F.log_softmax(outputs.float() / self.temperature, -1).flatten(0, -2)
-        teacher = F.log_softmax(told.float() / self.temperature, -1).flatten(0, -2)
-        distance = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return (1 - self.weight) * loss + self.weight * self.temperature**2 * distance
+            taught = self.model(inputs)
+        return (1 - self.weight) * loss + self.weight * task.distance(outputs, taught, self.temperature)

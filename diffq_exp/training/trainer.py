@@ -213,7 +213,7 @@ class Trainer:
         if weight != 0:
             self.sums.add_batch(self.task, loss, outputs, targets)
         if self.teacher is not None:
-            loss = self.teacher.loss(loss, inputs, outputs)
+            loss = self.teacher.loss(self.task, loss, inputs, outputs)
         if weight is not None:
             loss = loss * weight
         if self.penalty is not None and self.quantizer is not None:

@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffq_exp.tasks import Task
+from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.distillation import Teacher
+
+TASK = Classification()
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (2, 3, 4)])
@@ -16,7 +20,7 @@ def test_the_loss_is_that_of_the_formula_and_so_is_its_gradient(shape):
     model = nn.Sequential(nn.Dropout(0.9), nn.Linear(5, 4))
     inputs = torch.randn(*shape[:-1], 5)
     outputs = torch.randn(shape, requires_grad=True)
-    loss = Teacher(model, 0.3, 2.0).loss(torch.tensor(1.5), inputs, outputs)
+    loss = Teacher(model, 0.3, 2.0).loss(TASK, torch.tensor(1.5), inputs, outputs)
     teacher = (model[1](inputs).detach() / 2).softmax(-1)
     distance = (teacher * (teacher.log() - (outputs / 2).log_softmax(-1))).sum(-1).mean()
     assert torch.allclose(loss, 0.7 * 1.5 + 0.3 * 4 * distance)
@@ -29,7 +33,7 @@ def test_the_loss_is_that_of_the_formula_and_so_is_its_gradient(shape):
 def test_a_network_that_predicts_as_its_teacher_has_no_distance():
     model = nn.Linear(5, 4)
     inputs = torch.randn(3, 5)
-    assert float(Teacher(model, 1.0, 3.0).loss(torch.tensor(9.0), inputs, model(inputs))) == pytest.approx(
+    assert float(Teacher(model, 1.0, 3.0).loss(TASK, torch.tensor(9.0), inputs, model(inputs))) == pytest.approx(
         0, abs=1e-6
     )
 
@@ -37,7 +41,7 @@ def test_a_network_that_predicts_as_its_teacher_has_no_distance():
 def test_a_teacher_of_other_classes_is_refused():
     teacher = Teacher(nn.Linear(5, 3), 0.5, 2.0)
     with pytest.raises(ValueError, match=r"the teacher gives \(2, 3\), the network \(2, 4\)"):
-        teacher.loss(torch.tensor(0.0), torch.zeros(2, 5), torch.zeros(2, 4))
+        teacher.loss(TASK, torch.tensor(0.0), torch.zeros(2, 5), torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize(("weight", "temperature"), [(0.0, 1.0), (1.1, 1.0), (0.5, 0.0), (0.5, -1.0)])
@@ -52,4 +56,20 @@ def test_logits_of_half_precision_are_compared_in_float32():
     outputs = torch.randn(2, 4)
     told = teacher.model(inputs).float()
     expected = F.kl_div(outputs.log_softmax(1), told.log_softmax(1), reduction="batchmean", log_target=True)
-    assert torch.allclose(teacher.loss(torch.tensor(0.0), inputs, outputs), expected)
+    assert torch.allclose(teacher.loss(TASK, torch.tensor(0.0), inputs, outputs), expected)
+
+
+def test_a_task_says_how_far_its_outputs_are_from_those_of_a_teacher():
+    class Angle(Task):
+        def loss(self, outputs, targets):
+            return F.mse_loss(outputs, targets)
+
+        def scores(self, outputs, targets):
+            return {}
+
+        def distance(self, outputs, taught, temperature):
+            return F.mse_loss(outputs, taught)
+
+    teacher, inputs, outputs = Teacher(nn.Linear(5, 1), 0.25, 4.0), torch.randn(3, 5), torch.randn(3, 1)
+    expected = 0.75 * 2 + 0.25 * (outputs - teacher.model(inputs)).square().mean()
+    assert torch.allclose(teacher.loss(Angle(), torch.tensor(2.0), inputs, outputs), expected)
