@@ -16,7 +16,7 @@ from ..results.records import is_run, status_of
 from ..tracking.limits import MOST, name_errors
 from .choices import is_shipped
 from .devices import device_error
-from .network_files import network_files
+from .network_files import network_files, pretrained_folder
 from .overrides import text_of
 from .schema import NODE_RANGES, NODES, PLAIN, shown
 from .signature import (
@@ -96,6 +96,8 @@ def _path_errors(cfg: DictConfig) -> list[str]:
     path = cfg.dataset.get("path") if not OmegaConf.is_missing(cfg.dataset, "path") else None
     if path is not None and not user_path(path).exists():
         errors.append(f"dataset.path={path}: no such file or folder")
+    if (folder := pretrained_folder(cfg.model)) is not None and (error := _files_error(folder)):
+        errors.append(f"model.name={cfg.model.name}: {error}")
     return errors + [error for key in SOURCE_KEYS if (error := _source_error(key, cfg[key]))]
 
 
@@ -122,10 +124,16 @@ def _source_error(key: str, given: str | None) -> str | None:
         return None
     if status and (status != NO_RUN or key != "init_from"):
         return f"{key}={given}: needs a finished run; the status of this one is: {status}"
+    error = _files_error(source)
+    return f"{key}={given}: {error}" if error else None
+
+
+def _files_error(source: Path) -> str | None:
+    """Why the files of a network cannot be taken from where they are said to be."""
     try:
         network_files(source)
     except (ValueError, OSError) as error:
-        return f"{key}={given}: {error}"
+        return str(error)
     return None
 
 

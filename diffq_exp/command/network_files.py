@@ -10,6 +10,10 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from omegaconf import DictConfig
+
+from ..common.files import user_path
+
 INDEX = ".index.json"  # names the file of each tensor
 IN_A_FOLDER = (  # looked for in this order
     f"model.safetensors{INDEX}",
@@ -30,6 +34,13 @@ def network_files(source: Path) -> list[Path]:
     if missing := [part for part in parts if not part.is_file()]:
         raise ValueError(f"{source.name} names {missing[0].name!r}, which is not beside it")
     return parts
+
+
+def pretrained_folder(model: DictConfig) -> Path | None:
+    """The folder whose weights a model takes; None where it takes those of a hub, or none."""
+    name = model.get("name") if model.get("pretrained") is True else None
+    folder = user_path(name) if isinstance(name, str) else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def _inside(folder: Path) -> Path:

@@ -22,7 +22,7 @@ from ..common.files import user_path
 from ..results.records import RunRecord, is_run, read_record
 from ..results.renamed import OLD_NAMES, with_targets
 from .choices import label
-from .network_files import content_of
+from .network_files import content_of, pretrained_folder
 from .schema import NODES, PLAIN, conf_dir, shown
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
@@ -147,6 +147,8 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
     identities = {value: identity(cfg, value) for value in set(given.values())}
     values: dict[str, object] = {key: identities[value] for key, value in given.items()}
+    if (folder := pretrained_folder(cfg.model)) is not None:
+        values["pretrained"] = content_of(folder)
     if cfg.init_strict and "init_from" in given and not only_afterwards(cfg):
         values["init_strict"] = True  # so that a run that began from a part of the file is not taken for this one
     return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})

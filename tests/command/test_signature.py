@@ -202,6 +202,19 @@ def test_init_from_a_relative_path(tmp_path, monkeypatch):
     assert sign(init_from="a") == sign(init_from=here) == sign(init_from=os.path.join("..", tmp_path.name, "a"))
 
 
+def test_weights_of_a_folder_that_the_model_names_are_their_content(tmp_path):
+    words = ("dataset=text", "model=transformers", "task=language_modelling", "dataset.path=.")
+    signs = []
+    for folder, content in {"a": b"one", "b": b"one", "c": b"two"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors").write_bytes(content)
+        signs.append(sign(*words, model__name=str(tmp_path / folder), model__pretrained=True))
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"three")
+    signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=True))
+    signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=False))
+    assert len(set(signs)) == 5  # the place counts too
+
+
 TRAINING = {
     "epochs": 3, "accumulate": 2, "lr": 0.5, "clip": 1.0, "optimizer__weight_decay": 0.1,
     "scheduler__final": 0.5,
