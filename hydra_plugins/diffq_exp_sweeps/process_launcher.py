@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -29,7 +29,7 @@ from .worker import work
 if TYPE_CHECKING:
     from diffq_exp.command.compose import Job
 
-Outcome = tuple[int, str, str]  # of `work`
+Outcome: TypeAlias = "tuple[int, str, str]"  # of `work`; a text, since Hydra takes it for a class on Python 3.10
 LOOK_SECONDS = 0.5  # between two looks at locks
 PATIENCE = 30.0  # seconds for the other ranks of a job whose first has ended
 log = logging.getLogger("diffq_exp")
