@@ -2,17 +2,18 @@
 
 A method that learns its size has a penalty whose weight is steered, in the domain of logarithms:
 
-    ln weight = ln(START / target) + GAIN f + INTEGRAL (integral of f over progress)
-    f = e + AHEAD de/dprogress,    e = ln(size / aim)
+    ln weight = ln(START / target) + GAIN e + INTEGRAL (integral of e over progress)
+    e = ln(levels / aimed levels)
 
-The aim falls from the size at the beginning to a little less than the target (UNDER) in the first half of training
-(RAMP): at the end, steps that are made finer do no harm, but larger ones do, since many weights are just below the
-next level. f looks ahead by the rate at which the error changes, since a network that was made too small grows
-slowly. While the file is smaller than the aim by SLACK or more there is no penalty at all: however small, it would
-move the bits of weights that the loss leaves alone. The size is that of the file: the soft size, which is known at
-each step, times what the coder spent on it at the end of the last epoch (on averages of the weights, if they are
-what is stored: so it is aimed at their size). From FROZEN on the weight stays as it is.
-What is left at the end is closed by target.fit.
+Levels are the bytes of the file that training can change, and the aimed ones what the aim leaves for them. They are
+about as 1 / sqrt(weight), which is where GAIN comes from. The aim falls from the size at the beginning to a little
+less than the target (UNDER) in the first third of training (RAMP), at first quickly (POWER), as a size does under a
+constant penalty. Later, weights gather just below a level, and nothing but larger steps, which spoil the network,
+makes the file smaller. While the levels are smaller than the aimed ones by SLACK or more there is no penalty at
+all: however small, it would move the bits of weights that the loss leaves alone. Their size is the soft size, which
+is known at each step, times what the coder spent on it at the end of the last epoch (on averages of the weights, if
+they are what is stored: so it is aimed at their size). From FROZEN on the weight stays as it is. What is left at
+the end is closed by target.fit.
 
 A method of one width has no penalty; its width is fitted to the aim at the end of each epoch until FROZEN_WIDTH.
 """
@@ -33,10 +34,10 @@ from .penalty import SizeControl
 from .target import Target, fit
 
 START = 0.1  # loss that the whole target is worth at first
-GAIN, INTEGRAL = 3.0, 4.0
-AHEAD, SMOOTH = 0.1, 0.03  # shares of training: how far e looks ahead, and over what its rate is averaged
-RAMP, FROZEN, FROZEN_WIDTH = 0.5, 0.9, 0.7  # shares of training
-UNDER, SLACK = 0.96, 0.1  # of the target, of the aim
+GAIN, INTEGRAL = 2.0, 10.0
+RAMP, FROZEN, FROZEN_WIDTH = 0.33, 0.95, 0.7  # shares of training
+POWER = 1.5  # of the share of the ramp that is left
+UNDER, SLACK, LEAST = 0.96, 0.1, 0.1  # of the target, of the aimed levels; the least that these are, of the aim
 LARGEST_CHANGE = 12.0  # of ln weight: beyond it the size does not follow
 SMALLEST = 1e-12  # MB of levels
 
@@ -52,7 +53,7 @@ class Steering(SizeControl):
 
     def aim(self, progress: float) -> float:
         """The bytes that the file should have at a share of training."""
-        left, last = max(1 - progress / RAMP, 0.0), UNDER * self.target.bytes
+        left, last = max(1 - progress / RAMP, 0.0) ** POWER, UNDER * self.target.bytes
         return float(last * max(self.start / last, 1.0) ** left)
 
     def begin(self, quantizer: Quantizer) -> None:
@@ -69,7 +70,7 @@ class SteeredPenalty(Steering):
     def __init__(self, target: Target, size: Size) -> None:
         super().__init__(target)
         self.size = size
-        self.integral, self.progress, self.error, self.rate = 0.0, 0.0, 0.0, 0.0  # rate: of the error
+        self.integral, self.progress, self.error = 0.0, 0.0, 0.0
         self.levels = SMALLEST  # the last soft size of what is quantized, MB
         self.ratio = 1.0  # bytes of the coder over soft bytes
 
@@ -77,7 +78,7 @@ class SteeredPenalty(Steering):
         soft = self.size.soft(quantizer)
         self.levels = self._levels(quantizer, soft)
         if progress < FROZEN:
-            self._steer((self.target.rest + self.levels * MB * self.ratio) / self.aim(progress), progress)
+            self._steer(self.levels * MB * self.ratio / self._aimed_levels(progress), progress)
         return self.weight * soft
 
     @staticmethod
@@ -85,24 +86,25 @@ class SteeredPenalty(Steering):
         """The soft size of what is quantized, in MB."""
         return max(float(soft.detach()) - quantizer.float_bits / BITS_PER_MB, SMALLEST)
 
+    def _aimed_levels(self, progress: float) -> float:
+        """The bytes that levels should have."""
+        aim = self.aim(progress)
+        return max(aim - self.target.rest, LEAST * aim)
+
     @property
     def log_weight(self) -> float:
         """ln weight, by the formula above."""
-        ahead = self.error + AHEAD * self.rate
-        return math.log(START * MB / self.target.bytes) + self.integral + GAIN * ahead
+        return math.log(START * MB / self.target.bytes) + self.integral + GAIN * self.error
 
     @property
     def weight(self) -> float:
-        """Loss per MB: less, and at last nothing, where the file is smaller than the aim."""
+        """Loss per MB: less, and at last nothing, where levels are smaller than aimed at."""
         return min(max(1 + self.error / SLACK, 0.0), 1.0) * math.exp(self.log_weight)
 
     def _steer(self, excess: float, progress: float) -> None:
-        """excess: the size of the file over the aim."""
-        error, passed = math.log(excess), progress - self.progress
-        if passed > 0:
-            share = passed / (passed + SMOOTH)
-            self.rate += share * ((error - self.error) / passed - self.rate)
-        moved = self.integral + INTEGRAL * (error + AHEAD * self.rate) * passed
+        """excess: levels over the aimed ones."""
+        error = math.log(excess)
+        moved = self.integral + INTEGRAL * error * (progress - self.progress)
         self.integral, self.progress, self.error = min(max(moved, -LARGEST_CHANGE), LARGEST_CHANGE), progress, error
 
     def begin(self, quantizer: Quantizer) -> None:
@@ -129,7 +131,7 @@ class SteeredPenalty(Steering):
             setattr(self, name, state[name])
 
 
-STATE = ("start", "file", "integral", "progress", "error", "rate", "levels", "ratio")
+STATE = ("start", "file", "integral", "progress", "error", "levels", "ratio")
 
 
 class SteeredWidth(Steering):

@@ -12,7 +12,7 @@ from helpers.run_signals import interrupt_at
 from diffq_exp.quant import DiffQuantizer
 from diffq_exp.quant.size import FormulaSize
 from diffq_exp.training.penalty import Penalty
-from diffq_exp.training.steering import FROZEN, SteeredPenalty, SteeredWidth
+from diffq_exp.training.steering import FROZEN, GAIN, LEAST, POWER, RAMP, SteeredPenalty, SteeredWidth
 from diffq_exp.training.target import Target
 
 MB = 2**20
@@ -35,10 +35,11 @@ def steered(start=100_000, target=10_000):
     return quantizer, penalty
 
 
-def test_the_aim_falls_to_a_little_less_than_the_target_in_the_first_half():
+def test_the_aim_falls_to_a_little_less_than_the_target_in_the_first_part():
     _, penalty = steered()
-    assert penalty.aim(0) == pytest.approx(100_000) and penalty.aim(0.25) == pytest.approx(math.sqrt(0.96e9))
-    assert penalty.aim(0.5) == penalty.aim(1) == pytest.approx(9_600)
+    assert penalty.aim(0) == pytest.approx(100_000) and penalty.aim(RAMP) == pytest.approx(9_600)
+    assert math.log(penalty.aim(RAMP / 2) / 9_600) == pytest.approx(2**-POWER * math.log(100_000 / 9_600))
+    assert penalty.aim(RAMP + 0.01) == penalty.aim(1) == pytest.approx(9_600)
     assert steered(start=5_000)[1].aim(0) == 9_600  # a file that is small enough may stay so
 
 
@@ -56,6 +57,20 @@ def test_the_penalty_rises_while_the_file_is_too_large_and_then_stays():
         weights.append(penalty.log_weight)
     frozen = int(100 * FROZEN)
     assert weights[0] + 2 < weights[20] + 1 < weights[40] < weights[60] < weights[frozen - 1] == weights[-1]
+
+
+def test_the_error_is_of_the_levels_and_not_of_what_the_file_has_beside_them():
+    quantizer, penalty = steered(start=20_000, target=10_000)
+    penalty.target = Target(10_000, Scales(20_000), rest := 8_000)
+    penalty.begin(quantizer)
+    penalty.integral, penalty.progress = 0.0, 0.5
+    penalty(quantizer, 0.5)
+    assert penalty.log_weight - math.log(0.1 * MB / 10_000) == pytest.approx(
+        GAIN * math.log(12_000 / (9_600 - rest))
+    )
+    penalty.target = Target(9_000, Scales(20_000), rest)  # which leaves them next to nothing
+    penalty(quantizer, 0.5)
+    assert penalty.error == pytest.approx(math.log(12_000 / (LEAST * 0.96 * 9_000)))
 
 
 def test_the_penalty_falls_where_the_file_is_too_small():
