@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -36,25 +37,37 @@ def synchronised(model: nn.Module) -> nn.Module:
 
 def compute_apart(model: nn.Module) -> None:
     """Let each rank take the statistics of its own batches, as after training, when a single rank works."""
-    for module in model.modules():
-        if isinstance(module, _Together):
-            module.together = False
+    for norm in together_in(model):
+        norm.together = False
 
 
 def statistics_of(model: nn.Module) -> list[Tensor]:
     """The running statistics that batch norms of each rank's own batches move: (C,) each."""
     norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
-    own = [norm for norm in norms if not isinstance(norm, (_Together, nn.SyncBatchNorm))]
+    own = [norm for norm in norms if not isinstance(norm, (Together, nn.SyncBatchNorm))]
     return [buffer for norm in own for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
 
-class _Together(_BatchNorm):
-    """A batch norm over all ranks, in training and as long as `together`. Inputs (B, C, ...), B of each rank."""
+def together_in(model: nn.Module) -> list[Together]:
+    """The batch norms over all ranks."""
+    return [module for module in model.modules() if isinstance(module, Together)]
 
-    together = True
+
+class Together(_BatchNorm):
+    """A batch norm over all ranks, in training and as long as `together`. Inputs (B, C, ...), B of each rank.
+
+    counted: whether this rank's batch is one of the examples; a spare one is not, and is normalised by itself.
+    """
+
+    together, counted = True, True
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.forward_together(input) if self.training and self.together else _BatchNorm.forward(self, input)
+        if not (self.training and self.together):
+            return _BatchNorm.forward(self, input)
+        if self.counted:
+            return self.forward_together(input)
+        none = self.forward_together(input[:0])  # it takes part in the sums of the others, also in the backward
+        return functional.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps) + none.sum()
 
     def forward_together(self, input: Tensor) -> Tensor:
         axes = [axis for axis in range(input.dim()) if axis != 1]
@@ -81,20 +94,20 @@ class _Together(_BatchNorm):
         self.running_var.lerp_(var, share)
 
 
-class _OnGpu(_Together, nn.SyncBatchNorm):
+class _OnGpu(Together, nn.SyncBatchNorm):
     def forward_together(self, input: Tensor) -> Tensor:
         return nn.SyncBatchNorm.forward(self, input)
 
 
-class _OnCpu1d(_Together, nn.BatchNorm1d):
+class _OnCpu1d(Together, nn.BatchNorm1d):
     pass
 
 
-class _OnCpu2d(_Together, nn.BatchNorm2d):
+class _OnCpu2d(Together, nn.BatchNorm2d):
     pass
 
 
-class _OnCpu3d(_Together, nn.BatchNorm3d):
+class _OnCpu3d(Together, nn.BatchNorm3d):
     pass
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .place import Place, meeting_point
 from .ranks import RankLost, Ranks, Value
+from .sent import outcome_of, received
 
 TIMEOUT = timedelta(hours=2)  # the others wait while the first rank stores a large network
 PATIENCE = 5.0  # seconds for the first rank to tell the user why the run ends
@@ -44,6 +45,8 @@ class Group(Ranks):
         self.store = dist.PrefixStore(f"start-{start}", store)
         backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
+        if (error := devices_error(self.every(self.device.type))) is not None:
+            raise ValueError(error)
 
     def leave(self) -> None:
         """End the group."""
@@ -51,15 +54,14 @@ class Group(Ranks):
             dist.destroy_process_group()
 
     def told(self, function: Callable[[], Value]) -> Value:
-        box: list[Any] = [None]
+        value: Any
+        box, error = [b""], None
         if self.first:
-            try:
-                box = [(function(), None)]
-            except Exception as raised:
-                box = [(None, raised)]
+            value, error, box[0] = outcome_of(function)
         with _connected(self):
             dist.broadcast_object_list(box, device=torch.device("cpu"))
-        value, error = box[0]
+        if not self.first:
+            value, error = received(box[0])
         if error is not None:
             self.settled = error
             raise error
@@ -153,6 +155,14 @@ def _connected(group: Group) -> Iterator[None]:
         if cause is error:
             raise
         raise cause from error
+
+
+def devices_error(kinds: Sequence[str]) -> str | None:
+    """Why ranks cannot compute on these kinds of devices together; None where they can."""
+    other = next((rank for rank, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is None:
+        return None
+    return f"rank 0 computes on {kinds[0]}, rank {other} on {kinds[other]}; device=cpu puts all ranks on the CPU"
 
 
 def _device(place: Place, wanted: str) -> torch.device:

@@ -10,6 +10,7 @@ from typing import Any
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
 SUBMITIT = ("SUBMITIT_LOCAL_GLOBALRANK", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID")
+LEAST = 2  # examples of a batch for a rank: batch norm cannot train on a single one
 PORTS = 20000, 20000  # of Slurm's jobs: the first, and how many
 
 
@@ -75,4 +76,6 @@ def ranks_error(cfg: Mapping[str, Any], world: int) -> str | None:
         return None
     if cfg["batch_size"] % world:
         return f"batch_size={cfg['batch_size']}: of all ranks together; must be a multiple of their number, {world}"
+    if cfg["batch_size"] < LEAST * world:
+        return f"batch_size={cfg['batch_size']}: {world} ranks need {LEAST} examples each, {LEAST * world} together"
     return "device=mps: ranks compute on cpu or cuda" if cfg["device"] == "mps" else None

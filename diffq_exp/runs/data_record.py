@@ -6,6 +6,7 @@ Records that were written before there were digests agree with any data.
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from ..common.files import user_path
 from ..data import Data
 from ..data.digest import FILE_TIMES, changed
+from ..parallel.ranks import Ranks
 from ..results.records import RunRecord, is_run, read_record
 from ..results.run_files import CHECKPOINT
 from .build import build_data
@@ -60,6 +62,29 @@ def check_unchanged(recorded: Mapping[str, object], data: Data, folder: Path) ->
         log.warning(
             "files of the data have other times than when the run began; their names and sizes are the same"
         )
+
+
+def check_alike(data: Data, ranks: Ranks) -> None:
+    """See that all ranks have the same data: else they would compute different numbers of batches, and wait.
+
+    Raises: ValueError naming the parts that differ, on every rank.
+    """
+    (first, *others), parts = ranks.every(_view(data)), ("train", "val", "test", "model")
+    for rank, other in enumerate(others, start=1):
+        if found := [
+            f"{part} ({first[part]}, there {other[part]})" for part in parts if first[part] != other[part]
+        ]:
+            hosts = f"rank {rank} ({other['host']}) has others than rank 0 ({first['host']})"
+            raise ValueError(f"the data must be equal on all ranks; {hosts}: {'; '.join(found)}")
+
+
+def _view(data: Data) -> dict[str, str]:
+    """What ranks compare of the data, as it is told."""
+    view = {"host": platform.node(), "model": str(data.model_arguments)}
+    for part, loader in {"train": data.train, "val": data.val, "test": data.test}.items():
+        counts = "none" if loader is None else f"{loader.examples} {data.unit} in {len(loader)} batches"
+        view[part] = f"{counts}, digest {data.digest[part]}" if part in data.digest else counts
+    return view
 
 
 def tell_if_changed(record: RunRecord, cfg: DictConfig, what: str = "its data") -> None:

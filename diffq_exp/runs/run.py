@@ -57,6 +57,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     """
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
+        _check_alike(ranks, f"{record.signature}{' with restart=true' if cfg.restart else ''}")
         ranks.told(RunFolder(folder, record.signature).check_owner)
         error = None
         if wanted := ranks.told(lambda: _wants_float_run(cfg, folder)):
@@ -83,6 +84,15 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     except (FolderError, ValueError, OSError) as problem:  # with the folder; an error in the run is recorded
         log.error(" ".join(str(problem).split()))
         return MISTAKE
+
+
+def _check_alike(ranks: Ranks, asked: str) -> None:
+    """Raises: ValueError where the ranks are asked for different runs, as by another command on another machine."""
+    wanted = ranks.every(asked)
+    if others := [f"{other} on rank {rank}" for rank, other in enumerate(wanted) if other != wanted[0]]:
+        raise ValueError(
+            f"all ranks need the same command; they are asked for {wanted[0]}, and {', '.join(others)}"
+        )
 
 
 def _begins_again() -> bool:

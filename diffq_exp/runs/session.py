@@ -33,7 +33,7 @@ from ..training.averaging import Averages
 from ..training.distillation import Teacher
 from ..training.finish import Finish
 from ..training.float_precision import AUTO, MEANWHILE, choose_precision
-from ..training.measure import evaluate
+from ..training.measure import evaluate, own_share
 from ..training.settings import Listener, Settings
 from ..training.size_record import float32_mb, size_row
 from ..training.stopping import StopFlag
@@ -48,7 +48,7 @@ from .build import (
     build_task,
     check_takes,
 )
-from .data_record import check_unchanged, describe, tell_if_sources_changed
+from .data_record import check_alike, check_unchanged, describe, tell_if_sources_changed
 from .display import Display, summary
 from .file_target import file_target
 from .loading import load_model, load_weights, stored_config
@@ -80,19 +80,26 @@ class Session:
 
     def run(self) -> RunRecord:
         """Do all of it; -> the record of the finished run. Raises: Diverged, Interrupted, ValueError, ..."""
+        data = self._data()
         with self.ranks.agreeing():
-            trainer = self._build()
+            trainer = self._build(data)
         trainer.fit(self.stop)
         if self.display is not None:
             self.display.close()
         return self._measure(trainer)
 
-    def _build(self) -> Trainer:
+    def _data(self) -> Data:
+        """The data, equal on all ranks."""
+        with self.ranks.agreeing():
+            if self.ranks.first:
+                self.tracker = build(self.cfg.tracking)
+            data = build_data(self.cfg, self.device)
+        check_alike(data, self.ranks)
+        return data
+
+    def _build(self, data: Data) -> Trainer:
         """All objects of the run."""
         cfg = self.cfg
-        if self.ranks.first:
-            self.tracker = build(cfg.tracking)
-        data = build_data(cfg, self.device)
         self._keep_to(data)
         match_start(cfg, data)
         model = build_model(cfg, data, self.device)
@@ -145,15 +152,9 @@ class Session:
         self.folder.write_record(self.record)
 
     def _settings(self) -> Settings:
-        cfg = self.cfg
-        return Settings(
-            epochs=0 if only_afterwards(cfg) else cfg.epochs,
-            accumulate=cfg.accumulate,
-            clip=cfg.clip,
-            precision=cfg.precision,
-            compile=cfg.compile,
-            checkpoint_minutes=cfg.checkpoint_minutes,
-        )
+        keys = ("accumulate", "clip", "precision", "compile", "checkpoint_minutes")
+        epochs = 0 if only_afterwards(self.cfg) else self.cfg.epochs
+        return Settings(epochs=epochs, **{key: self.cfg[key] for key in keys})
 
     def _teacher(self, data: Data) -> Teacher | None:
         cfg = self.cfg
@@ -183,17 +184,18 @@ class Session:
         weights = {name: value for name, value in trainer.model.state_dict().items() if name not in learned}
         fresh = self._fresh_model(data)
         fresh.load_state_dict(weights)
-        headline, float32 = task.headline(data), evaluate(fresh, data.test, task, ranks)
+        test_part = own_share(data.test, ranks)
+        headline, float32 = task.headline(data), evaluate(fresh, test_part, task, ranks)
         ranks.told(lambda: read_back(self.folder.path / MODEL, fresh, kept["stored"]))
         ranks.copy_first([*fresh.parameters(), *fresh.buffers()])
-        test: dict[str, float | None] = {**evaluate(fresh, data.test, task, ranks)}
+        test: dict[str, float | None] = {**evaluate(fresh, test_part, task, ranks)}
         target = self.record.target_mb
         return replace(
             self.record,
             status="finished",
             epochs=trainer.settings.epochs,
             test={**test, headline.float32_name: float32.get(headline.name)},
-            val=evaluate(fresh, data.val, task, ranks) if data.val is not None else {},
+            val=evaluate(fresh, trainer.val, task, ranks) if trainer.val is not None else {},
             checksum=ranks.told(lambda: file_checksum(self.folder.path / MODEL)),
             target_met=None if target is None else sizes["size_mb"]["file"] <= target,
             **sizes,

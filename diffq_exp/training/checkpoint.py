@@ -33,7 +33,7 @@ def rng_state() -> dict[str, object]:
     version, numbers, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the GPU in use
         "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
         "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), *rest],
         "python": [version, list(numbers), gauss],
@@ -41,11 +41,12 @@ def rng_state() -> dict[str, object]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Undo `rng_state`."""
+    """Undo `rng_state`; the state of a device that this machine lacks is left."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    if state["mps"] is not None:
+    if state["cuda"] and torch.cuda.is_available():
+        states = state["cuda"]  # in older checkpoints those of all GPUs of their machine
+        torch.cuda.set_rng_state(states[min(torch.cuda.current_device(), len(states) - 1)])
+    if state["mps"] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
@@ -96,8 +97,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     for name, kind in {**PARTS, **LATER_PARTS}.items():
         if name in state and not isinstance(state[name], kind):
             raise ValueError(f"{path}: a damaged checkpoint: {name} is a {type(state[name]).__name__}")
-    for name, value in state["model"].items():
-        if not isinstance(value, torch.Tensor):
+    for name, value in state["model"].items():  # what get_extra_state of a module gives may be anything
+        if not isinstance(value, torch.Tensor) and name.rpartition(".")[2] != "_extra_state":
             raise ValueError(f"{path}: a damaged checkpoint: model.{name} is a {type(value).__name__}")
     return state
 

@@ -31,7 +31,8 @@ class Sums:
         self.add(count, loss=loss * count, **task.scores(outputs, targets))
 
     def state_dict(self) -> list[Any]:
-        return [self.count, self.totals]
+        """On the CPU, since other ranks have other devices."""
+        return [self.count, {name: total.cpu() for name, total in self.totals.items()}]
 
     def take_in(self, state: list[Any], device: torch.device) -> None:
         """Add the sums of a `state_dict`."""
@@ -45,17 +46,22 @@ class Sums:
         return {name: sum(totals.get(name, 0.0) for _, totals in parts) / count for name in names}
 
 
+def own_share(loader: Loader, ranks: Ranks) -> Loader:
+    """The loader of a rank's share of what is evaluated: its examples of each batch, none in some. Made once."""
+    return share_of(loader, Share(ranks.rank, ranks.world))
+
+
 @torch.no_grad()
 def mean_scores(model: nn.Module, loader: Loader, task: Task, ranks: Ranks = ALONE) -> dict[str, float]:
     """Mean loss and scores over all predictions of a loader, in eval mode and float32; the mode is put back.
 
-    The ranks share the examples of each batch, and every one of them gets the means over all.
+    ranks: with a loader of this rank's share, as `own_share` makes it; each rank gets the means over all shares.
     """
     training = model.training
     model.eval()
     try:
         sums = Sums()
-        for inputs, targets in share_of(loader, Share(ranks.rank, ranks.world)).epoch(0):
+        for inputs, targets in loader.epoch(0):
             if len(inputs):
                 outputs = model(inputs)
                 sums.add_batch(task, task.loss(outputs, targets), outputs, targets)

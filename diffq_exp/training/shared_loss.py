@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data import Loader
-from ..parallel.batch_norm import statistics_of
+from ..data import Loader, Share, share_of
+from ..parallel.batch_norm import statistics_of, together_in
+from ..parallel.place import LEAST
 from ..parallel.ranks import Ranks
 from ..tasks import Task
 
@@ -28,9 +29,15 @@ Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class SharedLoss:
-    """loss: of inputs, targets and weight. loader: of this rank's share. world: None until `begin`."""
+    """loss: of inputs, targets and weight. loader: of the whole batches.
+
+    Raises: ValueError where there are too few examples for a batch of all ranks.
+    """
 
     def __init__(self, ranks: Ranks, model: nn.Module, loss: Loss, loader: Loader, task: Task) -> None:
+        if loader.examples < LEAST * ranks.world:
+            needed = f"{ranks.world} ranks need {LEAST} each"
+            raise ValueError(f"{loader.examples} examples to train on: {needed}; start fewer ranks")
         self.ranks, self.model, self.loader, self.task = ranks, model, loader, task
         self._whole = _Whole(model, loss)
         self._parallel: DistributedDataParallel | None = None
@@ -61,8 +68,9 @@ class SharedLoss:
         ]
 
     def _spare_batch(self) -> Batch:
+        """That of the first rank, which has examples in every batch."""
         if self._spare is None:
-            self._spare = next(iter(self.loader.epoch(0)))
+            self._spare = next(iter(share_of(self.loader, Share(0, self.ranks.world, LEAST)).epoch(0)))
         return self._spare
 
     def ended(self) -> None:
@@ -75,7 +83,9 @@ class _Whole(nn.Module):
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
-        self.model, self._loss = model, loss
+        self.model, self._loss, self._norms = model, loss, together_in(model)
 
     def forward(self, inputs: Tensor, targets: Tensor, weight: float) -> Tensor:
+        for norm in self._norms:  # until the next forward, as layers may run again in the backward
+            norm.counted = weight != 0
         return self._loss(inputs, targets, weight)

@@ -31,6 +31,9 @@ class Diverged(Exception):
         super().__init__(f"loss or weights are not finite from epoch {epoch}, step {step} on")
         self.epoch, self.step = epoch, step
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Diverged, (self.epoch, self.step)
+
 
 class StopFlag:
     """Inside its `with`, SIGINT, SIGTERM and SIGUSR2 set `signal` instead of breaking in; a second Ctrl-C does.

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..data import Data, Share, share_of
 from ..parallel.batch_norm import compute_apart
+from ..parallel.place import LEAST
 from ..parallel.ranks import ALONE, Ranks
 from ..quant.quantizer import Quantizer
 from ..quant.size import FormulaSize, Size
@@ -33,7 +34,7 @@ from ..tasks import Task, as_task
 from .accumulation import steps_from
 from .distillation import Teacher
 from .finish import Finish
-from .measure import Sums, evaluate
+from .measure import Sums, evaluate, own_share
 from .optim import Optimizers
 from .penalty import SizeControl
 from .recomputation import Recomputation
@@ -44,7 +45,6 @@ from .shared_loss import SharedLoss
 from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
-LEAST = 2  # examples of a batch for a rank: batch norm cannot train on a single one
 READ_EVERY = 50  # steps between two looks at the sums on the device
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,10 +89,10 @@ class Trainer:
         self.teacher, self.finish = teacher, finish or Finish()
         self.averages = self.finish.averages
         self.ranks, self.train = ranks, share_of(data.train, Share(ranks.rank, ranks.world, LEAST))
-        self.shared = SharedLoss(ranks, model, self._loss, self.train, self.task) if ranks.world > 1 else None
-        self.recomputation = Recomputation(
-            model, quantizer, self._changed, self.shared.begin if self.shared else None
-        )
+        self.val = own_share(data.val, ranks) if data.val is not None else None
+        self.shared = SharedLoss(ranks, model, self._loss, data.train, self.task) if ranks.world > 1 else None
+        begin = self.shared.begin if self.shared is not None else None
+        self.recomputation = Recomputation(model, quantizer, self._changed, begin)
 
     def fit(self, stop: StopFlag) -> None:
         """Run all epochs that are left. Raises: Diverged; Interrupted, after saving, when `stop` is set."""
@@ -224,8 +224,8 @@ class Trainer:
         """The epoch's row of metrics."""
         row: dict[str, object] = {"epoch": self.epoch + 1, "train": self.task.finish(self.sums.means(self.ranks))}
         with self.finish.weights():
-            if self.data.val is not None:
-                row["val"] = evaluate(self.model, self.data.val, self.task, self.ranks)
+            if self.val is not None:
+                row["val"] = evaluate(self.model, self.val, self.task, self.ranks)
             row |= self.ranks.told(self._sizes)
         follow_first(self)
         row["seconds"] = round(self.seconds, 3)

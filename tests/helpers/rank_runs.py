@@ -25,6 +25,9 @@ from helpers.run_pieces import TinyNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffq_exp.data import Data
+from diffq_exp.data.synthetic import synthetic
+
 
 @dataclass
 class Ended:
@@ -71,6 +74,11 @@ class FailsOnRank1(TinyNet):
     def _fail(self, here: str) -> None:
         if self.where == here and os.environ.get("RANK") == "1":
             raise ZeroDivisionError("on purpose")
+
+
+def other_on_rank1(train_images: int, **keys: Any) -> Data:
+    """Of which the second rank has 16 images less, as a copy of a folder may."""
+    return synthetic(train_images=train_images - 16 * (os.environ.get("RANK") == "1"), **keys)
 
 
 class SmoothNet(TinyNet):

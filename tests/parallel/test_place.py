@@ -43,6 +43,7 @@ def test_places_are_those_of_torchrun():
     ("words", "error"),
     [
         (["batch_size=15"], "batch_size=15: of all ranks together; must be a multiple of their number, 8"),
+        (["batch_size=8"], "batch_size=8: 8 ranks need 2 examples each, 16 together"),
         (["-m", "seed=0,1"], "a sweep: 8 ranks do one run"),
         (["parallel=fsdp"], "parallel=fsdp: fully_shard leaves each rank a slice of a weight"),
     ],
