@@ -27,26 +27,29 @@ LATER_PARTS: dict[str, type | tuple[type, ...]] = {  # which older checkpoints l
 }  # fmt: skip
 
 
-def rng_state() -> dict[str, object]:
-    """The state of every random generator, as tensors and plain values."""
+CPU = torch.device("cpu")
+
+
+def rng_state(device: torch.device = CPU) -> dict[str, object]:
+    """The state of every random generator, as tensors and plain values; of GPUs, that of the one in use."""
     kind, keys, *rest = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state(legacy=True))
     version, numbers, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the GPU in use
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
+        "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
         "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), *rest],
         "python": [version, list(numbers), gauss],
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Undo `rng_state`; the state of a device that this machine lacks is left."""
+def set_rng_state(state: dict[str, Any], device: torch.device = CPU) -> None:
+    """Undo `rng_state`; on a device of another kind its own generator goes on as it is."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        states = state["cuda"]  # in older checkpoints those of all GPUs of their machine
-        torch.cuda.set_rng_state(states[min(torch.cuda.current_device(), len(states) - 1)])
-    if state["mps"] is not None and torch.backends.mps.is_available():
+    if (states := state["cuda"]) and device.type == "cuda":  # in older checkpoints those of all GPUs
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_rng_state(states[min(index, len(states) - 1)], device)
+    if state["mps"] is not None and device.type == "mps":
         torch.mps.set_rng_state(state["mps"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

@@ -58,11 +58,12 @@ class Recomputation:
 
     def _undo(self) -> Callable[[], None]:
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        rng, undo_changed = rng_state(), self.changed()
+        device = next(self.model.parameters()).device
+        rng, undo_changed = rng_state(device), self.changed()
 
         @torch.no_grad()
         def undo() -> None:
-            set_rng_state(rng)
+            set_rng_state(rng, device)
             for buffer, value in buffers:
                 buffer.copy_(value)
             self.model.zero_grad()

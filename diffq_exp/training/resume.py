@@ -26,7 +26,7 @@ log = logging.getLogger("diffq_exp")
 
 def save(trainer: Trainer) -> None:
     """Write the checkpoint, on the first rank."""
-    parts = trainer.ranks.every({"rng": rng_state(), "sums": trainer.sums.state_dict()})
+    parts = trainer.ranks.every({"rng": rng_state(trainer.device), "sums": trainer.sums.state_dict()})
     trainer.ranks.told(lambda: save_checkpoint(trainer.folder / CHECKPOINT, state_of(trainer, parts)))
 
 
@@ -105,7 +105,7 @@ def _restore_own(trainer: Trainer, parts: list[dict[str, Any]]) -> None:
     if len(parts) != world:
         log.info(f"goes on with {world} ranks instead of {len(parts)}: the noise is another from here on")
     if rank < len(parts):
-        set_rng_state(parts[rank]["rng"])
+        set_rng_state(parts[rank]["rng"], trainer.device)
     else:
         _seed_apart(trainer)
     own = parts[rank : rank + 1] if len(parts) == world else parts if rank == 0 else []

@@ -46,6 +46,51 @@ def test_every_generator_goes_on_where_it_was(odd, tmp_path):
     assert draws() == expected
 
 
+class Gpus:
+    """Generators of GPUs as torch.cuda has them: a device without a number is the current one."""
+
+    def __init__(self, count, current):
+        self.states, self.current = [torch.tensor([number]) for number in range(count)], current
+
+    def at(self, device):
+        return self.current if device.index is None else device.index
+
+    def get(self, device):
+        return self.states[self.at(device)]
+
+    def set(self, state, device):
+        self.states[self.at(device)] = state
+
+
+def with_gpus(monkeypatch, count, current=0):
+    gpus = Gpus(count, current)
+    for name, function in (("get_rng_state", gpus.get), ("set_rng_state", gpus.set)):
+        monkeypatch.setattr(torch.cuda, name, function)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: gpus.current)
+    return gpus
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:2"])
+def test_of_gpus_the_one_in_use_counts(name, monkeypatch):
+    """Wherever the run goes on: on another GPU, on a machine with fewer, or without any."""
+    with_gpus(monkeypatch, 3, current=2)
+    state = rng_state(torch.device(name))
+    assert [int(each) for each in state["cuda"]] == [2]
+    gpus = with_gpus(monkeypatch, 2, current=1)
+    set_rng_state(state, torch.device("cuda"))
+    assert [int(each) for each in gpus.states] == [0, 2]
+    set_rng_state(state)
+
+
+@pytest.mark.parametrize(("current", "taken"), [(0, 10), (1, 11), (3, 12)])
+def test_an_older_checkpoint_has_those_of_all_gpus(current, taken, monkeypatch):
+    gpus = with_gpus(monkeypatch, 4, current)
+    set_rng_state(
+        {**rng_state(), "cuda": [torch.tensor([10 + number]) for number in range(3)]}, torch.device("cuda")
+    )
+    assert int(gpus.states[current]) == taken
+
+
 def test_no_file_is_no_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path / "c.pt") is None
 
@@ -139,6 +184,12 @@ def test_a_part_of_another_kind_is_named(part, wrong, tmp_path):
     with pytest.raises(ValueError, match=rf"damaged checkpoint: {part}"):
         load_checkpoint(tmp_path / "c.pt")
     told(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("name", ["_extra_state", "a.b._extra_state"])
+def test_what_a_module_adds_to_its_state_may_be_plain(name, tmp_path):
+    save_checkpoint(tmp_path / "c.pt", whole(model={name: {"seen": 3}, "w": torch.ones(1)}))
+    assert load_checkpoint(tmp_path / "c.pt")["model"][name] == {"seen": 3}
 
 
 class Evil:

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from helpers.run_configs import timeless
-from helpers.run_pieces import tiny_trainer
+from helpers.run_pieces import TinyNet, tiny_trainer
 
 from diffq_exp.results.metrics import read_rows
 from diffq_exp.training.averaging import Averages
@@ -59,6 +59,35 @@ def test_of_an_older_checkpoint_lost_rows_are_said(tmp_path, caplog, monkeypatch
         tiny_trainer(tmp_path).fit(StopFlag())
     (text,) = {record.getMessage() for record in caplog.records}
     assert "has rows of 0 epochs, 2 were trained" in text
+
+
+class Counting(TinyNet):
+    """Has a state that is no tensor, on which its outputs depend."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += self.training
+        return super().forward(images) * (1 + self.seen / 10)
+
+    def get_extra_state(self):
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state):
+        self.seen = state["seen"]
+
+
+def test_what_a_module_adds_to_its_state_goes_on(tmp_path):
+    way = {"net": Counting, "quantizer": "none"}
+    whole = tiny_trainer(tmp_path / "whole", **way)
+    whole.fit(StopFlag())
+    stopped_after(2, tmp_path / "cut", **way)
+    again = tiny_trainer(tmp_path / "cut", seed=9, **way)
+    again.fit(StopFlag())
+    assert again.model.seen == whole.model.seen == 9
+    assert torch.equal(again.model.head.weight, whole.model.head.weight)
 
 
 WRONG = {
