@@ -12,6 +12,8 @@ from typing import Any
 
 from ..common.files import user_path
 
+SAVED = ("dataset_dict.json", "state.json")  # in a folder of save_to_disk: of several splits, of one
+
 
 def load(name: str, subset: str | None, revision: str | None, splits: dict[str, str]) -> dict[str, Any]:
     """{part: rows} of a set of the hub, of a folder of data files, or of a folder that `save_to_disk` made.
@@ -20,8 +22,10 @@ def load(name: str, subset: str | None, revision: str | None, splits: dict[str, 
     """
     datasets, folder = library(), user_path(name)
     try:
-        if (folder / "dataset_dict.json").is_file():
+        if any((folder / name).is_file() for name in SAVED):
             saved = datasets.load_from_disk(str(folder))
+            if isinstance(saved, datasets.Dataset):
+                saved = {str(saved.split or "train"): saved}
             return {part: _cut(saved, split) for part, split in splits.items()}
         source = str(folder) if folder.is_dir() else name
         rows = {

@@ -105,6 +105,14 @@ def test_a_saved_set_is_cut_as_one_of_the_hub_is(files, saved):
         assert ours.digest == theirs.digest and ours.train.examples in (6, 5)
 
 
+def test_a_single_split_that_was_saved_is_cut_into_parts(tmp_path):
+    rows(range(8)).save_to_disk(str(tmp_path / "set"))
+    data = load(tmp_path / "set", train="train[:5]", val="train[5:7]", test="train[7:]")
+    assert [part.examples for part in (data.train, data.val, data.test)] == [5, 2, 1]
+    with pytest.raises(ValueError, match=r"Unknown split \"test\". Should be one of \['train'\]"):
+        load(tmp_path / "set")
+
+
 def test_splits_that_number_their_classes_otherwise_mean_the_same_names(tmp_path, files):
     """The numbers of a split are those of its own order of names."""
     found = library.DatasetDict(train=rows(range(4)), test=rows(range(3), ("dog", "cat"), [0, 1, 0]))
