@@ -34,6 +34,21 @@ def place_of(environment: Mapping[str, str] = os.environ) -> Place:
     return Place()
 
 
+def why_not_anew(environment: Mapping[str, str] = os.environ) -> str:
+    """Why restart=true does not begin anew in a process that Slurm or torchrun started again; "" where it does."""
+    for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"):
+        if count := _first_number(environment.get(name, "")):
+            told = f"{name}={count} says that this job was started again, and it goes on with what it began"
+            return f"restart=true is not followed: {told}; to begin anew, unset {name}"
+    return ""
+
+
+def is_tried_again(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun starts a run again that fails now: it is then gone on with."""
+    again, most = (environment.get(f"TORCHELASTIC_{name}", "") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return _first_number(again) < _first_number(most)
+
+
 def _first_number(text: str) -> int:
     """Of `2(x3),1`, as Slurm lists its tasks per node, or of a plain number."""
     return int(text.partition(",")[0].partition("(")[0] or 0)

@@ -1,7 +1,8 @@
 """Housekeeping in outputs/: a list of every run, and the deletion of runs that are of no more use.
 
 A folder is deleted only after a yes, only if it is a run's and holds no other files, and only while this process
-has its lock. Its result.json goes last, so that a deletion that was cut short can be done again.
+has its lock. Its result.json goes last, so that a deletion that was cut short can be done again. Where a run was to
+be done again and did not finish, the finished one that is set aside in it stays.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..common.units import MB
 from .discovery import MISSING, Run
 from .headline import Headline
 from .points import shown, varying
-from .records import RunRecord, read_record
+from .records import RunRecord, known_record, read_record
 from .run_files import ASIDE, EARLIER, LEFT_BY_A_RUN, LOCK, RESULT
 from .sweep_records import SWEEPS, read_sweep
 from .tables import NONE, Table, counts, megabytes
@@ -89,7 +90,7 @@ def prune(runs: Iterable[Run], head: str | None, ask: Callable[[str], bool], say
     """List each kind, ask, and delete after a yes; -> bytes that were freed."""
     freed = 0
     for kind, found in kinds(runs, head).items():
-        foreign = {run.folder: _not_ours(run.folder) for run in found}
+        foreign = {run.folder: _why_kept(run.folder) for run in found}
         for folder, why in foreign.items():
             if why:
                 say(f"kept: {folder} ({why})")
@@ -115,7 +116,7 @@ def _delete(run: Run, say: Callable[[str], None]) -> int:
     folder = run.folder
     try:
         with locks_explained(folder), FileLock(folder / LOCK, timeout=0):
-            if read_record(folder) != _written(run) or _not_ours(folder):
+            if read_record(folder) != _written(run) or _why_kept(folder):
                 say(f"kept: {folder} (it changed in the meantime)")
                 return 0
             size = bytes_below(folder)
@@ -145,10 +146,13 @@ def _written(run: Run) -> RunRecord:
     return RunRecord() if run.status == MISSING else run.record
 
 
-def _not_ours(folder: Path) -> str:
+def _why_kept(folder: Path) -> str:
     """Why a folder must stay, or ""."""
     if folder.is_symlink():
         return "a link"
+    finished = [place for place in ("", EARLIER, ASIDE) if known_record(folder / place).status == "finished"]
+    if any(finished[:1]):
+        return f"the finished run that restart=true has set aside is in its {finished[0]}"
     others = [path.name for path in folder.iterdir() if path.name not in OF_A_RUN and path.suffix != ".partial"]
     return f"it holds files that no run leaves: {', '.join(sorted(others)[:3])}" if others else ""
 

@@ -2,7 +2,7 @@
 
 The process may be killed between any two operations, so a run is gathered in .aside/, which one renaming
 makes .earlier/. Whoever enters the folder next puts back what is still in .aside/. A finished run stays there until
-another is finished, however often the new one begins.
+another is finished, however often the new one begins, and comes back where the new one fails before it has trained.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import shutil
 from pathlib import Path
 
 from ..results.records import known_record
-from ..results.run_files import ASIDE, EARLIER, LEFT_BY_A_RUN, LOG, MODEL
+from ..results.run_files import ASIDE, CHECKPOINT, EARLIER, LEFT_BY_A_RUN, LOG, MODEL
+
+FINISHED, TRAINED, BEGUN = 3, 2, 1  # how far a run came
 
 
 def set_aside(folder: Path) -> None:
@@ -36,12 +38,22 @@ def put_back(folder: Path) -> None:
     shutil.rmtree(folder / ASIDE)
 
 
-def bring_back(folder: Path) -> None:
-    """Undo `set_aside`, where the new run was refused."""
-    if (folder / EARLIER).is_dir():
-        (folder / EARLIER).rename(folder / ASIDE)
-        (folder / LOG).unlink(missing_ok=True)
-        put_back(folder)
+def bring_back(folder: Path) -> bool:
+    """Undo `set_aside`, where the new run has not trained and the earlier one came further; -> whether it is back.
+
+    What the new one has logged stands at the end of the earlier log.
+    """
+    here = _worth(folder)
+    if here >= TRAINED or _worth(folder / EARLIER) <= here:
+        return False
+    if (folder / LOG).exists():
+        with open(folder / EARLIER / LOG, "ab") as log:
+            log.write((folder / LOG).read_bytes())
+        (folder / LOG).unlink()
+    _clear(folder)
+    (folder / EARLIER).rename(folder / ASIDE)
+    put_back(folder)
+    return True
 
 
 def drop_earlier(folder: Path) -> None:
@@ -53,9 +65,12 @@ def drop_earlier(folder: Path) -> None:
 
 
 def _worth(folder: Path) -> int:
-    """How far a run came: 2 finished, 1 begun, 0 there is none."""
-    finished = known_record(folder).status == "finished" and (folder / MODEL).is_file()
-    return 2 if finished else int(any((folder / name).exists() for name in LEFT_BY_A_RUN if name != LOG))
+    """How far a run came; 0 where there is none."""
+    if known_record(folder).status == "finished" and (folder / MODEL).is_file():
+        return FINISHED
+    if (folder / CHECKPOINT).exists():
+        return TRAINED
+    return BEGUN if any((folder / name).exists() for name in LEFT_BY_A_RUN if name != LOG) else 0
 
 
 def _gather(folder: Path) -> None:

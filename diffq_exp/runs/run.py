@@ -30,6 +30,7 @@ from ..command.signature import (
     run_name,
 )
 from ..common.terminal import FileLog
+from ..parallel.place import is_tried_again, why_not_anew
 from ..parallel.ranks import ALONE, RankLost, Ranks
 from ..results.records import RunRecord, known_record
 from ..results.run_files import CHECKPOINT, LOG
@@ -71,11 +72,15 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
         with ExitStack() as stack:
             held = (RunFolder if ranks.first else FollowedFolder)(folder, record.signature, if_busy == "wait")
             ranks.told(lambda: stack.enter_context(held).path)
-            if cfg.restart and not _begins_again():
-                ranks.told(lambda: set_aside(folder))
             if error is not None:
                 return _fail(error, held, record)
-            return _finish(cfg, held, request, record, ranks)
+            if cfg.restart:
+                ranks.told(lambda: _begin_anew(folder))
+            try:
+                return _finish(cfg, held, request, record, ranks)
+            except (FolderError, ValueError, OSError):
+                held.bring_back()
+                raise
     except FolderBusy as busy:
         if if_busy == "raise":
             raise
@@ -95,15 +100,21 @@ def _check_alike(ranks: Ranks, asked: str) -> None:
         )
 
 
-def _begins_again() -> bool:
-    """Whether this process was started again for a run that has begun anew already."""
-    return "SLURM_RESTART_COUNT" in os.environ or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+def _begin_anew(folder: Path) -> None:
+    """Set an earlier run aside, but for a process that was started again: its run has begun anew already."""
+    if why := why_not_anew():
+        log.warning(why)
+    else:
+        set_aside(folder)
 
 
 def _fail(reason: str, folder: RunFolder, record: RunRecord) -> int:
-    """Record a run that cannot begin."""
+    """Record a run that cannot begin; the record of a finished one stays."""
     log.error(f"failed: {reason}")
-    folder.write_record(replace(record, status="failed", reason=reason))
+    earlier = folder.record()
+    if earlier.status != "finished":
+        record = replace(record, run_id=earlier.run_id, seconds=earlier.seconds, data=earlier.data)
+        folder.write_record(replace(record, status="failed", reason=reason))
     return FAILED
 
 
@@ -152,21 +163,25 @@ def _finish(cfg: DictConfig, folder: RunFolder, request: Request, record: RunRec
         for line in drop_foreign_keys(cfg, request):
             log.info(line)
         session = Session(cfg, folder, request.choices, device, stop, record, ranks)
-        code, refused = _carry_out(session, earlier)
-    if refused:
-        folder.drop()
+        code, error = _carry_out(session, earlier)
+    if error is not None and not (_is_begun(error, folder.path) or is_tried_again()):
+        (folder.drop if isinstance(error, TargetTooSmall) else folder.bring_back)()
     return code
 
 
-def _carry_out(session: Session, earlier: RunRecord) -> tuple[int, bool]:
-    """Do a run and record how it ends; -> exit code, and whether its target was refused before it began."""
+def _is_begun(error: BaseException, folder: Path) -> bool:
+    """Whether the same command goes on with what a run left that ended by an error."""
+    return isinstance(error, (Diverged, Interrupted, RankLost, KeyboardInterrupt)) or (folder / CHECKPOINT).exists()
+
+
+def _carry_out(session: Session, earlier: RunRecord) -> tuple[int, BaseException | None]:
+    """Do a run and record how it ends; -> exit code, and the error by which it ended, if any."""
     folder, ranks, started = session.folder, session.ranks, time.monotonic()
-    code, record, refused = FAILED, session.record, False
+    code, record, cause = FAILED, session.record, None
     try:
         record = session.run()
         code = FINISHED
     except BaseException as error:
-        refused = isinstance(error, TargetTooSmall) and not (folder.path / CHECKPOINT).exists()
         cause = ranks.cause(error)
         code, ending = _ending(cause, session.stop, folder.path)
         if not isinstance(error, (Diverged, Interrupted)):
@@ -185,7 +200,7 @@ def _carry_out(session: Session, earlier: RunRecord) -> tuple[int, bool]:
         if ranks.first:
             drop_earlier(folder.path)
         show_result(record, folder.path)
-    return code, refused
+    return code, cause
 
 
 def _ending(error: BaseException, stop: StopFlag, folder: Path) -> tuple[int, dict[str, Any]]:

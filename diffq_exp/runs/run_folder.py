@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,8 @@ from ..common.files import PARTIAL, locks_explained
 from ..results.records import RunRecord, known_record, read_record, write_record
 from ..results.run_files import ASIDE, EARLIER, LOCK, LOG, RESULT
 from .earlier_run import bring_back, put_back
+
+log = logging.getLogger("diffq_exp")
 
 
 class FolderError(RuntimeError):
@@ -104,6 +107,11 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         write_record(self.path, replace(record, signature=self.signature))
 
+    def bring_back(self) -> None:
+        """Bring back the run that restart=true has set aside, if the new one has not trained."""
+        if bring_back(self.path):
+            log.warning(f"{self.path}: the earlier run is back in its place; what happened is in its {LOG}")
+
     def drop(self) -> None:
         """Delete what a run left that was refused before it began; an earlier one comes back, other files stay."""
         shutil.rmtree(self.path / ".hydra", ignore_errors=True)
@@ -141,6 +149,9 @@ class FollowedFolder(RunFolder):
         pass
 
     def write_record(self, record: RunRecord) -> None:
+        pass
+
+    def bring_back(self) -> None:
         pass
 
     def drop(self) -> None:

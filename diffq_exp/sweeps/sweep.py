@@ -13,17 +13,19 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from ..command.compose import Job
 from ..command.overrides import grid_overrides
 from ..common.files import write_json
 from ..common.terminal import log_to_console
+from ..parallel.place import why_not_anew
 from ..results.discovery import Run, find_runs
 from ..results.intact import damage
 from ..results.publish import report_sweep
@@ -100,6 +102,11 @@ def status(job: Job) -> str:
         return "unreadable"
 
 
+def ended(state: str, failed: bool) -> str:
+    """What a job came to, by the status of its run. failed: a restart, whose earlier run may be back."""
+    return "failed" if failed and state == "finished" else state
+
+
 def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ()) -> int:
     """Launch what is missing, then report; -> exit code: 0 all finished, 1 some did not, 2 a disk, 128+n a signal.
 
@@ -116,10 +123,12 @@ def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ()) -> int:
     os.environ.setdefault("WANDB_TAGS", shortened(sweep.name.rpartition("-")[0], "tags"))
     todo = sweep.todo
     log.info(f"sweep {sweep.name}: {len(sweep.jobs)} jobs, {len(sweep.jobs) - len(todo)} done already")
-    started, code = time.monotonic(), 0
+    if any(job.cfg.restart for job in todo) and (why := why_not_anew()):
+        log.warning(why)
+    started, code, failed = time.monotonic(), 0, set[Path]()
     if todo:
         try:
-            launcher.launch(_asked(launcher, todo), initial_job_idx=0)
+            failed = _failed(todo, launcher.launch(_asked(launcher, todo), initial_job_idx=0))
         except SystemExit as stop:  # by a signal, of whose run or launcher it comes
             code = stop.code if isinstance(stop.code, int) else 1
         except Exception as error:  # of a cluster, say: what became of the runs stands in their folders
@@ -130,7 +139,17 @@ def carry_out(sweep: Sweep, launcher: Launcher, by: Sequence[str] = ()) -> int:
         tell_if_data_changed(sweep.jobs)
     if code <= SIGNAL:  # who stops a sweep waits for no picture
         report_sweep(sweep.outputs, sweep.name)
-    return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}))
+    return _conclude(sweep, time.monotonic() - started, code, getattr(launcher, "reasons", {}), failed)
+
+
+def _failed(jobs: Sequence[Job], returned: Sequence[JobReturn] | None) -> set[Path]:
+    """The folders of jobs whose restart has failed, by what they returned; their earlier run may be back there."""
+    pairs = [pair for pair in zip(jobs, returned or [], strict=False) if pair[0].cfg.restart]
+    return {job.folder for job, one in pairs if one.status != JobStatus.COMPLETED or _code(one)}
+
+
+def _code(returned: JobReturn) -> int:
+    return getattr(returned.return_value, "code", 0)
 
 
 def _asked(launcher: Launcher, todo: Sequence[Job]) -> list[list[str]]:
@@ -150,17 +169,19 @@ def _place(job: Job) -> list[str]:
     return grid_overrides({"hydra.sweep.dir": [str(place.dir)], "hydra.sweep.subdir": [str(place.subdir)]})
 
 
-def _conclude(sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, str]) -> int:
-    """The last lines: how many finished, and which did not."""
-    statuses = {job.signature: status(job) for job in sweep.jobs}
+def _conclude(
+    sweep: Sweep, seconds: float, code: int, reasons: Mapping[Path, str], failed: Collection[Path]
+) -> int:
+    """The last lines: how many finished, and which did not. failed: folders where restart=true has failed."""
+    statuses = {job.signature: ended(status(job), job.folder in failed) for job in sweep.jobs}
     counts = Counter(statuses.values())
     summary = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     log.info(f"sweep {sweep.name}: {summary}; {duration(seconds)}")
     for job in sweep.jobs:
-        ended = statuses[job.signature]
-        if ended != "finished" and not (code > SIGNAL and ended in STOPPED):
+        came_to = statuses[job.signature]
+        if came_to != "finished" and not (code > SIGNAL and came_to in STOPPED):
             reason = _reason(job.folder) or reasons.get(job.folder) or "no reason is recorded"
-            log.error(f"{ended}: {' '.join(job.overrides)} ({job.folder}): {reason}")
+            log.error(f"{came_to}: {' '.join(job.overrides)} ({job.folder}): {reason}")
     if code > SIGNAL and counts["finished"]:
         log.info(f"python -m diffq_exp.report {sweep.outputs} --sweep {sweep.name} reports what is finished")
     if code:

@@ -151,10 +151,10 @@ class ProcessLauncher(Launcher):
         from pebble import ProcessExpired
 
         from diffq_exp.runs.run_folder import FolderBusy
-        from diffq_exp.sweeps.sweep import status
+        from diffq_exp.sweeps.sweep import ended, status
 
         _end_others(self._others.pop(future, []))
-        reason, late = "", self._deadlines.reasons.get(_name(waiting))
+        code, reason, late = 1, "", self._deadlines.reasons.get(_name(waiting))
         try:
             code, reason, untracked = future.result()
             if late and code:
@@ -174,7 +174,7 @@ class ProcessLauncher(Launcher):
             self._returns[waiting.number] = _returned(job, JobStatus.FAILED, error)
             reason = f"{type(error).__name__}: {error}"
             self._codes.append(1)
-        self._note(waiting, job, status(job), reason)
+        self._note(waiting, job, ended(status(job), bool(code and job.cfg.restart)), reason)
         return []
 
     def _recorded(self, waiting: _Waiting, job: Job, reason: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from diffq_exp.command.check import check
-from diffq_exp.parallel.place import Place, meeting_point, place_of, places
+from diffq_exp.parallel.place import Place, is_tried_again, meeting_point, place_of, places, why_not_anew
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 SLURM = {
@@ -22,6 +22,22 @@ def test_who_starts_ranks():
     assert place_of({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}) == Place()  # the script of a job, no step
     local = {"SUBMITIT_LOCAL_GLOBALRANK": "1", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_LOCALID": "1"}
     assert place_of(local) == Place(1, 2, 1, 2)
+
+
+def test_what_is_started_again_does_not_begin_anew():
+    for count in ({}, {"SLURM_RESTART_COUNT": "0"}, {"TORCHELASTIC_RESTART_COUNT": ""}):
+        assert why_not_anew(count) == ""
+    for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"):
+        told = why_not_anew({name: "2"})
+        assert told.startswith(f"restart=true is not followed: {name}=2 says") and told.endswith(f"unset {name}")
+
+
+def test_what_torchrun_starts_again():
+    counts = [("0", "3", True), ("3", "3", False), ("0", "0", False)]
+    for count, most, again in counts:
+        names = {"TORCHELASTIC_RESTART_COUNT": count, "TORCHELASTIC_MAX_RESTARTS": most}
+        assert is_tried_again(names) == again
+    assert not is_tried_again({})
 
 
 def test_ranks_of_a_job_meet_at_the_same_place():

@@ -101,6 +101,28 @@ def test_a_folder_with_somebodys_own_files_stays(outputs):
     assert any("kept" in line and "notes.txt" in line for line in said)
 
 
+@pytest.mark.parametrize("place", [".earlier", ".aside"])
+def test_the_last_finished_run_stays_where_it_was_set_aside(outputs, place):
+    for name in ("interrupted", "running", "failed", "finished"):
+        made_run(outputs, ["seed=7"]).rename(outputs / name / place)
+    made_run(outputs, ["seed=7"], "interrupted").rename(outputs / "diverged" / place)
+    _, said, _ = pruned(outputs)
+    assert left(outputs) == {"interrupted", "running", "failed", "current"}
+    assert (
+        sum(f"(the finished run that restart=true has set aside is in its {place})" in line for line in said) == 3
+    )
+
+
+def test_a_job_without_a_result_keeps_what_was_set_aside(tmp_path):
+    name = "digits-cnn-qat-aaaaaaaaaa"
+    made_run(tmp_path / name, ["seed=7"]).rename(tmp_path / name / ".aside")
+    jobs = [{"folder": name, "signature": name[-10:], "overrides": []}]
+    (tmp_path / ".sweeps").mkdir()
+    (tmp_path / ".sweeps" / "s.json").write_text(json.dumps({"name": "s", "command": "", "jobs": jobs}))
+    pruned(tmp_path)
+    assert left(tmp_path) == {".sweeps", name}
+
+
 def test_links_are_not_followed(outputs, tmp_path_factory):
     precious = tmp_path_factory.mktemp("precious")
     (precious / "thesis.tex").touch()

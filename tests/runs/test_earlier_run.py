@@ -15,7 +15,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from file_operations import Operations
 
-STATES = ("none", "interrupted", "finished")
+LEFT = {  # by a run of each status, besides its record
+    "failed": [".hydra/config.yaml"],
+    "interrupted": [".hydra/config.yaml", "metrics.jsonl", "checkpoint.pt"],
+    "finished": [".hydra/config.yaml", "metrics.jsonl", "checkpoint.pt", "model.safetensors"],
+}
+STATES = ("none", *LEFT)  # from the least to the most worth
 
 
 class Killed(BaseException):
@@ -31,10 +36,8 @@ def leave(folder, status, mark):
     if status == "none":
         return
     (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "config.yaml").write_text(mark)
     (folder / "result.json").write_text(json.dumps({"status": status, "signature": "aaaa", "reason": mark}))
-    names = ["metrics.jsonl", "checkpoint.pt", "train.log"] + ["model.safetensors"] * (status == "finished")
-    for name in names:
+    for name in (*LEFT[status], "train.log"):
         (folder / name).write_text(mark)
 
 
@@ -51,8 +54,7 @@ def whole(folder):
     if not (folder / "result.json").exists():
         return None
     record = json.loads((folder / "result.json").read_text())
-    names = ["metrics.jsonl", "checkpoint.pt", ".hydra/config.yaml"]
-    names += ["model.safetensors"] * (record["status"] == "finished")
+    names = LEFT[record["status"]]
     marks = {(folder / name).read_text() for name in names if (folder / name).exists()}
     assert marks <= {record["reason"]}
     return record["reason"] if len([name for name in names if (folder / name).exists()]) == len(names) else "part"
@@ -85,9 +87,23 @@ def test_killed_before_each_operation(here, earlier, tmp_path):
         assert not (folder / "train.log").exists() or (folder / "train.log").read_bytes() == b""
 
 
+@pytest.mark.parametrize(("here", "earlier"), list(itertools.product(STATES, STATES)))
+def test_the_run_that_went_further_is_back_where_the_new_one_has_not_trained(here, earlier, tmp_path):
+    folder = made(tmp_path, here, earlier)
+    back = STATES.index(here) < STATES.index("interrupted") and STATES.index(earlier) > STATES.index(here)
+    assert bring_back(folder) == back
+    assert whole(folder) == ("earlier" if back else None if here == "none" else "here")
+    assert (folder / ".earlier").exists() == (earlier != "none" and not back)
+    if back:
+        assert (folder / "train.log").read_text() == "earlier" + "here" * (here != "none")
+        assert {path.name for path in folder.iterdir()} == {
+            "notes.txt", "result.json", "train.log", *(name.partition("/")[0] for name in LEFT[earlier])
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize("change", [drop_earlier, bring_back])
 def test_the_way_back_is_killed_before_each_operation(change, tmp_path):
-    here = "finished" if change is drop_earlier else "none"
+    here = "finished" if change is drop_earlier else "failed"
     with Operations(made(tmp_path / "whole", here, "finished")) as operations:
         change(tmp_path / "whole")
     for point in range(1, len(operations.seen) + 1):

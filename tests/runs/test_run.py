@@ -7,7 +7,7 @@ import random
 import signal
 
 import pytest
-from helpers.run_configs import TINY, ask, do, timeless
+from helpers.run_configs import TINY, ask, do
 from helpers.run_folders import content, never, payloads
 from helpers.run_signals import interrupt_at
 from PIL import Image
@@ -41,29 +41,6 @@ def test_finished_by_another_commit_is_said(tmp_path):
     (outcome.folder / "result.json").write_text(json.dumps(result))
     again = do(*TINY, "epochs=1", root=tmp_path)
     assert again.code == 0 and "commit fedcba98" in again.text
-
-
-def test_restart_does_it_again(tmp_path):
-    outcome = do(*TINY, root=tmp_path)
-    before, weights, rows = outcome.result, payloads(outcome.folder), timeless(outcome.rows)
-    (outcome.folder / "left.txt").write_text("of the run before")
-    result = {**before, "test": {"accuracy": 7}}
-    (outcome.folder / "result.json").write_text(json.dumps(result))
-    again = do(*TINY, "restart=true", root=tmp_path)
-    assert again.folder == outcome.folder and (again.folder / "left.txt").exists()
-    assert not (again.folder / ".earlier").exists()
-    assert again.result["test"] == before["test"]
-    assert payloads(again.folder) == weights
-    assert timeless(again.rows) == rows and len(again.rows) == 2
-
-
-def test_a_restart_that_fails_keeps_what_was_there(tmp_path, monkeypatch):
-    outcome = do(*TINY, root=tmp_path)
-    model = (outcome.folder / "model.safetensors").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(Classification, "loss", lambda *_: 1 / 0)
-        assert do(*TINY, "restart=true", root=tmp_path).code == 1
-    assert (outcome.folder / ".earlier" / "model.safetensors").read_bytes() == model
 
 
 def test_a_finished_run_whose_model_is_gone_stores_it_again(tmp_path):

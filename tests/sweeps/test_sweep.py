@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from helpers.run_configs import listening
+from hydra.core.utils import JobReturn, JobStatus
 
 from diffq_exp.command.check import check
 from diffq_exp.common.files import write_json
 from diffq_exp.results import publish
+from diffq_exp.runs.job import JobScore
 from diffq_exp.sweeps.sweep import Sweep, carry_out
 
 REPORT = publish.report_sweep
@@ -99,6 +101,35 @@ def test_restart_launches_all():
     launcher = Launcher(sweep)
     assert carried_out(sweep, launcher)[0] == 0
     assert launcher.launched == sweep.jobs
+
+
+@pytest.mark.parametrize("restart", ["true", "false"])
+@pytest.mark.parametrize("bad", [(JobStatus.COMPLETED, JobScore(0.5, 2)), (JobStatus.FAILED, OSError())])
+def test_a_restart_that_fails_is_no_success_where_the_earlier_run_is_back(restart, bad):
+    """A run that finished, and whose process then failed, is finished."""
+    sweep = sweep_of("seed=0,1", f"restart={restart}")
+    launcher = Launcher(sweep)
+    launch = launcher.launch
+
+    def launched(words, initial_job_idx):
+        launch(words, initial_job_idx)
+        returned = [(JobStatus.COMPLETED, JobScore(0.5, 0)), bad]
+        return [JobReturn(status=status, _return_value=value) for status, value in returned]
+
+    launcher.launch = launched
+    code, lines = carried_out(sweep, launcher)
+    if restart == "false":
+        assert code == 0 and "2 finished" in lines[-1]
+    else:
+        assert code == 1 and lines[-1].startswith("failed: seed=1 ") and "1 finished, 1 failed" in lines[-2]
+
+
+def test_a_sweep_in_a_job_that_was_queued_again_says_that_it_does_not_begin_anew(monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for restart, count in (("true", 1), ("false", 0)):
+        sweep = sweep_of("seed=0", f"restart={restart}")
+        _, lines = carried_out(sweep, Launcher(sweep))
+        assert sum("restart=true is not followed: SLURM_RESTART_COUNT=1" in line for line in lines) == count
 
 
 def test_another_run_in_a_jobs_folder_is_not_taken_for_its_own():
