@@ -112,8 +112,8 @@ def _labels(rows: Any, where: str, label: str) -> list[Any]:
 def _bytes(rows: object, where: str, column: str) -> Tensor:
     """(N,) uint8."""
     texts = column_of(rows, where, column).to_pylist()
-    if any(not isinstance(text, str) for text in texts):
-        raise ValueError(f"{where}: column {column!r} is no text in each row")
+    if (at := next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)) is not None:
+        raise ValueError(f"{where}, row {at}: column {column!r} holds a {type(texts[at]).__name__}, no text")
     content = "".join(f"{text}\n" for text in texts).encode()
     return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8).copy())
 

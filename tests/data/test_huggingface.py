@@ -252,5 +252,9 @@ def test_text_is_the_bytes_of_its_rows(tmp_path):
     assert huggingface_text(**how, val=None, text="text", length=4, **HOW).val is None
     cut = {**how, "train": "train[:50%]", "val": "train[50%:]"}
     assert huggingface_text(**cut, text="text", length=4, **HOW).facts["tokens"]["train"] == 16 * 2 + 11 + 1
+    found["test"] = library.Dataset.from_dict({"text": ["more", None]})
+    found.save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="other, test, row 1: column 'text' holds a NoneType, no text"):
+        huggingface_text(**{**how, "name": str(tmp_path / "other")}, val=None, text="text", length=4, **HOW)
     with pytest.raises(ValueError, match="no column 'body'; there are text"):
         huggingface_text(**how, val=None, text="body", length=4, **HOW)
