@@ -82,8 +82,8 @@ def _indexed(path: Path) -> list[Shard]:
 
 
 def _beside(index: Path, url: str) -> str:
-    """The address of a shard; one that is relative is so to the index."""
-    return str(index.parent / url) if is_here(url) and not url.startswith("file:") else url
+    """The address of a shard, of one on this disk its path; one that is relative is so to the index."""
+    return str(index.parent / local_path(url)) if is_here(url) else url
 
 
 class Shards(Dataset[Any]):

@@ -109,6 +109,12 @@ def test_an_index_counts_in_place_of_reading(root):
         entry["url"] = entry["url"].rpartition("/")[2]
     (root / "train.json").write_text(json.dumps(index))
     assert shards_of(f"{root}/train.json") == shards_of(f"{root}/train-{{0..5}}.tar")
+    before = load(root, train=f"{root}/train.json").digest
+    for entry in index["shardlist"]:
+        entry["url"] = f"file:{root}/{entry['url']}"
+    (root / "train.json").write_text(json.dumps(index))
+    assert shards_of(f"{root}/train.json") == shards_of(f"{root}/train-{{0..5}}.tar")
+    assert load(root, train=f"{root}/train.json").digest == before
     (root / "train.json").write_text(json.dumps({"shardlist": [{"url": "train-0.tar", "nsamples": 5}]}))
     with pytest.raises(ValueError, match="it has 4 samples, and 5 were counted; has it changed, or its index"):
         list(dataset(root, f"{root}/train.json"))
