@@ -8,7 +8,6 @@ matplotlib is imported when something is drawn; there is no pyplot and no global
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -93,7 +92,6 @@ def _settings(picture: Picture) -> Iterator[None]:
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks: boxes
-        logging.getLogger("fontTools").setLevel(logging.WARNING)  # which tells each table of a PDF's fonts
         yield
 
 

@@ -36,7 +36,8 @@ class RunRecord:
     bits: {"mean", "min", "max", "layers", "zero_rows": {layer: [rows (output channels) that are all zero, rows]}}.
     checksum: of the file of the stored network (results/intact.py).
     target_mb, target_met: what `target_mb` or `target_ratio` asked for, and whether the file has at most that.
-    epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes.
+    epoch, step, reason: where a run diverged, and why it did not finish. seconds: of all its processes; those
+        of a killed one up to its last checkpoint, once the run has gone on from there.
     """
 
     status: str = ""

@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import sys
-import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -176,7 +175,7 @@ def _is_begun(error: BaseException, folder: Path) -> bool:
 
 def _carry_out(session: Session, earlier: RunRecord) -> tuple[int, BaseException | None]:
     """Do a run and record how it ends; -> exit code, and the error by which it ended, if any."""
-    folder, ranks, started = session.folder, session.ranks, time.monotonic()
+    folder, ranks = session.folder, session.ranks
     code, record, cause = FAILED, session.record, None
     try:
         record = session.run()
@@ -189,9 +188,8 @@ def _carry_out(session: Session, earlier: RunRecord) -> tuple[int, BaseException
         again = earlier.status == "finished" and ending["status"] == "failed"  # the old numbers stay
         record = earlier if again else replace(record, data=session.record.data, **ending)
     finally:
-        seconds = round((earlier.seconds or 0.0) + time.monotonic() - started, 2)
         ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record = replace(record, seconds=seconds, ended=ended)
+        record = replace(record, seconds=round(session.clock.seconds, 2), ended=ended)
         try:
             folder.write_record(record)
         finally:

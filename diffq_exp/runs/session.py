@@ -30,6 +30,7 @@ from ..stored.network import StoredModel
 from ..tasks import Task
 from ..tracking.tracker import Tracker
 from ..training.averaging import Averages
+from ..training.clock import Clock
 from ..training.distillation import Teacher
 from ..training.finish import Finish
 from ..training.float_precision import AUTO, MEANWHILE, choose_precision
@@ -75,6 +76,7 @@ class Session:
     ) -> None:
         self.cfg, self.folder, self.choices, self.device = cfg, folder, choices, device
         self.stop, self.record, self.ranks = stop, record, ranks
+        self.clock = Clock(record.seconds or 0.0)
         self.display: Display | None = None
         self.tracker: Tracker | None = None
 
@@ -136,6 +138,7 @@ class Session:
                 cfg.round_penalty,
                 target,
             ),
+            clock=self.clock,
             ranks=self.ranks,
         )
 

@@ -1,7 +1,8 @@
 """Checkpoints: everything that has state, so that a resumed run ends with the bits of a run that never stopped.
 
 Order of data, augmentation and schedules are functions of (seed, epoch, batch), so the state is: weights and
-buffers, optimizers, scaler, random generators, the place in the run, and the text of metrics.jsonl before it.
+buffers, optimizers, scaler, random generators, the place in the run, the seconds that it took, and the text of
+metrics.jsonl before it.
 Tensors and plain values only; nothing is unpickled on the way back.
 """
 
@@ -23,7 +24,7 @@ PARTS: dict[str, type] = {
     "run_id": str, "place": list, "sums": list, "model": dict, "optimizers": list, "scaler": dict, "rng": dict,
 }  # fmt: skip
 LATER_PARTS: dict[str, type | tuple[type, ...]] = {  # which older checkpoints lack
-    "averages": (dict, type(None)), "penalty": dict, "metrics": str,
+    "averages": (dict, type(None)), "penalty": dict, "metrics": str, "seconds": float,
 }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def state_of(trainer: Trainer, parts: list[dict[str, Any]]) -> dict[str, Any]:
         "averages": trainer.averages.state_dict() if trainer.averages is not None else None,
         "penalty": trainer.penalty.state_dict() if trainer.penalty is not None else {},
         "metrics": text_of_rows(trainer.rows),
+        "seconds": trainer.clock.seconds,
     }
     return state if len(parts) == 1 else {**state, "ranks": parts}
 
@@ -89,6 +90,7 @@ def follow_first(trainer: Trainer) -> None:
 def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.run_id = state["run_id"]
     _set_place(trainer, *state["place"])
+    trainer.clock.reached(state.get("seconds", 0.0))
     trainer.model.load_state_dict(state["model"])
     trainer.optimizers.load_state_dict(state["optimizers"])
     trainer.scaler.load_state_dict(state["scaler"])

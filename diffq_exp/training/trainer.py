@@ -5,9 +5,8 @@
 
 The quantizer and the penalty get the progress of training before each step: the share that is done, 0 to 1.
 
-Inside a step nothing waits for the device: losses and scores are summed there and read every few steps, for the
-display and to see whether the loss is still finite. But the first step of a process waits, and a steered penalty,
-which reads its size.
+Inside a step nothing waits for the device, but the first step of a process and a steered penalty, which reads its
+size. Losses and scores are summed there, and read every few steps: for the display, and to see a loss of nan.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from ..results.metrics import append_row
 from ..results.run_files import METRICS
 from ..tasks import Task, as_task
 from .accumulation import steps_from
+from .clock import Clock
 from .distillation import Teacher
 from .finish import Finish
 from .measure import Sums, evaluate, own_share
@@ -53,7 +53,7 @@ class Trainer:
     """Trains `model` on `data`, resumes from the folder's checkpoint, and leaves metrics and checkpoints there.
 
     quantizer: attached already, or None. penalty: None without a learned size. size: the measure in the rows of
-    metrics. finish: what is done at the end. run_id: a name for the run that a resumed part keeps.
+    metrics. finish: what is done at the end. run_id: a name for the run that a resumed part keeps; clock: its time.
     ranks: the processes that share the run; all of them call the same functions, and the first one writes.
     """
 
@@ -75,19 +75,19 @@ class Trainer:
         size: Size | None = None,
         teacher: Teacher | None = None,
         finish: Finish | None = None,
+        clock: Clock | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.quantizer, self.optimizers, self.penalty = model, quantizer, optimizers, penalty
         self.schedule, self.task, self.data, self.settings = schedule, as_task(task), data, settings
         self.device, self.folder, self.run_id, self.listeners = device, folder, run_id, listeners
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        self.forward = torch.compile(model) if settings.compile else model
-        self.watch = FiniteWatch(device)
+        self.watch, self.forward = FiniteWatch(device), torch.compile(model) if settings.compile else model
         self.epoch, self.batch, self.seconds = 0, 0, 0.0  # the place in the run; seconds of this epoch so far
         self.sums, self.rows = Sums(), list[dict[str, Any]]()  # of this epoch, and of metrics.jsonl
         self.size, self.progress = size or FormulaSize(), 0.0  # progress: the share of training that is done
         self.teacher, self.finish = teacher, finish or Finish()
-        self.averages = self.finish.averages
+        self.averages, self.clock = self.finish.averages, clock or Clock()
         self.ranks, self.train = ranks, share_of(data.train, Share(ranks.rank, ranks.world, LEAST))
         self.val = own_share(data.val, ranks) if data.val is not None else None
         self.shared = SharedLoss(ranks, model, self._loss, data.train, self.task) if ranks.world > 1 else None

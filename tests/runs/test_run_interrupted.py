@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import warm
 from helpers.run_configs import TINY, do, rows_of, timeless
 from helpers.run_folders import payloads
@@ -66,6 +67,18 @@ def test_ptq_interrupted_in_its_float32_run(tmp_path, monkeypatch, floats):
 
 
 # ---- killed --------------------------------------------------------------------------------------------------
+
+
+def test_the_seconds_of_a_killed_process_count_to_its_last_checkpoint(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4, signal.SIGTERM)
+        outcome = do(*TINY, root=tmp_path)
+    first, checkpoint = outcome.result, outcome.folder / "checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    assert 0 < state["seconds"] <= first["seconds"] + 0.01
+    torch.save({**state, "seconds": 1000.0}, checkpoint)
+    (outcome.folder / "result.json").write_text(json.dumps({**first, "status": "running", "seconds": 0.0}))
+    assert 1000 < do(*TINY, root=tmp_path).result["seconds"] < 1000 + 60
 
 
 # 45 steps, each followed by a checkpoint

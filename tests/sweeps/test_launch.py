@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import math
 import pickle
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.run_configs import TINY
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.plugins.sweeper import Sweeper
 
 from diffq_exp import train
@@ -111,3 +112,23 @@ def test_a_job_whose_process_died_is_a_failure_of_the_sweep(capsys):
     done = JobReturn(status=JobStatus.COMPLETED, _return_value=JobScore(0.9, 0))
     assert exit_codes([[done, died], None]) == [0, 1] and exit_codes(None) == []
     assert capsys.readouterr().err == "error: seed=1: RuntimeError: killed\n"
+
+
+@pytest.fixture
+def root_log():
+    """Python's root logger, which is put back."""
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    yield root
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+
+
+@pytest.mark.parametrize("choice", ["default", "none"])
+def test_other_libraries_tell_warnings_only(choice, root_log, capsys):
+    """fontTools tells each table of a font, torch its caches when it is stopped."""
+    configure_log(composer()([f"hydra/hydra_logging={choice}"]).hydra.hydra_logging, False)
+    for level in (logging.INFO, logging.WARNING):
+        logging.getLogger("of.somebody").log(level, "a text")
+    told = capsys.readouterr()
+    assert told.out == "" and told.err == "of.somebody: " * (choice == "default") + "a text\n"
