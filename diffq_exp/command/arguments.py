@@ -45,8 +45,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     }
     if len(several := [name for name, value in given.items() if value]) > 1:
         _unknown_option(f"{' and '.join(several)} exclude each other")
-    if arguments.resolve and not arguments.cfg:
-        _unknown_option("--resolve needs --cfg")
+    for option in ("resolve", "package"):
+        if getattr(arguments, option) and not arguments.cfg:
+            _unknown_option(f"--{option} needs --cfg")
     if arguments.config_path:
         _error("--config-path: is not for this command; --config-dir DIR adds a folder, which comes before conf/")
     if arguments.experimental_rerun:

@@ -8,23 +8,35 @@ configuration of each job as a whole (consistency.py). An error is one line: the
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .arguments import parse_arguments
-from .compose import Composer, Job, composer, is_structure, job
-from .consistency import consistency_errors, nested_sweep_errors, target_errors, unused_warnings
+from .compose import Composer, Job, composer, is_structure, job, numbered
+from .consistency import (
+    consistency_errors,
+    folder_errors,
+    missing_errors,
+    nested_sweep_errors,
+    removal_errors,
+    target_errors,
+    unused_warnings,
+)
 from .overrides import Choices, grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .paths import place_errors
-from .schema import GROUPS, NODES, group_choices
+from .resolution import said, unresolved_errors
+from .schema import GROUPS, NODES, PLAIN, group_choices
 from .sweep_consistency import (
+    agreement_errors,
     grids_of,
     idle_launch_warnings,
     launch_choices,
@@ -74,10 +86,14 @@ def check_arguments(arguments: Namespace) -> Plan:
         grids = grids_of(base) or [{}]
         chosen = launch_choices(base, typed)
         typed += parse_all(chosen, plan.errors)
-    unused = [unused_warnings(cfg, typed) for grid in grids for cfg in _check_grid(plan, typed, grid, base, known)]
+    for grid in grids:
+        _check_grid(plan, typed, grid, base, known)
     plan.errors += _launch_errors(plan, chosen)
     plan.errors += ranks_errors(plan.multirun, [each.cfg for each in plan.jobs])
-    plan.errors = list(dict.fromkeys(plan.errors)) or _folder_errors(plan.jobs)
+    plan.errors = list(dict.fromkeys(plan.errors)) or agreement_errors(plan.jobs)
+    if plan.errors:
+        return plan
+    unused = [unused_warnings(each.cfg, typed) for each in plan.jobs]
     plan.warnings = [text for key, text in (unused or [{}])[0].items() if all(key in one for one in unused)]
     plan.warnings += [] if base is None or plan.multirun else idle_launch_warnings(base)
     return plan
@@ -85,21 +101,29 @@ def check_arguments(arguments: Namespace) -> Plan:
 
 def _check_grid(
     plan: Plan, typed: list[Override], grid: dict[str, Any], base: DictConfig | None, known: Choices
-) -> Iterator[DictConfig]:
-    """Add the jobs of a grid to the plan, or their errors; -> the configuration of each job that is composed."""
+) -> None:
+    """Add the jobs of a grid to the plan, or their errors."""
     given = list(parse_all(grid_overrides(grid), plan.errors))
     right = _right_overrides(plan, typed, given, known)
     for overrides in _jobs(typed, given, right, known):
-        cfg = _compose(plan, overrides, plan.errors)
-        if cfg is None:
-            continue
-        _resolve_as_before(plan, cfg)
-        errors = consistency_errors(cfg, plan.multirun) + nested_sweep_errors(cfg, base) + target_errors(cfg, typed)
-        errors += score_errors(cfg) if plan.multirun else []
-        plan.errors += errors
-        if not errors:
-            plan.jobs.append(job(overrides, cfg, len(plan.jobs), plan.multirun))
-        yield cfg
+        if (cfg := _compose(plan, overrides, plan.errors)) is not None:
+            _resolve_as_before(plan, cfg)
+            numbered(cfg, len(plan.jobs), plan.multirun)
+            try:
+                plan.errors += _job_errors(plan, cfg, base, typed)
+                plan.jobs += [] if plan.errors else [job(overrides, cfg)]
+            except (ValueError, OSError, OmegaConfBaseException) as error:  # of odd values
+                plan.errors.append(said(error))
+
+
+def _job_errors(plan: Plan, cfg: DictConfig, base: DictConfig | None, typed: list[Override]) -> list[str]:
+    """The errors of a composed job; those of its folder, which is named after the rest, where all else is right."""
+    if errors := unresolved_errors(cfg, PLAIN) or unresolved_errors(cfg, NODES) or removal_errors(cfg, typed):
+        return errors
+    errors = missing_errors(cfg, typed) + consistency_errors(cfg)
+    errors += nested_sweep_errors(cfg, base) + target_errors(cfg, typed)
+    errors += score_errors(cfg) if plan.multirun else []
+    return errors if errors or plan.errors else folder_errors(cfg, plan.multirun)
 
 
 def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], known: Choices) -> list[Override]:
@@ -148,7 +172,10 @@ def _launch_errors(plan: Plan, chosen: list[str]) -> list[str]:
     """
     if plan.errors or not plan.multirun:
         return []
-    plan.launching = plan.composer.of_sweep([*plan.overrides, *chosen])
+    try:
+        plan.launching = plan.composer.of_sweep([*plan.overrides, *chosen])
+    except (HydraException, ValueError) as error:
+        return [said(error)]
     _resolve_as_before(plan, plan.launching)
     own = [text for text in plan.overrides if parse(text).is_hydra_override()]
     others = {job.cfg.hydra.runtime.choices.experiment for job in plan.jobs}
@@ -158,14 +185,3 @@ def _launch_errors(plan: Plan, chosen: list[str]) -> list[str]:
         for experiment in sorted(others)
         for error in launch_errors(f"experiment={experiment}", own, chosen, plan.launching, plan.composer)
     ]
-
-
-def _folder_errors(jobs: list[Job]) -> list[str]:
-    """Errors of jobs that would share a folder though they are different runs, or spread a sweep over several."""
-    if len({job.cfg.hydra.sweep.dir for job in jobs}) > 1:
-        return ["hydra.sweep.dir: must be the same for all jobs; hydra.sweep.subdir names the folder of each job"]
-    owner: dict[Path, str] = {}
-    for each in jobs:
-        if owner.setdefault(each.folder, each.signature) != each.signature:
-            return [f"hydra.sweep.subdir: several jobs would write to {each.folder}"]
-    return []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,15 +26,15 @@ def is_replaced(cfg: DictConfig, group: str, choice: str, typed: Collection[str]
 
 def is_shipped(group: str, choice: str, target: str | None) -> bool:
     """Whether a target is that of a YAML file in conf/."""
-    path = _file(group, choice)
-    return path.is_file() and _target_of(path) == target
+    return _file(group, choice).is_file() and shipped(group, choice).get("_target_") == target
+
+
+@cache
+def shipped(group: str, choice: str) -> Mapping[str, Any]:
+    """A YAML file in conf/, as it is written."""
+    values: Any = OmegaConf.to_container(OmegaConf.load(_file(group, choice)))
+    return values or {}
 
 
 def _file(group: str, choice: str) -> Path:
     return conf_dir() / group / f"{choice}.yaml"
-
-
-@cache
-def _target_of(path: Path) -> str | None:
-    target: str | None = OmegaConf.select(OmegaConf.load(path), "_target_")
-    return target

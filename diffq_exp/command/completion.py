@@ -6,6 +6,7 @@ as files. Here the words come from the schema and from the YAML files; nothing i
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from .schema import GROUPS, NODE_RANGES, NODES, PATHS, PLAIN, Range, conf_dir, group_choices
+from ..common.files import user_path
+from .ranges import NODE_RANGES, PATHS, Range
+from .schema import GROUPS, NODES, PLAIN, conf_dir, group_choices
 
 SCRIPT = r"""_diffq() {
     local IFS=$'\n'
@@ -91,8 +94,16 @@ def _keys_of_node(group: str, words: Sequence[str]) -> set[str]:
     names = typed[-1:] or group_choices(group, config_dir)
     folders = [conf_dir(), *([config_dir] if config_dir is not None else [])]
     files = [file for folder in folders for name in names if (file := folder / group / f"{name}.yaml").is_file()]
-    keys = {key for file in files for key in yaml.safe_load(file.read_bytes()) or ()}
+    keys = {key for file in files for key in _keys_of_file(file)}
     return (keys - {"_partial_", "defaults"}) | {"_target_"}
+
+
+def _keys_of_file(file: Path) -> list[str]:
+    try:
+        values = yaml.safe_load(file.read_bytes())
+    except (OSError, yaml.YAMLError):
+        return []  # a run says what is wrong with it
+    return [str(key) for key in values] if isinstance(values, dict) else []
 
 
 def _values(key: str, value: str, config_dir: Path | None) -> list[str]:
@@ -105,10 +116,12 @@ def _values(key: str, value: str, config_dir: Path | None) -> list[str]:
 
 
 def _paths(start: str) -> list[str]:
-    folder = Path(start if start.endswith("/") else Path(start).parent).expanduser()
     head = start[: start.rfind("/") + 1]
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [_escaped(f"{head}{path.name}{'/' if path.is_dir() else ''}") for path in found]
+    try:
+        found = sorted(os.listdir(folder := user_path(head or ".")))
+    except (OSError, ValueError):  # there is no such folder, or it may not be read
+        return []
+    return [_escaped(f"{head}{name}{'/' if os.path.isdir(folder / name) else ''}") for name in found]
 
 
 def _escaped(text: str) -> str:

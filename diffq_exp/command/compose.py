@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -21,10 +22,13 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ..common.files import user_path
 from .overrides import parse, text_of
+from .ranges import shown
+from .resolution import said
 from .schema import GROUPS, conf_dir, register
 from .signature import register_resolver, signature
 
@@ -42,6 +46,24 @@ class Job:
     signature: str
 
 
+class Loader(ConfigLoaderImpl):
+    """Hydra's, with what Hydra leaves to those who read a configuration: nodes that are none, `~` in folders.
+
+    Every configuration comes from here: of runs, of sweeps, and of jobs that launchers and sweepers compose anew.
+    """
+
+    def load_configuration(self, *args: Any, **named: Any) -> DictConfig:
+        cfg = super().load_configuration(*args, **named)
+        for name in ("launcher", "sweeper"):
+            if not OmegaConf.is_dict(cfg.hydra[name]):
+                raise ValueError(f"hydra.{name}={shown(cfg.hydra[name])}: hydra/{name}=NAME chooses one")
+        for section in (cfg.hydra.run, cfg.hydra.sweep):
+            typed: Any = OmegaConf.to_container(section, resolve=False)
+            if typed["dir"].startswith("~"):
+                section.dir = str(user_path(typed["dir"]))
+        return cfg
+
+
 class Composer:
     """Composes conf/ and, before it, the user's `config_dir`."""
 
@@ -53,7 +75,7 @@ class Composer:
         if config_dir is not None:
             search.prepend(provider="command-line", path=f"file://{config_dir.resolve()}")
         self.config_name = config_name
-        self.hydra = Hydra("train", ConfigLoaderImpl(search))
+        self.hydra = Hydra("train", Loader(search))
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
@@ -65,7 +87,7 @@ class Composer:
             ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not is_structure(o)], cfg)
             _note_overrides(cfg, parsed)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ValueError(" ".join(str(error).split())) from error
+            raise ValueError(said(error)) from error
         return cfg
 
     def _of_structure(self, overrides: tuple[str, ...]) -> DictConfig:
@@ -111,15 +133,19 @@ def _note_overrides(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     cfg.hydra.runtime.cwd = os.getcwd()
 
 
-def job(overrides: tuple[str, ...], cfg: DictConfig, number: int, multirun: bool) -> Job:
-    """The job of a composed configuration; its folder is where Hydra puts it. Raises: ValueError in one line."""
+def numbered(cfg: DictConfig, number: int, multirun: bool) -> DictConfig:
+    """The configuration, told which job it is of; its folder may be named after that."""
     with open_dict(cfg):
         cfg.hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
         if multirun:
             cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
+    return cfg
+
+
+def job(overrides: tuple[str, ...], cfg: DictConfig) -> Job:
+    """The job of a numbered configuration; its folder is where Hydra puts it. Raises: OmegaConf's; OSError."""
     own = tuple(text for text in overrides if not parse(text).is_hydra_override())
-    try:
-        folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir if multirun else Path(cfg.hydra.run.dir)
-        return Job(own, cfg, folder, signature(cfg))
-    except OmegaConfBaseException as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    sweep = cfg.hydra.sweep
+    multirun = cfg.hydra.mode == RunMode.MULTIRUN
+    folder = Path(sweep.dir) / sweep.subdir if multirun else Path(cfg.hydra.run.dir)
+    return Job(own, cfg, folder, signature(cfg))

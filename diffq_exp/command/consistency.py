@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
 from ..results.records import is_run, status_of
@@ -18,7 +16,9 @@ from .choices import is_shipped
 from .devices import device_error
 from .network_files import network_files, pretrained_folder
 from .overrides import text_of
-from .schema import NODE_RANGES, NODES, PLAIN, shown
+from .ranges import NODE_RANGES, Range, shown
+from .resolution import unresolved_errors
+from .schema import NODES, PLAIN
 from .signature import (
     FLOAT32,
     SOURCE_KEYS,
@@ -30,40 +30,27 @@ from .signature import (
     unused_nodes,
 )
 from .targets import target_error
-from .values import range_error
+from .values import KEPT, plain, range_errors, values_of_nodes
 
 NO_RUN = "no run"
 FSDP = (
     "parallel=fsdp: fully_shard leaves each rank a slice of a weight, and a quantizer needs whole ones: their "
     "range, their groups, the bytes of the coder; parallel=ddp"
 )
+RUN_FOLDERS, SWEEP_FOLDERS = ("hydra.run.dir",), ("hydra.sweep.dir", "hydra.sweep.subdir")
 WITHOUT_STEPS = ("none", "ptq", "qat", "diffq")  # quantizers whose grids rate-distortion rounding leaves alone
 
 
-def consistency_errors(cfg: DictConfig, multirun: bool = False) -> list[str]:
+def consistency_errors(cfg: DictConfig) -> list[str]:
     """The errors of one job."""
-    errors = []
-    for name, allowed in PLAIN.items():
-        try:
-            error = range_error(name, plain(cfg[name]), allowed)
-        except OmegaConfBaseException as broken:
-            return [f"{name}: {str(broken).splitlines()[0]}"]
-        errors += [error] if error else []
-    missing = [name for node in NODES for name in sorted(OmegaConf.missing_keys(cfg[node]))]
-    errors += [f"{name}: has no default; give {name}=..." for name in missing]
+    values = {name: (plain(cfg[name]), allowed) for name, allowed in PLAIN.items()}
+    errors = range_errors(values) or range_errors(dict(values_of_nodes(cfg)))
     known = [name.removeprefix("storage.") for name in NODE_RANGES if name.startswith("storage.")]
     errors += [
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
     errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _tracking_errors(cfg)
-    errors += [error] if (error := device_error(cfg.device)) else []
-    # the folder is named after the rest, so it is looked at last
-    return errors or _folder_errors("hydra.sweep.dir" if multirun else "hydra.run.dir", cfg)
-
-
-def plain(value: object) -> Any:
-    """A value of a configuration as Python's own type."""
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return errors + ([error] if (error := device_error(cfg.device)) else [])
 
 
 def _combination_errors(cfg: DictConfig) -> list[str]:
@@ -89,13 +76,17 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
 
 
 def _path_errors(cfg: DictConfig) -> list[str]:
+    there = {
+        "dataset.root": (Path.is_dir, "no such folder"),
+        "dataset.path": (Path.exists, "no such file or folder"),
+    }
     errors = []
-    root = cfg.dataset.get("root") if not OmegaConf.is_missing(cfg.dataset, "root") else None
-    if root is not None and not user_path(root).is_dir():
-        errors.append(f"dataset.root={root}: no such folder")
-    path = cfg.dataset.get("path") if not OmegaConf.is_missing(cfg.dataset, "path") else None
-    if path is not None and not user_path(path).exists():
-        errors.append(f"dataset.path={path}: no such file or folder")
+    for name, (is_there, lacking) in there.items():
+        given = plain(OmegaConf.select(cfg, name))
+        if given is not None and not isinstance(given, str):
+            errors.append(f"{name}={shown(given)}: text is allowed")
+        elif given is not None and not is_there(user_path(given)):
+            errors.append(f"{name}={given}: {lacking}")
     if (folder := pretrained_folder(cfg.model)) is not None and (error := _files_error(folder)):
         errors.append(f"model.name={cfg.model.name}: {error}")
     return errors + [error for key in SOURCE_KEYS if (error := _source_error(key, cfg[key]))]
@@ -144,18 +135,24 @@ def _status(run: Path) -> str:
         return "unreadable result.json"
 
 
-def _folder_errors(key: str, cfg: DictConfig) -> list[str]:
-    """A file where the run's folder, or a folder above it, should be."""
-    try:
-        given = OmegaConf.select(cfg, key)
-    except OmegaConfBaseException as broken:
-        return [f"{key}: {str(broken).splitlines()[0]}"]
-    folder = Path(given).absolute()
-    return [
-        f"{key}={given}: {path} is not a folder"
-        for path in (folder, *folder.parents)
-        if (path.exists() or path.is_symlink()) and not path.is_dir()
-    ]
+def folder_errors(cfg: DictConfig, multirun: bool) -> list[str]:
+    """What is wrong with the folder of a run that is right otherwise, as the folder may be named after it.
+
+    It has no name, a file is in its way, or there is no permission to make it.
+    """
+    keys = SWEEP_FOLDERS if multirun else RUN_FOLDERS
+    if errors := unresolved_errors(cfg, (*keys, "hydra.job.env_set")):
+        return errors
+    given = {key: OmegaConf.select(cfg, key) for key in keys}
+    if errors := range_errors({key: (value, Range(str)) for key, value in given.items()}):
+        return errors
+    folder = Path(*given.values()).absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        return [f"{keys[0]}={given[keys[0]]}: {there} is not a folder"]
+    if there != folder and not os.access(there, os.W_OK | os.X_OK):
+        return [f"{keys[0]}={given[keys[0]]}: {there} cannot be written to"]
+    return []
 
 
 def _target_errors(cfg: DictConfig) -> list[str]:
@@ -197,6 +194,21 @@ def target_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
     """A penalty that is typed beside a target, which takes its place."""
     texts = [text_of(one) for one in typed if one.key_or_group in ("penalty", "quantizer.training.penalty")]
     return [f"{text}: a target steers the penalty; give one of them" for text in texts if has_target(cfg)]
+
+
+def missing_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    """Keys that have no value; of a typed one, something else is wrong."""
+    missing = {name for node in NODES for name in OmegaConf.missing_keys(cfg[node])}
+    lacking = sorted(missing - {one.key_or_group for one in typed})
+    return [f"{name}: has no default; give {name}=..." for name in lacking]
+
+
+def removal_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
+    """Keys that are taken away from a class of ours, which may rely on them."""
+    removed = [one.key_or_group.split(".") for one in typed if one.is_delete()]
+    targets = {".".join(key): cfg[key[0]].get("_target_") for key in removed if key[0] in NODES and len(key) > 1}
+    ours = [key for key, target in targets.items() if target is None or str(target).startswith("diffq_exp.")]
+    return [f"~{key}: {KEPT}" for key in ours]
 
 
 def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str]:

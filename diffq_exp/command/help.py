@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
-from .schema import GROUPS, Config, group_choices, shown
+from .ranges import shown
+from .schema import GROUPS, Config, group_choices
 
 HEAD = """python -m diffq_exp.train [key=value ...]
 

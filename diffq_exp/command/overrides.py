@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from .schema import shown
+from .ranges import shown
 
 Choices = Callable[[str], list[str]]  # the names of a group's YAML files
 

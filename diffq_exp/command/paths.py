@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 
 from ..common.files import user_path
 from .overrides import parse, quoted
-from .schema import PATHS
+from .ranges import PATHS
 
 
 def with_path_quoted(text: str) -> str:

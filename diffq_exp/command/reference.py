@@ -11,7 +11,8 @@ from dataclasses import Field, fields
 from pathlib import Path
 
 from .help import default_of
-from .schema import GROUPS, NODE_RANGES, PLAIN, Config, conf_dir, shown
+from .ranges import NODE_RANGES, shown
+from .schema import GROUPS, PLAIN, Config, conf_dir
 
 HEAD = """# Configuration
 

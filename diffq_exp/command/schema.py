@@ -8,10 +8,11 @@ so that there is no second list of which quantizer uses which key. No torch and 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from .ranges import Range
 
 NODES = (
     "model",
@@ -26,19 +27,6 @@ NODES = (
     "tracking",
 )
 GROUPS = (*NODES, "experiment")
-PATHS = (  # keys whose values are paths of the user's
-    "init_from",
-    "teacher",
-    "dataset.root",
-    "dataset.path",
-    "dataset.download_root",
-    "dataset.cache_dir",
-    "dataset.train",
-    "dataset.val",
-    "dataset.test",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-)
 
 
 def conf_dir() -> Path:
@@ -52,66 +40,6 @@ def group_choices(group: str, config_dir: Path | None = None) -> list[str]:
     """The names of a group's YAML files, with those of the user's folder."""
     folders = [conf_dir(), *([config_dir] if config_dir is not None else [])]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-@dataclass(frozen=True)
-class Range:
-    """Values that a key may take; `text` says it to the user."""
-
-    kind: type = object
-    low: float | None = None
-    above: float | None = None
-    high: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-    or_target: bool = False  # or an object of the user's own, {_target_: package.Class, ...}
-
-    @property
-    def text(self) -> str:
-        if self.choices:
-            return (
-                "one of " + ", ".join(self.choices) + (", or {_target_: package.Class}" if self.or_target else "")
-            )
-        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
-        bounds = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
-        limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
-        text = " ".join(part for part in (kinds.get(self.kind, "any value"), limits) if part)
-        return text + (" or null" if self.optional else "")
-
-    def allows(self, value: Any) -> bool:
-        """Whether a parsed value is of the kind and inside the bounds."""
-        if value is None:
-            return self.optional
-        if self.or_target and isinstance(value, dict):
-            return isinstance(value.get("_target_"), str)
-        if self.choices:
-            return value in self.choices
-        if self.kind in (int, float):
-            return _is_number(value, self.kind) and self._inside(value)
-        if self.kind is str:
-            return isinstance(value, (str, int, float)) and not isinstance(value, bool)
-        return self.kind is object or isinstance(value, self.kind)
-
-    def _inside(self, value: float) -> bool:
-        return (
-            (self.low is None or value >= self.low)
-            and (self.above is None or value > self.above)
-            and (self.high is None or value <= self.high)
-            and (self.below is None or value < self.below)
-        )
-
-
-def _is_number(value: object, kind: type) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return isinstance(value, int) if kind is int else math.isfinite(value)
-
-
-def shown(value: object) -> str:
-    """A value as the user types it."""
-    texts = {True: "true", False: "false", None: "null"}
-    return texts[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def key(default: Any, help: str, kind: type, **limits: Any) -> Any:
@@ -159,7 +87,7 @@ class Config:
     init_bits: float = key(8.0, "width that learning starts from", float, above=1, below=15)
     bits: float = key(8.0, "width of the fixed-width quantizers (qat, ptq, lsq)", float, low=1, high=15)
     min_size: float = key(0.01, "parameters of at most this many MB stay float", float, low=0)
-    exclude: list[str] = key([], "patterns of parameter names that stay float", list)
+    exclude: list[str] = key([], "patterns of parameter names that stay float", list[str])
     float16: bool = key(False, "store what is not quantized as float16", bool)
 
     # the training
@@ -206,39 +134,6 @@ class Config:
 
 
 PLAIN: dict[str, Range] = {f.name: f.metadata["range"] for f in fields(Config) if f.metadata}
-
-# Ranges of keys inside nodes that have more than the type of their default.
-NODE_RANGES: dict[str, Range] = {
-    "optimizer.momentum": Range(float, low=0, below=1),
-    "optimizer.weight_decay": Range(float, low=0),
-    "scheduler.warmup_epochs": Range(float, low=0),
-    "scheduler.every": Range(int, low=1),
-    "scheduler.decay": Range(float, above=0),
-    "scheduler.final": Range(float, low=0, high=1),
-    "scheduler.peak_at": Range(float, above=0, below=1),
-    "quantizer.extra_bits": Range(float, low=0),
-    "quantizer.step": Range(float, above=0),
-    "quantizer.round_from": Range(float, low=0, high=1),
-    "quantizer.least_dims": Range(int, low=0, high=4),
-    "quantizer.ranges": Range(str, choices=("minmax", "mse")),
-    "quantizer.noise": Range(str, choices=("gaussian", "uniform", "none"), or_target=True),
-    "penalty_schedule.start": Range(float, low=0, below=1),
-    "penalty_schedule.end": Range(float, above=0, high=1),
-    "dataset.train_images": Range(int, low=1),
-    "dataset.length": Range(int, low=1),
-    "dataset.val_share": Range(float, low=0, below=1),
-    "dataset.test_share": Range(float, above=0, below=1),
-    "model.dropout": Range(float, low=0, below=1),
-    "dataset.test_images": Range(int, low=1),
-    "task.label_smoothing": Range(float, low=0, below=1),
-    "dataset.crop": Range(int, low=0),
-    "dataset.image_size": Range(int, low=1, optional=True),
-    "dataset.num_classes": Range(int, low=2),
-    "storage.coding": Range(str, choices=("auto", "packed")),
-    "storage.float": Range(str, choices=("auto", "float32", "float16", *(f"int{bits}" for bits in range(4, 16)))),
-    "storage.fold": Range(bool, optional=True),
-    "tracking.mode": Range(str, choices=("offline", "online", "disabled"), optional=True),
-}
 
 
 def register() -> None:

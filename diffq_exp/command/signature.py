@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -21,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..common.files import user_path
 from ..results.records import RunRecord, is_run, read_record
 from ..results.renamed import OLD_NAMES, with_targets
-from .choices import label
+from .choices import label, shipped
 from .network_files import content_of, pretrained_folder
-from .schema import NODES, PLAIN, conf_dir, shown
+from .ranges import shown
+from .schema import NODES, PLAIN, conf_dir
 
 CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 # Added after runs had signatures, with their defaults:
@@ -73,7 +73,7 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
         values["dataset"][place] = str(user_path(values["dataset"][place]).resolve())
     if has_target(cfg):
-        values["quantizer"].get("training", {}).pop("penalty", None)
+        (values["quantizer"].get("training") or {}).pop("penalty", None)
     _drop_later_keys(values)
     values |= _sources(cfg)
     kept: dict[str, object] = _without_nulls(values)
@@ -95,7 +95,7 @@ def consumed_nodes(cfg: DictConfig) -> list[str]:
     and the record, that it had before there was such a node.
     """
     unused = unused_nodes(cfg) | {
-        name for name, choice in LATER_NODES.items() if _plain(cfg[name]) == _shipped(name, choice)
+        name for name, choice in LATER_NODES.items() if _plain(cfg[name]) == shipped(name, choice)
     }
     return [name for name in CONSUMED_NODES if name not in unused]
 
@@ -105,11 +105,6 @@ def unused_nodes(cfg: DictConfig) -> set[str]:
     penalty = OmegaConf.select(cfg, "quantizer.training.penalty")
     unused = {"penalty_schedule"} if penalty is None or has_target(cfg) else set()
     return unused | ({"size"} if cfg.quantizer.get("_target_") is None else set())
-
-
-@cache
-def _shipped(group: str, choice: str) -> object:
-    return OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{choice}.yaml"))
 
 
 def has_target(cfg: DictConfig) -> bool:

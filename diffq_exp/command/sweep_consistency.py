@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from inspect import signature
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
 
 from ..common.names import nearest
 from ..parallel.place import place_of, ranks_error
-from .consistency import plain, without_validation
+from .compose import Job
+from .consistency import without_validation
 from .overrides import grid_overrides, parse_all, text_of
-from .schema import NODES, PLAIN, Range, shown
-from .values import range_error
+from .ranges import Range, shown
+from .resolution import unresolved_errors
+from .schema import NODES, PLAIN
+from .values import plain, range_error
 
 LAUNCH = {"hydra/launcher": "processes", "hydra/sweeper": "grids"}  # with our choices, of conf/launching.yaml
 PROCESSES = {
@@ -21,6 +30,20 @@ PROCESSES = {
     "timeout_minutes": Range(float, above=0, optional=True),
     "gpus_per_job": Range(int, low=1),
 }
+ONCE = {  # keys of which a sweep has one value -> why
+    "dry_run": "it says what the command does",
+    "restart": "it says what the command does",
+    "hydra.sweep.dir": "hydra.sweep.subdir names the folder of each job",
+}
+NO_PART = (  # of a run: how it is done, what is told of it
+    "device",
+    "parallel",
+    "num_workers",
+    "checkpoint_minutes",
+    "tracking",
+    "dataset.download_root",
+    "dataset.cache_dir",
+)
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -31,10 +54,28 @@ def sweep_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
         for override in typed
         if override.is_hydra_override() and override.is_sweep_override()
     ]
+    if errors := errors + unresolved_errors(cfg, ["hydra.launcher", "hydra.sweeper"]):
+        return errors
+    errors = _plugin_errors("launcher", Launcher, cfg) + _plugin_errors("sweeper", Sweeper, cfg)
     if str(cfg.hydra.launcher.get("_target_")).endswith(".ProcessLauncher"):
-        found = [range_error(f"hydra.launcher.{key}", cfg.hydra.launcher[key], PROCESSES[key]) for key in PROCESSES]
+        given = {key: value for key, value in cfg.hydra.launcher.items() if key in PROCESSES}
+        found = [range_error(f"hydra.launcher.{key}", given[key], PROCESSES[key]) for key in given]
         errors += [error for error in found if error]
     return errors + (_sweeper_errors(cfg, typed) if _is_ours(cfg) else [])
+
+
+def _plugin_errors(name: str, kind: type[Plugin], cfg: DictConfig) -> list[str]:
+    """A launcher or sweeper that Hydra would not start: it is none, or takes no such key."""
+    node = cfg.hydra[name]
+    known = {f"{one.__module__}.{one.__name__}": one for one in Plugins.instance().discover(kind)}
+    target = str(node.get("_target_"))
+    if target not in known:
+        return [f"hydra.{name}._target_={target}: one of {', '.join(sorted(known))} is allowed"]
+    taken = signature(known[target]).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return []
+    unknown = [key for key in node if key not in taken and not str(key).startswith("_")]
+    return [f"hydra.{name}.{key}: unknown; allowed are {', '.join(taken) or 'none'}" for key in unknown]
 
 
 def score_errors(cfg: DictConfig) -> list[str]:
@@ -43,6 +84,27 @@ def score_errors(cfg: DictConfig) -> list[str]:
     if _is_ours(cfg) or target.endswith(".BasicSweeper") or not without_validation(cfg):
         return []
     return [f"val_fraction=0: {target.rpartition('.')[2]} chooses by the validation score, and needs a part for it"]
+
+
+def agreement_errors(jobs: Sequence[Job]) -> list[str]:
+    """Jobs that differ in what they have together: all of a sweep, those of one run, those of one folder."""
+    errors = [
+        f"{key}: must be the same for all jobs; {why}"
+        for key, why in ONCE.items()
+        if len({str(OmegaConf.select(job.cfg, key)) for job in jobs}) > 1
+    ]
+    first: dict[str, Job] = {}
+    owner: dict[Path, str] = {}
+    for job in jobs:
+        cfg = first.setdefault(job.signature, job).cfg
+        errors += [
+            f"{key}: is no part of what a run is, so that several values of it give the same run; one is allowed"
+            for key in NO_PART
+            if plain(OmegaConf.select(job.cfg, key)) != plain(OmegaConf.select(cfg, key))
+        ]
+        if owner.setdefault(job.folder, job.signature) != job.signature:
+            errors.append(f"hydra.sweep.subdir: several jobs would write to {job.folder}")
+    return list(dict.fromkeys(errors))
 
 
 def ranks_errors(multirun: bool, jobs: Sequence[DictConfig]) -> list[str]:
@@ -70,13 +132,8 @@ def _is_ours(cfg: DictConfig) -> bool:
 
 
 def _sweeper_errors(cfg: DictConfig, typed: Sequence[Override]) -> list[str]:
-    errors = [
-        f"hydra.sweeper.{key}: unknown; grids and by are allowed"
-        for key in cfg.hydra.sweeper
-        if key not in ("_target_", "grids", "by")
-    ]
-    errors += _by_errors(plain(cfg.hydra.sweeper.by))
-    grids = plain(cfg.hydra.sweeper.grids)
+    errors = _by_errors(plain(cfg.hydra.sweeper.get("by", [])))
+    grids = plain(cfg.hydra.sweeper.get("grids", []))
     if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
         errors.append(f"hydra.sweeper.grids={shown(grids)}: a list of {{key: [values]}} is allowed")
     given = [override for grid in grids_of(cfg) for override in parse_all(grid_overrides(grid), [])]

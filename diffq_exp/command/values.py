@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
 from ..common.names import nearest
+from .choices import is_shipped, shipped
 from .overrides import Choices, single_overrides, text_of
-from .schema import GROUPS, NODE_RANGES, NODES, PLAIN, Range, shown
+from .ranges import NODE_RANGES, Range, shown
+from .schema import GROUPS, NODES, PLAIN
+
+KEPT = "a key can be set, but not removed"
 
 
 def choice_errors(override: Override, multirun: bool, choices: Choices) -> list[str]:
@@ -26,10 +31,12 @@ def choice_errors(override: Override, multirun: bool, choices: Choices) -> list[
 def value_errors(override: Override, multirun: bool, nodes: DictConfig | None, choices: Choices) -> list[str]:
     """The errors of an override that sets a key. nodes: a configuration with the chosen YAML files."""
     name = override.key_or_group
-    if override.is_hydra_override() or name == "hydra":
+    if name == "hydra":
+        return [f"{text_of(override)}: Hydra's own keys are set one by one, by hydra.key=value"]
+    if override.is_hydra_override():
         return []
     if override.is_delete():
-        return [] if "." in name else [f"{text_of(override)}: a key can be set, but not removed"]
+        return [] if "." in name else [f"{text_of(override)}: {KEPT}"]
     values, errors = _values(override, multirun, choices)
     if name in PLAIN:
         allowed: Range | None = PLAIN[name]
@@ -55,7 +62,7 @@ def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[
     if isinstance(override.value(), Glob):
         return [], []  # of a group's files, and so right
     if override.is_choice_sweep() or override.is_range_sweep():
-        return list(override.sweep_iterator(transformer=lambda value: value)), []
+        return list(override.sweep_iterator(transformer=Override._convert_value)), []
     return [], []
 
 
@@ -74,12 +81,19 @@ def _node_range(name: str, nodes: DictConfig | None, adding: bool, errors: list[
         return None
     raw = OmegaConf.to_container(siblings, resolve=False)
     assert isinstance(raw, dict)
-    if (key := str(raw[last])[2:-1]) in PLAIN and raw[last] == f"${{{key}}}":
+    return range_of(name, raw[last])
+
+
+def range_of(name: str, default: object) -> Range | None:
+    """The range of a key of a node whose YAML file has this default, as it is written there. None: anything."""
+    if name in NODE_RANGES:
+        return NODE_RANGES[name]
+    if default == "???":
+        return Range()
+    if (key := str(default)[2:-1]) in PLAIN and default == f"${{{key}}}":
         return PLAIN[key]  # the node gets it from the plain key
-    default = None if OmegaConf.is_missing(siblings, last) else siblings[last]
-    if isinstance(default, (bool, int, float)):
-        return Range(float if type(default) is int else type(default))
-    return None
+    kind = type(default)
+    return Range(float if kind is int else kind) if kind in (bool, int, float, list, dict) else None
 
 
 def range_error(name: str, value: object, allowed: Range | None) -> str | None:
@@ -87,6 +101,35 @@ def range_error(name: str, value: object, allowed: Range | None) -> str | None:
     if allowed is None or (isinstance(value, str) and value.startswith("${")) or allowed.allows(value):
         return None
     return f"{name}={shown(value)}: {allowed.text} is allowed"
+
+
+def range_errors(values: Mapping[str, tuple[object, Range | None]]) -> list[str]:
+    """The errors of keys, each with its value and its range."""
+    errors = [range_error(name, value, allowed) for name, (value, allowed) in values.items()]
+    return [error for error in errors if error]
+
+
+def values_of_nodes(cfg: DictConfig) -> Iterator[tuple[str, tuple[object, Range | None]]]:
+    """The keys of our YAML files: the value that each has now, by an experiment say, and what it may be."""
+    for group in NODES:
+        choice = cfg.hydra.runtime.choices[group]
+        if is_shipped(group, choice, cfg[group].get("_target_")):
+            yield from _values_of(group, cfg[group], shipped(group, choice))
+
+
+def _values_of(
+    name: str, node: DictConfig, defaults: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[object, Range | None]]]:
+    for key, default in defaults.items():
+        if key in node and not OmegaConf.is_missing(node, key):
+            yield f"{name}.{key}", (plain(node[key]), range_of(f"{name}.{key}", default))
+            if isinstance(default, dict) and OmegaConf.is_dict(node[key]):
+                yield from _values_of(f"{name}.{key}", node[key], default)
+
+
+def plain(value: object) -> Any:
+    """A value of a configuration as Python's own type."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _unknown(given: str, name: str, known: Sequence[str], hint: str = "") -> str:

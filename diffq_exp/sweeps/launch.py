@@ -8,7 +8,9 @@ overrides.
 from __future__ import annotations
 
 import logging
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import _run_hydra
@@ -23,6 +25,7 @@ from ..command.arguments import parser
 from ..command.check import Plan
 from ..command.schema import conf_dir, register
 from ..command.signature import register_resolver
+from ..common.entry import MISTAKE
 from ..runs.job import RunJob, exit_codes
 from .sweep import Sweep, show_plan
 
@@ -35,7 +38,7 @@ def show(arguments: Namespace) -> int:
     try:
         _run_hydra(arguments, parser(), RunJob(), str(conf_dir()), "config")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        return MISTAKE if end.code else 0  # the check has found nothing wrong: a --package that is not there
     finally:
         logging.raiseExceptions = True
     return 0
@@ -47,11 +50,25 @@ def carry_out_plan(plan: Plan, typed: list[str]) -> int:
     if any(job.cfg.dry_run for job in sweep.jobs):
         show_plan(sweep)
         return 0
+    if (error := _folder_error(plan)) is not None:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
     GlobalHydra.instance().initialize(plan.composer.hydra)  # a user's own code may compose too
     try:
         return _launch_sweep(plan, sweep) if plan.multirun else _launch_run(plan)
     finally:
         GlobalHydra.instance().clear()
+
+
+def _folder_error(plan: Plan) -> str | None:
+    """Make the folder of a run or of a sweep, as Hydra would; -> why it cannot be made."""
+    key = "hydra.run.dir" if plan.launching is None else "hydra.sweep.dir"
+    folder = plan.jobs[0].folder if plan.launching is None else Path(plan.launching.hydra.sweep.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{key}={folder}: cannot be made: {error.strerror}"
+    return None
 
 
 def _launch_run(plan: Plan) -> int:

@@ -100,13 +100,13 @@ class ProcessLauncher(Launcher):
 
     def _composed(self, waiting: _Waiting) -> Job:
         """The job as it was planned; one that another sweeper asks for is composed now."""
-        from diffq_exp.command.compose import job
+        from diffq_exp.command.compose import job, numbered
 
         words = tuple(waiting.overrides)
         if words in self.planned:
             return self.planned[words]
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, waiting.overrides)
-        return job(words, cfg, waiting.number, multirun=True)
+        return job(words, numbered(cfg, waiting.number, multirun=True))
 
     def _job(self, waiting: _Waiting) -> Job | None:
         """The job; None where another sweep has done it in the meantime."""

@@ -66,6 +66,22 @@ def test_a_users_folder_and_paths():
     assert completions("diffq-train init_from=nosuch/") == []
 
 
+def test_what_cannot_be_read_completes_to_nothing(monkeypatch):
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/broken.yaml").write_text("a: [")
+    Path("conf/model/list.yaml").write_text("[1]")
+    Path("home").mkdir()
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    Path("home/nets").mkdir()
+    for name in ("broken", "list", "nosuch"):
+        assert completions(f"diffq-train --config-dir conf model={name} model.") == ["model._target_="]
+    assert completions("diffq-train init_from=~/n") == ["init_from=~/nets/"]
+    assert completions("diffq-train init_from=~nosuchuser/") == completions("diffq-train init_from=a\\0/") == []
+    assert completions("diffq-train init_from=conf/model/list.yaml/") == []
+    monkeypatch.setattr(os, "listdir", lambda folder: os.stat("/nosuch"))
+    assert completions("diffq-train init_from=conf/") == []
+
+
 def test_a_search_has_keys_of_its_own(monkeypatch, capsys):
     monkeypatch.setenv("COMP_LINE", "diffq-search max_")
     assert search.main(["-sc", "query=bash"]) == 0

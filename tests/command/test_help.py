@@ -76,3 +76,17 @@ def test_the_choices_of_a_users_folder(capsys, monkeypatch, tmp_path):
     assert "mine," in models and models.count("gpt,") == 1 and "ours" in experiments
     assert main(["--help", "--config-dir=nosuch"]) == 2
     assert capsys.readouterr().err == "error: --config-dir nosuch: no such folder\n"
+
+
+@pytest.mark.parametrize("words", [["job", "--package", "nope"], ["hydra", "--package", "hydra.nope"]])
+def test_a_part_of_the_config_that_is_not_there(words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "--cfg", *words])
+    assert main() == 2
+    assert capsys.readouterr() == ("", f"package '{words[-1]}' not found in config\n")
+
+
+def test_a_part_of_the_config_is_for_those_who_look_at_it(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--package", "model"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: --package needs --cfg; --hydra-help lists the options\n"

@@ -14,7 +14,8 @@ from diffq_exp import search, train
 from diffq_exp.command.check import check
 from diffq_exp.command.overrides import parse
 from diffq_exp.command.paths import with_path_quoted
-from diffq_exp.command.schema import PATHS, conf_dir
+from diffq_exp.command.ranges import PATHS
+from diffq_exp.command.schema import conf_dir
 
 CHARACTERS = [*"ä中()[]{}#,='\"`$%&!;~^<>|*?@:+\\ \t", "\\'"]
 QUIET = ["tracking=none", "device=cpu"]

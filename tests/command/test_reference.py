@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffq_exp.command.ranges import NODE_RANGES
 from diffq_exp.command.reference import configuration_page
-from diffq_exp.command.schema import GROUPS, NODE_RANGES, NODES, PLAIN, conf_dir
+from diffq_exp.command.schema import GROUPS, NODES, PLAIN, conf_dir
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -22,7 +22,7 @@ def planned(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"# @package _global_\n{text}\n")
     (tmp_path / "hydra" / "launcher").mkdir(parents=True)
-    target = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
+    target = "_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher\n"
     (tmp_path / "hydra" / "launcher" / "other.yaml").write_text(f"{target}partition: null\n")
     return lambda words: check(["--config-dir", str(tmp_path), *words.split()])
 
@@ -32,13 +32,15 @@ def planned(tmp_path):
     [
         ("experiment=cluster", "BasicLauncher"),
         ("experiment=cluster hydra/launcher=processes hydra.launcher.n_jobs=2", "ProcessLauncher"),
-        ("-m experiment=other hydra.launcher.partition=gpu seed=0,1", "BasicLauncher"),
+        ("-m experiment=other hydra.launcher.partition=gpu seed=0,1", "SlurmLauncher"),
         ("-m experiment=basic,digits", "BasicLauncher"),
         ("-m experiment=digits,one_job hydra.launcher.n_jobs=2", "ProcessLauncher"),
         ("-m seed=0,1", "ProcessLauncher"),
     ],
 )
 def test_the_launcher_of_an_experiment_launches_its_sweep(planned, words, launcher):
+    if launcher == "SlurmLauncher":
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
     plan = planned(words)
     assert plan.errors == [] and len(plan.jobs) == 2
     typed = dict(word.split("=") for word in words.split() if word.startswith("hydra.launcher"))
@@ -75,3 +77,47 @@ def test_a_launcher_of_a_single_run_is_warned_of(planned, words):
     plan = planned(words)
     assert plan.errors == []
     assert plan.warnings == ["hydra/launcher=basic: is for sweeps (-m); this run is done by the process itself"]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("+hydra.launcher.nope=1", "hydra.launcher.nope: unknown; allowed are n_jobs, "),
+        ("+hydra.sweeper.nope=1", "hydra.sweeper.nope: unknown; allowed are grids, by"),
+        ("hydra.launcher._target_=torch.nn.Linear", "hydra.launcher._target_=torch.nn.Linear: one of "),
+        ("hydra.launcher._target_=null", "hydra.launcher._target_=None: one of "),
+        ("hydra.sweeper._target_=nope.nope", "hydra.sweeper._target_=nope.nope: one of "),
+        ("hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: a whole number >= 1"),
+    ],
+)
+def test_a_launcher_that_would_not_start(word, says):
+    (error,) = check(["-m", "seed=0,1", word]).errors
+    assert error.startswith(says)
+
+
+def test_a_sweeper_without_its_keys_has_its_defaults():
+    plan = check(["-m", "seed=0,1", "~hydra.sweeper.by", "~hydra.sweeper.grids"])
+    assert plan.errors == [] and len(plan.jobs) == 2
+
+
+# ---- what the jobs of a sweep have together ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["dry_run", "restart"])
+def test_what_the_command_does_is_not_swept(key):
+    for words in ([f"{key}=true,false"], [f"hydra.sweeper.grids=[{{seed:[0],{key}:[true]}},{{seed:[1]}}]"]):
+        (error,) = check(["-m", *words]).errors
+        assert error == f"{key}: must be the same for all jobs; it says what the command does"
+    assert check(["-m", "seed=0,1", f"{key}=true"]).errors == []
+
+
+@pytest.mark.parametrize("word", ["device=cpu,auto", "num_workers=0,1", "tracking.mode=offline,disabled"])
+def test_what_is_no_part_of_a_run_is_not_swept(word):
+    (error,) = check(["-m", word]).errors
+    assert error.startswith(f"{word.partition('=')[0].partition('.')[0]}: is no part of what a run is")
+
+
+def test_grids_may_do_other_runs_in_another_way():
+    grids = "hydra.sweeper.grids=[{seed:[0],num_workers:[0]},{seed:[1],num_workers:[1]},{seed:[1],num_workers:[1]}]"
+    plan = check(["-m", grids])
+    assert plan.errors == [] and len(plan.jobs) == 3

@@ -132,3 +132,12 @@ def test_other_libraries_tell_warnings_only(choice, root_log, capsys):
         logging.getLogger("of.somebody").log(level, "a text")
     told = capsys.readouterr()
     assert told.out == "" and told.err == "of.somebody: " * (choice == "default") + "a text\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["hydra.run.dir=/proc/x"], ["-m", "seed=0,1", "hydra.sweep.dir=/proc/x", "hydra/sweeper=basic"]]
+)
+def test_a_folder_that_cannot_be_made(words, capsys):
+    assert train.main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: hydra.") and "/proc/x: cannot be made: " in err and err.count("\n") == 1

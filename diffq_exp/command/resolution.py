@@ -1,0 +1,45 @@
+"""Values that do not resolve, and the errors of Hydra and OmegaConf, each in a line that begins with its key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from ..common.printable import one_line
+
+HYDRAS = re.compile(r"\$\{hydra[.:]")
+MERGING = "Error merging override "
+
+
+def said(error: BaseException, name: str = "") -> str:
+    """An error in one line. name: of the node that was read, for errors that know no key."""
+    line, cause = one_line(error), error.__cause__
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key or name or 'the configuration'}: {str(error).splitlines()[0]}"
+    if line.startswith(MERGING) and isinstance(cause, OmegaConfBaseException):
+        return f"{line.removeprefix(MERGING)}: {str(cause).splitlines()[0]}"
+    return line
+
+
+def unresolved_errors(cfg: DictConfig, names: Iterable[str]) -> list[str]:
+    """An error for each of these whose values do not resolve. What is missing is another matter."""
+    errors = [_error(cfg, name) for name in names]
+    return [error for error in errors if error]
+
+
+def _error(cfg: DictConfig, name: str) -> str | None:
+    try:
+        value = OmegaConf.select(cfg, name)
+        if not OmegaConf.is_config(value):
+            return None
+        if not name.startswith("hydra.") and HYDRAS.search(str(OmegaConf.to_container(value))):
+            return f"{name}: ${{hydra...}} is for Hydra's own keys, which a run does not see"
+        OmegaConf.to_container(value, resolve=True)
+    except InterpolationToMissingValueError:
+        pass  # what it goes to is told
+    except OmegaConfBaseException as error:
+        return said(error, name)
+    return None
