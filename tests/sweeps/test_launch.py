@@ -57,10 +57,10 @@ def trials(tmp_path, monkeypatch):
     (tmp_path / "own" / "hydra" / "sweeper" / "trials.yaml").write_text(target)
     monkeypatch.syspath_prepend(tmp_path)
     plugins, name = Plugins.instance(), "hydra_plugins.of_a_test"  # which looks for plugins once a process
-    plugins.register(importlib.import_module(name).Trials)
+    plugins.register(trials := importlib.import_module(name).Trials)
     yield ["-m", "--config-dir", "own", "hydra/sweeper=trials"]
     del plugins.class_name_to_class[f"{name}.Trials"]
-    plugins.plugin_type_to_subclass_list[Sweeper].pop()
+    plugins.plugin_type_to_subclass_list[Sweeper].remove(trials)  # Hydra sorts the list
     sys.modules.pop(name, None)
     composer.cache_clear()
 
