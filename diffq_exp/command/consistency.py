@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
 from ..results.records import is_run, status_of
@@ -17,7 +18,7 @@ from .devices import device_error
 from .network_files import network_files, pretrained_folder
 from .overrides import text_of
 from .ranges import NODE_RANGES, Range, shown
-from .resolution import unresolved_errors
+from .resolution import said, unresolved_errors
 from .schema import NODES, PLAIN
 from .signature import (
     FLOAT32,
@@ -141,9 +142,12 @@ def folder_errors(cfg: DictConfig, multirun: bool) -> list[str]:
     It has no name, a file is in its way, or there is no permission to make it.
     """
     keys = SWEEP_FOLDERS if multirun else RUN_FOLDERS
-    if errors := unresolved_errors(cfg, (*keys, "hydra.job.env_set")):
+    if errors := unresolved_errors(cfg, ("hydra.job.env_set",)):
         return errors
-    given = {key: OmegaConf.select(cfg, key) for key in keys}
+    try:
+        given = {key: OmegaConf.select(cfg, key) for key in keys}
+    except OmegaConfBaseException as error:
+        return [said(error)]
     if errors := range_errors({key: (value, Range(str)) for key, value in given.items()}):
         return errors
     folder = Path(*given.values()).absolute()

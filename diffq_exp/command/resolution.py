@@ -32,6 +32,8 @@ def unresolved_errors(cfg: DictConfig, names: Iterable[str]) -> list[str]:
 
 def _error(cfg: DictConfig, name: str) -> str | None:
     try:
+        if name in cfg and not OmegaConf.is_interpolation(cfg, name) and not OmegaConf.is_config(cfg[name]):
+            return None  # a plain key, as most are
         value = OmegaConf.select(cfg, name)
         if not OmegaConf.is_config(value):
             return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Glob, Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ..common.names import nearest
 from .choices import is_shipped, shipped
@@ -114,17 +114,19 @@ def values_of_nodes(cfg: DictConfig) -> Iterator[tuple[str, tuple[object, Range 
     for group in NODES:
         choice = cfg.hydra.runtime.choices[group]
         if is_shipped(group, choice, cfg[group].get("_target_")):
-            yield from _values_of(group, cfg[group], shipped(group, choice))
+            values = OmegaConf.to_container(cfg[group], resolve=True)
+            yield from _values_of(group, cast(dict[str, Any], values), shipped(group, choice))
 
 
 def _values_of(
-    name: str, node: DictConfig, defaults: Mapping[str, Any]
+    name: str, node: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[object, Range | None]]]:
     for key, default in defaults.items():
-        if key in node and not OmegaConf.is_missing(node, key):
-            yield f"{name}.{key}", (plain(node[key]), range_of(f"{name}.{key}", default))
-            if isinstance(default, dict) and OmegaConf.is_dict(node[key]):
-                yield from _values_of(f"{name}.{key}", node[key], default)
+        if (value := node.get(key, MISSING)) == MISSING:
+            continue
+        yield f"{name}.{key}", (value, range_of(f"{name}.{key}", default))
+        if isinstance(default, dict) and isinstance(value, dict):
+            yield from _values_of(f"{name}.{key}", value, default)
 
 
 def plain(value: object) -> Any:
