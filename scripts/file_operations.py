@@ -63,6 +63,8 @@ class Operations:
         self._fsync(file)
 
     def _note(self, what: str, path: Any, folder: int = -1) -> None:
+        if isinstance(path, int):
+            return  # an open file, whose opening was an operation already
         name = os.fsdecode(path)
         if folder >= 0:
             name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
