@@ -1,4 +1,4 @@
-"""The names that are most like a mistyped name."""
+"""Names in messages: those most like a mistyped one, the first of many, and the order of numbers in them."""
 
 from __future__ import annotations
 
@@ -38,3 +38,9 @@ def natural(text: str) -> list[tuple[bool, float, str]]:
         (not at % 2, float(part) if at % 2 else 0.0, part if not at % 2 else "")
         for at, part in enumerate(_NUMBER.split(text))
     ]
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names in quotes, and how many there are besides."""
+    shown = ", ".join(map(repr, names[:most]))
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ..common.files import user_path
+from ..common.packages import install_command
 
 SAVED = ("dataset_dict.json", "state.json")  # in a folder of save_to_disk: of several splits, of one
 
@@ -69,7 +70,7 @@ def library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("dataset=huggingface needs the package datasets: pip install datasets") from error
+        raise ValueError(f"dataset=huggingface needs its package: {install_command('datasets')}") from error
     package: ModuleType = datasets
     return package
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..common.files import PARTIAL, locks_explained, replacing, user_path
+from ..common.packages import install_command
 
 LOCAL, REMOTE = ("", "file"), ("http", "https", "gs", "hf")  # schemes; not pipe:, which would run a command
 CHUNK = 1 << 20
@@ -33,7 +34,7 @@ def library() -> ModuleType:
         import webdataset.shardlists
         import webdataset.tariterators
     except ImportError as error:
-        raise ValueError("dataset=webdataset needs the package webdataset: pip install webdataset") from error
+        raise ValueError(f"dataset=webdataset needs its package: {install_command('webdataset')}") from error
     package: ModuleType = webdataset
     return package
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.names import few
+
 WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 COUNTERS = "num_batches_tracked"  # which older files of batch norms lack
 LEAST = 0.5  # of the network's tensors, below which a file is taken for that of another network
@@ -51,19 +53,14 @@ class Fit:
         """What does not fit, a clause for each kind."""
         clauses = []
         if self.lacking:
-            clauses.append(f"it lacks {_quoted(self.lacking)}, which the network has")
+            clauses.append(f"it lacks {few(self.lacking)}, which the network has")
         if self.other:
             more = len(self.other) - SHOWN
             shown = "; ".join(f"{name!r} {how}" for name, how in [*self.other.items()][:SHOWN])
             clauses.append(shown + (f"; and {more} more" if more > 0 else ""))
         if self.unused:
-            clauses.append(f"the network has no {_quoted(self.unused)}")
+            clauses.append(f"the network has no {few(self.unused)}")
         return clauses
-
-
-def _quoted(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:SHOWN]))
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Fit:

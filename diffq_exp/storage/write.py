@@ -175,10 +175,8 @@ def check_storable(source: StoresModel | nn.Module) -> None:
 
     Raises: ValueError naming a tensor that cannot.
     """
-    stored, model = (
-        stored_model_of(source, at_once=False),
-        source if isinstance(source, nn.Module) else source.model,
-    )
+    stored = stored_model_of(source, at_once=False)
+    model = source if isinstance(source, nn.Module) else source.model
     for name, tensor in stored.plain().items():
         _plain_row(name, tensor)
     for name, param in model.named_parameters():

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from ..common.names import few
 from .grids import Stored, zero_rows
 from .memory import Memory, check_apart, check_entry, has_memory, memory_of, state_of
 from .packing import bits_table_bytes, packed_levels_bytes
@@ -130,7 +131,8 @@ def describe(
     Raises: ValueError naming an entry of the state_dict that cannot be stored and read back.
     """
     dtype = torch.float16 if float16 else None
-    state = {name: value for name, value in state_of(model).items() if name not in learned}
+    whole = state_of(model)
+    state = {name: value for name, value in whole.items() if name not in learned}
     for name, value in state.items():
         check_entry(name, value)
     floats = {item.name: item.param.detach().to(dtype or item.param.dtype) for item in selection.floats}
@@ -138,9 +140,9 @@ def describe(
         raise ValueError(f"{unknown[0]!r} is a parameter of the model, but not in its state_dict")
     check_apart(state)
     known = {*tensors, *floats, *selection.tied}
-    others = {name: value for name, value in model.named_buffers() if name not in model.state_dict()}
-    tied = dict(selection.tied) | _tied_buffers({**state, **others}, known, tensors)
-    tied = {name: stored for name, stored in tied.items() if name not in others}
+    unstored = {name: value for name, value in model.named_buffers() if name not in whole}
+    tied = dict(selection.tied) | _tied_buffers({**state, **unstored}, known, tensors)
+    tied = {name: stored for name, stored in tied.items() if name not in unstored}
     buffers = {name: value for name, value in state.items() if name not in known and name not in tied}
     return StoredModel(method, tensors, floats, buffers, tied)
 
@@ -220,13 +222,11 @@ def check_fit(targets: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
     Raises: ValueError naming tensors that only one of the two has, whose shapes differ, or that are not in memory.
     """
     if missing := sorted(set(targets) - set(shapes)):
-        raise ValueError(f"the stored model lacks {_quoted(missing)}, which the network has")
+        raise ValueError(f"the stored model lacks {few(missing)}, which the network has")
     if extra := sorted(set(shapes) - set(targets)):
-        raise ValueError(f"the network has no {_quoted(extra)}, which the stored model holds")
+        raise ValueError(f"the network has no {few(extra)}, which the stored model holds")
     if absent := sorted(name for name, value in targets.items() if not has_memory(value)):
-        raise ValueError(
-            f"the network has no memory for {_quoted(absent)}; model.to_empty(device='cpu') gives it some"
-        )
+        raise ValueError(f"the network has no memory for {few(absent)}; model.to_empty(device='cpu') gives it some")
     for name, shape in shapes.items():
         if tuple(shape) != tuple(targets[name].shape):
             raise ValueError(
@@ -246,8 +246,3 @@ def _check_ties(targets: Mapping[str, Tensor], stored: StoredModel) -> None:
             raise ValueError(
                 f"{other!r} and {name!r} are one tensor in the network, but are stored with different values"
             )
-
-
-def _quoted(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

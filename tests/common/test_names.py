@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffq_exp.common.names import natural
+from diffq_exp.common.names import few, natural
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,8 @@ def test_numbers_in_names_count_as_numbers(names):
 
 def test_a_name_of_many_digits():
     assert natural("9" * 100_000)
+
+
+def test_the_first_of_many_names():
+    assert few(["a"]) == "'a'" and few(["a", "b", "c"]) == "'a', 'b', 'c'"
+    assert few(["a", "b", "c", "d", "e"]) == "'a', 'b', 'c' and 2 more"

@@ -69,3 +69,14 @@ def test_writing_keeps_tied_parameters_tied():
     write_into(other, stored)
     assert other.out.weight is other.embed.weight
     assert torch.equal(other.embed.weight, stored.value("out.weight"))
+
+
+def test_describing_a_model_asks_for_its_state_a_few_times_only(monkeypatch):
+    """However many buffers it has: this happens in every evaluating forward."""
+    model = nn.Sequential(*(nn.BatchNorm1d(4) for _ in range(8)))
+    calls, state_dict = [], nn.Sequential.state_dict
+    monkeypatch.setattr(
+        nn.Sequential, "state_dict", lambda self, **named: calls.append(1) or state_dict(self, **named)
+    )
+    UniformQuantizer(model, min_size=0).stored_model()
+    assert 1 <= len(calls) <= 2
