@@ -30,6 +30,15 @@ def digits() -> TensorDataset:
     return TensorDataset(torch.tensor(images / 16).float(), torch.tensor(targets))
 
 
+def store(quantizer: DiffQuantizer, path: Path, images: torch.Tensor) -> None:
+    """Write the file, and see that a fresh network computes the same from it."""
+    storage.save(quantizer, path)
+    fresh = network().eval()
+    storage.load(path, fresh)
+    assert torch.equal(fresh(images), quantizer.model.cpu().eval()(images))
+    print(quantizer)
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -74,12 +83,7 @@ def main(words: list[str] | None = None) -> None:
 
     quantizer.at(1.0)
     if rank == 0:
-        storage.save(quantizer, args.folder / "model.safetensors")
-        fresh = network().eval()
-        storage.load(args.folder / "model.safetensors", fresh)
-        images = data[:100][0]
-        assert torch.equal(fresh(images), model.cpu().eval()(images))
-        print(quantizer)
+        store(quantizer, args.folder / "model.safetensors", data[:100][0])
     dist.destroy_process_group()
 
 
