@@ -96,10 +96,10 @@ Lines = list[tuple[str, str]]
 
 def _state_dict(args: argparse.Namespace, stored: StoredModel, config: dict[str, Any], file: BinaryIO) -> Lines:
     """Every tensor by every name; float16 stays float16. No network is built, so nothing has to be allowed."""
-    from safetensors.torch import save_file
+    from .storage.tensor_file import write_tensors
 
-    values = {name: value.contiguous().clone() for name, value in stored.values().items()}
-    save_file(values, file.name, metadata={"format": "pt"})  # by its name: it would not fit memory twice
+    values = stored.values()
+    write_tensors(file, values, {"format": "pt"})
     return [("tensors", f"{len(values):,}, tied ones under each name: {len(stored.tied):,}")]
 
 

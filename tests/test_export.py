@@ -1,7 +1,9 @@
 """python -m diffq_exp.export writes what others can run, or says in one line what is wrong, with exit code 2."""
 
+import builtins
 import importlib.util
 import json
+import os
 import re
 
 import numpy as np
@@ -146,6 +148,28 @@ def test_state_dict(tmp_path, capsys):
     assert torch.equal(fresh(images), network()(images))
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.usefixtures("by_script")
+@pytest.mark.parametrize("form", ["onnx", "state_dict"])
+def test_what_is_written_is_for_all_that_the_umask_lets_read(form, tmp_path, capsys):
+    out = tmp_path / "there.safetensors"
+    out.touch(0o600)
+    before = os.umask(0o027)
+    try:
+        said(capsys, store(tmp_path), "--to", form, "--out", out)
+    finally:
+        os.umask(before)
+    assert out.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device without room")
+def test_a_disk_without_room(tmp_path, capsys, monkeypatch):
+    path = store(tmp_path)
+    real = builtins.open
+    monkeypatch.setattr(builtins, "open", lambda name, *mode: real("/dev/full" if mode else name, *mode))
+    assert "No space left" in refusal(capsys, path, "--to", "state_dict")
+    assert files(tmp_path) == {"model.safetensors"}
 
 
 @pytest.mark.parametrize("build", [Tied, Mixed])

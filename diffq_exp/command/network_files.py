@@ -21,6 +21,7 @@ IN_A_FOLDER = (  # looked for in this order
     f"pytorch_model.bin{INDEX}",
     "pytorch_model.bin",
 )
+OF_FOLDERS = "diffq_exp.models.transformers"  # the target that reads a folder of its name
 BLOCK = 1 << 20
 
 
@@ -37,8 +38,9 @@ def network_files(source: Path) -> list[Path]:
 
 
 def pretrained_folder(model: DictConfig) -> Path | None:
-    """The folder whose weights a model takes; None where it takes those of a hub, or none."""
-    name = model.get("name") if model.get("pretrained") is True else None
+    """The folder whose weights a model of transformers takes; None where it takes those of a hub, or none."""
+    asked = model.get("_target_") == OF_FOLDERS and model.get("pretrained") is True
+    name = model.get("name") if asked else None
     folder = user_path(name) if isinstance(name, str) else None
     return folder if folder is not None and folder.is_dir() else None
 

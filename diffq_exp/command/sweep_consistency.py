@@ -22,6 +22,7 @@ from .overrides import grid_overrides, parse_all, text_of
 from .ranges import Range, shown
 from .resolution import unresolved_errors
 from .schema import NODES, PLAIN
+from .signature import LOCATIONS, SOURCE_KEYS, UNSIGNED_KEYS
 from .values import plain, range_error
 
 LAUNCH = {"hydra/launcher": "processes", "hydra/sweeper": "grids"}  # with our choices, of conf/launching.yaml
@@ -35,14 +36,10 @@ ONCE = {  # keys of which a sweep has one value -> why
     "restart": "it says what the command does",
     "hydra.sweep.dir": "hydra.sweep.subdir names the folder of each job",
 }
-NO_PART = (  # of a run: how it is done, what is told of it
-    "device",
-    "parallel",
-    "num_workers",
-    "checkpoint_minutes",
+NO_PART = (  # of a run: how it is done, what is told of it; sources are, by what they hold
+    *(key for key in UNSIGNED_KEYS if key not in (*ONCE, *SOURCE_KEYS)),
     "tracking",
-    "dataset.download_root",
-    "dataset.cache_dir",
+    *(f"dataset.{key}" for key in LOCATIONS),
 )
 Compose = Callable[[Sequence[str]], DictConfig]
 

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.files import locks_explained
+from ..common.files import locks_explained, replacing
 from ..common.names import shown_path
+from ..storage.tensor_file import write_tensors
 from .class_folders import read_image
 
 if TYPE_CHECKING:
@@ -153,14 +154,8 @@ def _load(path: Path) -> Tensor | None:
 
 
 def _store(path: Path, tensor: Tensor) -> None:
-    from safetensors.torch import save_file
-
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({"images": tensor}, beside, metadata={"crc32": _crc32(tensor)})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        write_tensors(file, {"images": tensor}, {"crc32": _crc32(tensor)})
 
 
 def _crc32(tensor: Tensor) -> str:

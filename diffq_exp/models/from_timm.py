@@ -19,15 +19,15 @@ def timm(
     """(B, in_channels, image_size, image_size) -> (B, num_classes).
 
     timm itself fits weights to `num_classes` (a fresh head), `in_channels` and `image_size`. A name may carry
-    a tag of weights (`vit_tiny_patch16_224.augreg_in21k`) or point to a hub or folder (`hf-hub:...`,
-    `local-dir:...`); the latter is followed only with `pretrained`, since it reads files from there.
+    a tag of weights (`vit_tiny_patch16_224.augreg_in21k`).
     ValueError for an unknown name, a size that the network cannot take, or where timm is not installed.
     """
     library = _library()
-    if ":" in name or "/" in name:
-        if not pretrained:
-            raise ValueError(f"timm's '{name}' points to a hub or folder: allowed only with model.pretrained=true")
-    elif not library.is_model(name):
+    if ":" in name or "/" in name:  # what is there could change, and stored weights would need it again
+        raise ValueError(
+            f"timm's '{name}' points to a hub or folder: give the network's own name, and a folder by init_from=DIR"
+        )
+    if not library.is_model(name):
         raise ValueError(f"timm has no model '{name}'{hint(name, library.list_models())}")
     try:
         options = _options(library, name, num_classes, in_channels, image_size)
@@ -48,7 +48,6 @@ def _library() -> ModuleType:
 def _options(library: ModuleType, name: str, num_classes: int, in_channels: int, image_size: int) -> dict[str, Any]:
     """Only networks of a fixed input size, such as transformers, know the argument img_size."""
     options = {"num_classes": num_classes, "in_chans": in_channels}
-    outside = ":" in name or "/" in name
-    if not outside and library.get_pretrained_cfg(name, allow_unregistered=False).fixed_input_size:
+    if library.get_pretrained_cfg(name, allow_unregistered=False).fixed_input_size:
         options["img_size"] = image_size
     return options

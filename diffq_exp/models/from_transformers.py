@@ -8,6 +8,7 @@ where the data have others. Code that a hub may offer is never run.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -62,10 +63,11 @@ def transformers(
 ) -> nn.Module:
     """Tokens (B, length) -> (B, length, vocabulary), or images (B, in_channels, H, W) -> (B, num_classes).
 
-    name: a kind of network, or a folder or name of the hub.  config: its entries that are to differ.
+    name: a kind of network, or a folder (`~` too) or name of the hub.  config: its entries that are to differ.
     ValueError for an unknown name or entry, for sizes that the network cannot take, or where transformers is
     not installed.
     """
+    name = os.path.expanduser(name)
     if vocabulary is not None and length is not None:
         sizes = {"vocab_size": vocabulary, POSITIONS: length}
         network = _network("AutoModelForCausalLM", name, pretrained, sizes, dict(config or {}))

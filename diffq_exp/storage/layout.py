@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 import torch
@@ -84,10 +84,13 @@ def checksum(parts: Iterable[Bytes]) -> bytes:
     return digest.digest()
 
 
-def header(data_bytes: int) -> bytes:
-    """The length and the JSON that a safetensors file with so many bytes of `data` begins with."""
-    entry = {"dtype": "U8", "shape": [data_bytes], "data_offsets": [0, data_bytes]}
-    text = json.dumps({"__metadata__": {"format": FORMAT}, "data": entry}, separators=(",", ":")).encode()
+def header(entries: Mapping[str, tuple[str, list[int], int]], metadata: Mapping[str, str]) -> bytes:
+    """The length and the JSON that a safetensors file begins with. entries: type, shape and bytes, in order."""
+    described: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, (kind, shape, nbytes) in entries.items():
+        described[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end := end + nbytes]}
+    text = json.dumps(described, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)  # the data begins at a multiple of 8
     return len(text).to_bytes(8, "little") + text
 

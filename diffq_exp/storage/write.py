@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..common.files import replacing
@@ -25,7 +24,8 @@ from ..stored.packing import Bytes
 from ..stored.selection import select
 from .coding import Coded, encode_tensor
 from .dictionary import DICTIONARY
-from .layout import CODINGS, DTYPES, PAYLOADS, PER_CHANNEL, checksum, fewest_bytes, header, number_bytes
+from .layout import CODINGS, DTYPES, FORMAT, PAYLOADS, PER_CHANNEL, checksum, fewest_bytes, header, number_bytes
+from .tensor_file import raw
 
 Source = StoresModel | nn.Module | StoredModel
 
@@ -113,7 +113,7 @@ def _parts(stored: StoredModel, config: Mapping[str, object] | None, coding: str
     }
     constant = {row[0] for part in plain_rows.values() for row in part if len(row) == 4}
     plain = stored.plain()
-    payloads["floats"] = [_raw(value) for name, value in plain.items() if name not in constant]
+    payloads["floats"] = [raw(value) for name, value in plain.items() if name not in constant]
     entries += sum(plain[name].numel() for name in constant)
     text = _json(
         {"method": stored.method, "tensors": rows, **plain_rows, "tied": stored.tied, "config": _plain_dict(config)}
@@ -134,7 +134,8 @@ def _container(
     parts = [np.frombuffer(front, np.uint8), *(part for name in PAYLOADS for part in payloads[name])]
     parts.append(np.zeros(padding, np.uint8))
     digest = checksum(parts)
-    return [header(len(digest) + sum(map(len, parts))), digest, *(part.data for part in parts)]
+    length = len(digest) + sum(map(len, parts))
+    return [header({"data": ("U8", [length], length)}, {"format": FORMAT}), digest, *(part.data for part in parts)]
 
 
 def coded_bytes(name: str, tensor: Stored, coding: str = "auto") -> int:
@@ -202,9 +203,3 @@ def _plain_row(name: str, tensor: Tensor) -> list[Any]:
     if is_constant(tensor) and math.isfinite(value := tensor[(0,) * tensor.dim()].item()):
         row.append(value)
     return row
-
-
-def _raw(tensor: Tensor) -> Bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    raw: Bytes = flat.view(torch.uint8).numpy()
-    return raw

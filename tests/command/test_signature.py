@@ -9,6 +9,7 @@ from helpers.run_configs import ask
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from diffq_exp.command.check import check
 from diffq_exp.command.schema import conf_dir, register
 from diffq_exp.command.signature import consumed, record_of, register_resolver, run_name, signature
 from diffq_exp.common.files import write_json
@@ -213,6 +214,16 @@ def test_weights_of_a_folder_that_the_model_names_are_their_content(tmp_path):
     signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=True))
     signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=False))
     assert len(set(signs)) == 5  # the place counts too
+
+
+@pytest.mark.parametrize("model", ["torchvision", "timm"])
+def test_a_folder_that_has_the_name_of_a_network_by_chance(model, tmp_path, monkeypatch):
+    """The two libraries read no folder."""
+    monkeypatch.chdir(tmp_path)
+    words = (f"model={model}", "model.name=resnet18", "model.pretrained=true")
+    before = sign(*words)
+    (tmp_path / "resnet18").mkdir()
+    assert sign(*words) == before and check(words).errors == []
 
 
 TRAINING = {

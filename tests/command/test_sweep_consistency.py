@@ -121,3 +121,11 @@ def test_grids_may_do_other_runs_in_another_way():
     grids = "hydra.sweeper.grids=[{seed:[0],num_workers:[0]},{seed:[1],num_workers:[1]},{seed:[1],num_workers:[1]}]"
     plan = check(["-m", grids])
     assert plan.errors == [] and len(plan.jobs) == 3
+
+
+def test_strictness_is_swept_only_where_it_is_a_part_of_a_run(tmp_path):
+    (tmp_path / "net.pt").touch()
+    words = ["-m", f"init_from={tmp_path}/net.pt", "init_strict=true,false"]
+    (error,) = check([*words, "quantizer=ptq"]).errors  # which refuses every difference anyway
+    assert error.startswith("init_strict: is no part of what a run is")
+    assert len(check([*words, "quantizer=qat"]).jobs) == 2

@@ -41,11 +41,12 @@ def test_tied_weights_stay_one_parameter_and_are_quantized_once():
     assert all(learned.grad is not None for learned in quantizer.learned().values())
 
 
-def test_a_folder_gives_its_configuration_or_its_weights(tmp_path):
+def test_a_folder_gives_its_configuration_or_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
     made = models.transformers("gpt2", config=GPT2, **TEXT)
     made.network.save_pretrained(tmp_path)
     fresh = models.transformers(str(tmp_path), **TEXT)
-    loaded = models.transformers(str(tmp_path), pretrained=True, **TEXT)
+    loaded = models.transformers(f"~/{tmp_path.name}", pretrained=True, **TEXT)
     for (name, weight), other, same in zip(
         made.named_parameters(), fresh.parameters(), loaded.parameters(), strict=True
     ):

@@ -193,14 +193,15 @@ def test_timm_by_name():
     [
         ("deit_tinny_patch16", "timm has no model 'deit_tinny_patch16'; nearest: deit_tiny_patch16_224"),
         ("resnet18.nope", r"timm's resnet18\.nope cannot be made .*Invalid pretrained tag"),
-        ("hf-hub:someone/something", r"points to a hub or folder: allowed only with model\.pretrained=true"),
-        ("local-dir:/somewhere", r"points to a hub or folder: allowed only with model\.pretrained=true"),
+        ("hf-hub:someone/something", r"points to a hub or folder: .* init_from=DIR"),
+        ("local-dir:/somewhere", r"points to a hub or folder: .* init_from=DIR"),
     ],
 )
-def test_timm_names_are_checked(name, message):
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_timm_names_are_checked(name, message, pretrained):
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=message):
-        models.timm(name, num_classes=7)
+        models.timm(name, pretrained, num_classes=7)
 
 
 def test_a_missing_timm_is_told_in_one_line(monkeypatch):

@@ -23,7 +23,7 @@ from diffq_exp.storage.layout import (
 
 @pytest.mark.parametrize("length", [0, 1, 99_999])
 def test_safetensors_reads_what_follows_a_header(length):
-    data, head = np.arange(length).astype(np.uint8), header(length)
+    data, head = np.arange(length).astype(np.uint8), header({"data": ("U8", [length], length)}, {"format": "a"})
     assert len(head) % 8 == 0
     read = load(head + data.tobytes())
     assert list(read) == ["data"] and read["data"].tobytes() == data.tobytes()
