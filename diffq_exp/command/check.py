@@ -31,6 +31,7 @@ from .consistency import (
     target_errors,
     unused_warnings,
 )
+from .hydra_keys import hydra_errors
 from .overrides import Choices, grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .paths import place_errors
 from .resolution import said, unresolved_errors
@@ -123,7 +124,7 @@ def _job_errors(plan: Plan, cfg: DictConfig, base: DictConfig | None, typed: lis
     errors = missing_errors(cfg, typed) + consistency_errors(cfg)
     errors += nested_sweep_errors(cfg, base) + target_errors(cfg, typed)
     errors += score_errors(cfg) if plan.multirun else []
-    return errors if errors or plan.errors else folder_errors(cfg, plan.multirun)
+    return errors if errors or plan.errors else hydra_errors(cfg) or folder_errors(cfg, plan.multirun)
 
 
 def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], known: Choices) -> list[Override]:

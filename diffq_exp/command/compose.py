@@ -17,13 +17,18 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ..common.files import user_path
 from .overrides import parse, text_of
@@ -46,14 +51,35 @@ class Job:
     signature: str
 
 
+class Files(ConfigRepository):
+    """Hydra's YAML files; one that cannot be read is named. Raises: ValueError."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        try:
+            return super().load_config(config_path)
+        except (YAMLError, UnicodeError, OSError, OmegaConfBaseException) as error:
+            source = self._find_object_source(config_path, ObjectType.CONFIG)
+            place = "" if source is None else f"{source.path}/"
+            raise ValueError(f"{place}{config_path.removesuffix('.yaml')}.yaml: {said(error)}") from error
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's, with what Hydra leaves to those who read a configuration: nodes that are none, `~` in folders.
 
     Every configuration comes from here: of runs, of sweeps, and of jobs that launchers and sweepers compose anew.
     """
 
+    def __init__(self, search: ConfigSearchPath) -> None:
+        super().__init__(search)
+        self.repository = Files(search)
+
     def load_configuration(self, *args: Any, **named: Any) -> DictConfig:
-        cfg = super().load_configuration(*args, **named)
+        try:
+            cfg = super().load_configuration(*args, **named)
+        except KeyError as error:
+            if isinstance(error, OmegaConfBaseException):
+                raise
+            raise ValueError(f"hydra.job.env_copy: the environment has no {error.args[0]}") from error
         for name in ("launcher", "sweeper"):
             if not OmegaConf.is_dict(cfg.hydra[name]):
                 raise ValueError(f"hydra.{name}={shown(cfg.hydra[name])}: hydra/{name}=NAME chooses one")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
 from ..results.records import is_run, status_of
@@ -18,7 +17,6 @@ from .devices import device_error
 from .network_files import network_files, pretrained_folder
 from .overrides import text_of
 from .ranges import NODE_RANGES, Range, shown
-from .resolution import said, unresolved_errors
 from .schema import NODES, PLAIN
 from .signature import (
     FLOAT32,
@@ -30,7 +28,7 @@ from .signature import (
     unused_keys,
     unused_nodes,
 )
-from .targets import target_error
+from .targets import named_error
 from .values import KEPT, plain, range_errors, values_of_nodes
 
 NO_RUN = "no run"
@@ -142,12 +140,7 @@ def folder_errors(cfg: DictConfig, multirun: bool) -> list[str]:
     It has no name, a file is in its way, or there is no permission to make it.
     """
     keys = SWEEP_FOLDERS if multirun else RUN_FOLDERS
-    if errors := unresolved_errors(cfg, ("hydra.job.env_set",)):
-        return errors
-    try:
-        given = {key: OmegaConf.select(cfg, key) for key in keys}
-    except OmegaConfBaseException as error:
-        return [said(error)]
+    given = {key: OmegaConf.select(cfg, key) for key in keys}
     if errors := range_errors({key: (value, Range(str)) for key, value in given.items()}):
         return errors
     folder = Path(*given.values()).absolute()
@@ -171,14 +164,10 @@ def _target_errors(cfg: DictConfig) -> list[str]:
 def _target_error(name: str, target: object, cfg: DictConfig) -> str | None:
     if target is None and name in ("quantizer", "storage"):  # no quantizer; storage has options only
         return None
-    if not isinstance(target, str) or "." not in target:
-        return "package.Class is allowed"
-    if name in NODES and is_shipped(name, cfg.hydra.runtime.choices[name], target):
-        return None
-    try:
-        return target_error(target)
-    except ValueError as error:  # in the user's module
-        return str(error)
+    shipped = (
+        name in NODES and isinstance(target, str) and is_shipped(name, cfg.hydra.runtime.choices[name], target)
+    )
+    return None if shipped else named_error(target)
 
 
 def without_validation(cfg: DictConfig) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from ..common.printable import one_line
 
@@ -17,11 +18,13 @@ MERGING = "Error merging override "
 def said(error: BaseException, name: str = "") -> str:
     """An error in one line. name: of the node that was read, for errors that know no key."""
     line, cause = one_line(error), error.__cause__
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or name or 'the configuration'}: {str(error).splitlines()[0]}"
     if line.startswith(MERGING) and isinstance(cause, OmegaConfBaseException):
         return f"{line.removeprefix(MERGING)}: {str(cause).splitlines()[0]}"
-    return line
+    return line or type(error).__name__
 
 
 def unresolved_errors(cfg: DictConfig, names: Iterable[str]) -> list[str]:

@@ -18,6 +18,16 @@ from ..common.names import nearest
 DYNAMIC = ("globals", "vars", "setattr", "exec", "eval")  # whoever calls these may make names of any kind
 
 
+def named_error(target: object) -> str | None:
+    """What is wrong with a value of `_target_`; None where nothing is, or where only an import could tell."""
+    if not isinstance(target, str) or "." not in target:
+        return "package.Class is allowed"
+    try:
+        return target_error(target)
+    except ValueError as error:  # in the user's module
+        return str(error)
+
+
 def target_error(target: str) -> str | None:
     """What is wrong with package.module.Class; None where nothing is, or where only an import could tell."""
     *modules, last = target.split(".")

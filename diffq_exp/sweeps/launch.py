@@ -19,10 +19,10 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log, run_job
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
-from omegaconf import DictConfig
 
 from ..command.arguments import parser
 from ..command.check import Plan
+from ..command.resolution import said
 from ..command.schema import conf_dir, register
 from ..command.signature import register_resolver
 from ..common.entry import MISTAKE
@@ -50,14 +50,26 @@ def carry_out_plan(plan: Plan, typed: list[str]) -> int:
     if any(job.cfg.dry_run for job in sweep.jobs):
         show_plan(sweep)
         return 0
-    if (error := _folder_error(plan)) is not None:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
     GlobalHydra.instance().initialize(plan.composer.hydra)  # a user's own code may compose too
     try:
-        return _launch_sweep(plan, sweep) if plan.multirun else _launch_run(plan)
+        return _carry_out(plan, sweep)
     finally:
         GlobalHydra.instance().clear()
+
+
+def _carry_out(plan: Plan, sweep: Sweep) -> int:
+    try:
+        context = _context(plan)
+    except Exception as error:  # of Python's log, or of a callback of the user's
+        return _refused(f"hydra.hydra_logging, hydra.callbacks: {said(error)}")
+    if (reason := _folder_error(plan)) is not None:
+        return _refused(reason)
+    return _launch_sweep(plan, sweep, context) if plan.multirun else _launch_run(plan, context)
+
+
+def _refused(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return MISTAKE
 
 
 def _folder_error(plan: Plan) -> str | None:
@@ -71,19 +83,20 @@ def _folder_error(plan: Plan) -> str | None:
     return None
 
 
-def _launch_run(plan: Plan) -> int:
+def _launch_run(plan: Plan, context: HydraContext) -> int:
     (job,) = plan.jobs
-    context = _context(plan, job.cfg)
     context.callbacks.on_run_start(config=job.cfg, config_name=plan.composer.config_name)
-    ended = run_job(RunJob(), job.cfg, "hydra.run.dir", None, context)
+    try:
+        ended = run_job(RunJob(), job.cfg, "hydra.run.dir", None, context)
+    except Exception as error:  # before the run, whose own errors are in what it returns
+        return _refused(f"hydra.job, hydra.job_logging: {said(error)}")
     context.callbacks.on_run_end(config=job.cfg, config_name=plan.composer.config_name, job_return=ended)
     return int(ended.return_value.code)
 
 
-def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
+def _launch_sweep(plan: Plan, sweep: Sweep, context: HydraContext) -> int:
     cfg, run_one = plan.launching, RunJob()
     assert cfg is not None
-    context = _context(plan, cfg)
     context.callbacks.on_multirun_start(config=cfg, config_name=plan.composer.config_name)
     sweeper: Sweeper = Plugins.instance().instantiate_sweeper(
         hydra_context=context, task_function=run_one, config=cfg
@@ -95,6 +108,7 @@ def _launch_sweep(plan: Plan, sweep: Sweep) -> int:
     return int(returned) if ours else max([*run_one.codes, *exit_codes(returned)], default=0)
 
 
-def _context(plan: Plan, cfg: DictConfig) -> HydraContext:
+def _context(plan: Plan) -> HydraContext:
+    cfg = plan.jobs[0].cfg if plan.launching is None else plan.launching
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     return HydraContext(plan.composer.hydra.config_loader, Callbacks(cfg))
