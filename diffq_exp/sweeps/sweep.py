@@ -30,6 +30,7 @@ from ..results.discovery import Run, find_runs
 from ..results.intact import damage
 from ..results.publish import report_sweep
 from ..results.records import read_record, status_of
+from ..results.run_files import LOG
 from ..results.sweep_records import SWEEPS
 from ..tracking.limits import shortened
 from .changed_data import tell_if_data_changed
@@ -180,7 +181,8 @@ def _conclude(
     for job in sweep.jobs:
         came_to = statuses[job.signature]
         if came_to != "finished" and not (code > SIGNAL and came_to in STOPPED):
-            reason = _reason(job.folder) or reasons.get(job.folder) or "no reason is recorded"
+            unsaid = f"see {job.folder / LOG}" if job.folder in failed else "no reason is recorded"
+            reason = _reason(job.folder) or reasons.get(job.folder) or unsaid
             log.error(f"{came_to}: {' '.join(job.overrides)} ({job.folder}): {reason}")
     if code > SIGNAL and counts["finished"]:
         log.info(f"python -m diffq_exp.report {sweep.outputs} --sweep {sweep.name} reports what is finished")

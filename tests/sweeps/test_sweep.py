@@ -113,6 +113,8 @@ def test_a_restart_that_fails_is_no_success_where_the_earlier_run_is_back(restar
 
     def launched(words, initial_job_idx):
         launch(words, initial_job_idx)
+        for job in launcher.launched:
+            leave(job, "finished")
         returned = [(JobStatus.COMPLETED, JobScore(0.5, 0)), bad]
         return [JobReturn(status=status, _return_value=value) for status, value in returned]
 
@@ -122,6 +124,7 @@ def test_a_restart_that_fails_is_no_success_where_the_earlier_run_is_back(restar
         assert code == 0 and "2 finished" in lines[-1]
     else:
         assert code == 1 and lines[-1].startswith("failed: seed=1 ") and "1 finished, 1 failed" in lines[-2]
+        assert lines[-1].endswith(f": see {sweep.jobs[1].folder}/train.log")  # the record is the earlier run's
 
 
 def test_a_sweep_in_a_job_that_was_queued_again_says_that_it_does_not_begin_anew(monkeypatch):
