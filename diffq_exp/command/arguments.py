@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -35,7 +36,11 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     for word in argv:
         if not is_utf8(word):
             _error(f"{ascii(word)[1:-1]}: is not UTF-8, in which configurations are written; rename what it names")
-    arguments = parser().parse_intermixed_args(list(argv))
+    hydras = parser()
+    for word in argv:  # -penalty: not -p enalty
+        if re.match(r"-\w{2}", word) and word.partition("=")[0] not in hydras._option_string_actions:
+            _unknown_option(f"unrecognized arguments: {word}")
+    arguments = hydras.parse_intermixed_args(list(argv))
     given = {
         "--run": arguments.run,
         "--multirun": arguments.multirun,

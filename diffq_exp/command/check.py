@@ -31,7 +31,7 @@ from .consistency import (
     target_errors,
     unused_warnings,
 )
-from .hydra_keys import hydra_errors
+from .hydra_keys import hydra_errors, package_errors
 from .overrides import Choices, grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .paths import place_errors
 from .resolution import said, unresolved_errors
@@ -92,6 +92,8 @@ def check_arguments(arguments: Namespace) -> Plan:
     plan.errors += _launch_errors(plan, chosen)
     plan.errors += ranks_errors(plan.multirun, [each.cfg for each in plan.jobs])
     plan.errors = list(dict.fromkeys(plan.errors)) or agreement_errors(plan.jobs)
+    if arguments.cfg and arguments.package and not plan.errors:
+        plan.errors += package_errors(plan.jobs[0].cfg, arguments.cfg, arguments.package)
     if plan.errors:
         return plan
     unused = [unused_warnings(each.cfg, typed) for each in plan.jobs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,11 +32,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..common.files import user_path
+from ..common.names import nearest
 from .overrides import parse, text_of
 from .ranges import shown
 from .resolution import said
 from .schema import GROUPS, conf_dir, register
 from .signature import register_resolver, signature
+
+UNKNOWN = re.compile(r"Could not override '(hydra\..*)'")
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,17 @@ class Composer:
             ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not is_structure(o)], cfg)
             _note_overrides(cfg, parsed)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ValueError(said(error)) from error
+            found = UNKNOWN.match(str(error))
+            raise ValueError(self._unknown(found[1], parsed) if found else said(error)) from error
         return cfg
+
+    def _unknown(self, key: str, overrides: Sequence[Override]) -> str:
+        """What to say of a key of Hydra's own that is not there: the nearest one."""
+        chosen = [text_of(one) for one in overrides if is_structure(one) and "." not in one.key_or_group]
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(self._of_structure(tuple(chosen)), parent)
+        near = nearest(last, map(str, node)) if OmegaConf.is_dict(node) else []
+        return f"{key}: unknown" + (f"; the nearest is {parent}.{near[0]}" if near else "; --cfg hydra shows all")
 
     def _of_structure(self, overrides: tuple[str, ...]) -> DictConfig:
         if overrides not in self._composed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
 from .ranges import FOLDERS, PATHS, shown
@@ -49,3 +50,18 @@ def _here_errors(cfg: DictConfig) -> list[str]:
         for key, value in given.items()
         if isinstance(value, str) and not user_path(value).is_absolute() and os.path.lexists(value)
     ]
+
+
+def package_errors(cfg: DictConfig, kind: str, package: str) -> list[str]:
+    """A part of the configuration that is to be shown, and is not there. kind: what --cfg says."""
+    of_hydra = package.partition(".")[0] == "hydra"
+    if package == "_global_" or (kind in ("all", "hydra" if of_hydra else "job") and _is_there(cfg, package)):
+        return []
+    return [f"--package {package}: is not in the configuration that --cfg {kind} shows"]
+
+
+def _is_there(cfg: DictConfig, key: str) -> bool:
+    try:
+        return OmegaConf.select(cfg, key) is not None
+    except OmegaConfBaseException:  # of brackets, say
+        return False

@@ -36,6 +36,8 @@ def _how_to_type(text: str) -> str:
     key, equals, value = text.partition("=")
     if not equals or re.fullmatch(r"[~+]*[\w.@/:-]+", key, re.ASCII) is None or re.match(r"\w+\(", value):
         return "a key is set by key=value, without blanks"
+    if value.count("${") > value.count("}"):
+        return "${ needs its }"
     if value.endswith(","):
         return f"values are separated by commas without blanks: {key}=0,1"
     if value[:1] in ("[", "{"):

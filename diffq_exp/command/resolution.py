@@ -13,6 +13,7 @@ from ..common.printable import one_line
 
 HYDRAS = re.compile(r"\$\{hydra[.:]")
 MERGING = "Error merging override "
+DELETING = re.compile(r"Could not delete from config\. '(.*)' does not exist")
 
 
 def said(error: BaseException, name: str = "") -> str:
@@ -24,6 +25,8 @@ def said(error: BaseException, name: str = "") -> str:
         return f"{error.full_key or name or 'the configuration'}: {str(error).splitlines()[0]}"
     if line.startswith(MERGING) and isinstance(cause, OmegaConfBaseException):
         return f"{line.removeprefix(MERGING)}: {str(cause).splitlines()[0]}"
+    if found := DELETING.match(line):
+        return f"~{found[1]}: there is no such key, or it has no value"
     return line or type(error).__name__
 
 

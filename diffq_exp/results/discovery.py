@@ -180,8 +180,8 @@ def _refers(value: object) -> bool:
 
 def read_value(text: str) -> Any:
     """A typed value: 3 and true as they are meant, else the text."""
-    if text in ("true", "false"):
-        return text == "true"
+    if (lower := text.lower()) in ("true", "false"):
+        return lower == "true"
     for kind in (int, float):
         try:
             return kind(text)

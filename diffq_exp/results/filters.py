@@ -51,7 +51,7 @@ def _reader(condition: str, key: str, runs: Sequence[Run]) -> Callable[[Run], ob
 
 def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
     if sign in ("=", "!="):
-        wanted = [read_value(value) for value in text.split(",")]
+        wanted = [text, *text.split(",")]
         return lambda value: any(_same(value, one) for one in wanted) == (sign == "=")
     limit, compare = read_value(text), _ORDER[sign]
     if not _is_number(limit):
@@ -59,8 +59,11 @@ def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
     return lambda value: _is_number(value) and compare(value, limit)
 
 
-def _same(value: object, wanted: object) -> bool:
-    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+def _same(value: object, text: str) -> bool:
+    """Whether a text means a value: as it is read, or as it is shown, [] and null say."""
+    wanted = read_value(text)
+    read = value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+    return read or shown(value) == ("null" if text.lower() == "null" else text)
 
 
 def _is_number(value: object) -> bool:

@@ -38,7 +38,7 @@ def show(arguments: Namespace) -> int:
     try:
         _run_hydra(arguments, parser(), RunJob(), str(conf_dir()), "config")
     except SystemExit as end:
-        return MISTAKE if end.code else 0  # the check has found nothing wrong: a --package that is not there
+        return MISTAKE if end.code else 0
     finally:
         logging.raiseExceptions = True
     return 0

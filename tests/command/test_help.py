@@ -78,11 +78,28 @@ def test_the_choices_of_a_users_folder(capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().err == "error: --config-dir nosuch: no such folder\n"
 
 
-@pytest.mark.parametrize("words", [["job", "--package", "nope"], ["hydra", "--package", "hydra.nope"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["job", "--package", "nope"],
+        ["job", "-p", "hydra.job"],
+        ["all", "-p", "["],
+        ["hydra", "--package", "hydra.nope"],
+    ],
+)
 def test_a_part_of_the_config_that_is_not_there(words, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "--cfg", *words])
     assert main() == 2
-    assert capsys.readouterr() == ("", f"package '{words[-1]}' not found in config\n")
+    told = f"error: --package {words[-1]}: is not in the configuration that --cfg {words[0]} shows\n"
+    assert capsys.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize("word", ["-penalty", "-penalty=3", "-cfg", "-lr=3"])
+def test_a_key_with_a_dash_is_no_option_of_hydras(word, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([word, "3"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: unrecognized arguments: {word}; a key is set by key=value")
 
 
 def test_a_part_of_the_config_is_for_those_who_look_at_it(capsys):

@@ -127,6 +127,12 @@ def test_a_list_with_blanks_says_how_it_is_typed():
         parse("seed=0,")
 
 
+@pytest.mark.parametrize("word", ["penalty=${nope", "model.name=a${b", "exclude=[${nope]"])
+def test_an_interpolation_without_its_end_is_told(word):
+    with pytest.raises(ValueError, match=r"not understood; \$\{ needs its \}$"):
+        parse(word)
+
+
 @pytest.mark.parametrize("word", ["noise", "seed=choice()", ""])
 def test_a_word_that_is_none_is_named(word):
     with pytest.raises(ValueError, match="not understood; a key is set by key=value") as error:

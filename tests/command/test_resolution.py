@@ -55,6 +55,9 @@ def test_what_resolves_passes():
         ("hydra.sweeper=5", "hydra.sweeper=5: "),
         ("hydra.run=5", "hydra.run=5: Invalid type assigned"),
         ("hydra.run.dir=null", "hydra.run.dir=null: "),
+        ("hydra.launcher.njobs=2", "hydra.launcher.njobs: unknown; the nearest is hydra.launcher.n_jobs"),
+        ("hydra.nope.a=2", "hydra.nope.a: unknown; --cfg hydra shows all"),
+        ("~hydra.launcher.n_jobs", "~hydra.launcher.n_jobs: there is no such key, or it has no value"),
         ("hydra.mode=nope", "hydra.mode=nope: Invalid value 'nope', expected one of"),
     ],
 )

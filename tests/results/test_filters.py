@@ -12,7 +12,7 @@ def runs(tmp_path_factory):
     """QAT of 2, 3 and 8 bits, and a float32 network of 20 epochs, the others of 1."""
     folder = tmp_path_factory.mktemp("outputs")
     for bits, mb, accuracy in ((2, 0.1, 0.8), (3, 0.2, 0.9), (8, 0.5, 0.95)):
-        words = ["quantizer=qat", f"bits={bits}", f"fold={str(bits == 2).lower()}", "epochs=1"]
+        words = ["quantizer=qat", f"bits={bits}", f"fold={str(bits == 2).lower()}", "epochs=1", "exclude=[]"]
         made_run(folder, words, mb=mb, accuracy=accuracy)
     made_run(folder, ["quantizer=none"], mb=1.0, accuracy=0.96)
     return find_runs([folder])
@@ -34,6 +34,11 @@ def runs(tmp_path_factory):
         ("fold=true", [0.1]),
         ("fold!=true", [0.2, 0.5, 1.0]),
         ("fold=1,false", [0.2, 0.5]),
+        ("fold=True", [0.1]),
+        ("fold=FALSE", [0.2, 0.5]),
+        ("fold=null", [1.0]),
+        ("fold!=Null", [0.1, 0.2, 0.5]),
+        ("exclude=[]", [0.1, 0.2, 0.5]),
         ("epochs!=true", [0.1, 0.2, 0.5, 1.0]),
         ("epochs=1.0", [0.1, 0.2, 0.5]),
     ],
