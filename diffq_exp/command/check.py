@@ -32,7 +32,7 @@ from .consistency import (
     unused_warnings,
 )
 from .hydra_keys import hydra_errors, package_errors
-from .overrides import Choices, grid_overrides, merged, overrides_of_jobs, parse, parse_all
+from .overrides import Choices, first_job, grid_overrides, merged, overrides_of_jobs, parse, parse_all
 from .paths import place_errors
 from .resolution import said, unresolved_errors
 from .schema import GROUPS, NODES, PLAIN, group_choices
@@ -78,7 +78,7 @@ def check_arguments(arguments: Namespace) -> Plan:
         return plan
     typed = list(parse_all(arguments.overrides, plan.errors))
     known = partial(group_choices, config_dir=folder)
-    base = _compose(plan, next(iter(overrides_of_jobs([o for o in typed if is_structure(o)], known)), ()), [])
+    base = _compose(plan, first_job([o for o in typed if is_structure(o)], known), [])
     plan.multirun = arguments.multirun or (base is not None and base.hydra.mode == RunMode.MULTIRUN)
     grids: list[dict[str, object]] = [{}]
     chosen: list[str] = []
@@ -108,7 +108,7 @@ def _check_grid(
     """Add the jobs of a grid to the plan, or their errors."""
     given = list(parse_all(grid_overrides(grid), plan.errors))
     right = _right_overrides(plan, typed, given, known)
-    for overrides in _jobs(typed, given, right, known):
+    for overrides in _jobs(plan, _merged(typed, given, right), known):
         if (cfg := _compose(plan, overrides, plan.errors)) is not None:
             _resolve_as_before(plan, cfg)
             numbered(cfg, len(plan.jobs), plan.multirun)
@@ -138,15 +138,22 @@ def _right_overrides(plan: Plan, typed: list[Override], given: list[Override], k
     nodes = None
     if any(o.key_or_group.partition(".")[0] in NODES for o in values):
         structure = [*right, *(o for o in values if o.is_hydra_override())]
-        nodes = _compose(plan, next(iter(_jobs(typed, given, structure, known)), ()), [])
+        nodes = _compose(plan, first_job(_merged(typed, given, structure), known), [])
     return right + [o for o in values if _keep(value_errors(o, plan.multirun, nodes, known), plan.errors)]
 
 
-def _jobs(
-    typed: list[Override], given: list[Override], right: list[Override], known: Choices
-) -> list[tuple[str, ...]]:
-    """The overrides of each job of a grid, as far as they are right."""
-    return overrides_of_jobs(merged([o for o in typed if o in right], [o for o in given if o in right]), known)
+def _merged(typed: list[Override], given: list[Override], right: list[Override]) -> list[Override]:
+    """The overrides of a grid and the typed ones, as far as they are right."""
+    return merged([o for o in typed if o in right], [o for o in given if o in right])
+
+
+def _jobs(plan: Plan, overrides: list[Override], known: Choices) -> list[tuple[str, ...]]:
+    """The overrides of each job of a grid; none where they are too many."""
+    try:
+        return overrides_of_jobs(overrides, known)
+    except ValueError as error:
+        plan.errors.append(str(error))
+        return []
 
 
 def _keep(new: list[str], errors: list[str]) -> bool:

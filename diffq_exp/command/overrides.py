@@ -12,23 +12,41 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
+from math import isnan, prod
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
 from .ranges import shown
+
+MOST_JOBS = 10_000  # of a sweep: the check composes each of them
 
 Choices = Callable[[str], list[str]]  # the names of a group's YAML files
 
 
 @cache
 def parse(text: str) -> Override:
-    """Raises: ValueError when `text` is no override."""
+    """Raises: ValueError when `text` is no override, or a range whose values cannot be listed."""
     try:
-        return OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(text)
     except (HydraException, ValueError):
         raise ValueError(f"{text!r}: not understood; {_how_to_type(text)}") from None
+    if isinstance(value := override.value(), RangeSweep):
+        _check_range(text, value)
+    return override
+
+
+def _check_range(text: str, values: RangeSweep) -> None:
+    start, stop, step = values.start or 0, values.stop or 0, values.step
+    if not step or isnan(start + stop + step):
+        raise ValueError(f"{text}: range(start,stop,step) is allowed, with a step that is not 0")
+    _check_count(text, (stop - start) / step)
+
+
+def _check_count(text: str, runs: float) -> None:
+    if runs > MOST_JOBS:
+        raise ValueError(f"{text}: {runs:,.0f} runs; a sweep of at most {MOST_JOBS:,} is allowed")
 
 
 def _how_to_type(text: str) -> str:
@@ -108,8 +126,18 @@ def merged(typed: Sequence[Override], grid: Sequence[Override]) -> list[Override
 
 
 def overrides_of_jobs(overrides: Sequence[Override], choices: Choices) -> list[tuple[str, ...]]:
-    """The overrides of each job: the product of all values; the last key changes fastest."""
-    return list(product(*(single for override in overrides if (single := single_overrides(override, choices)))))
+    """The overrides of each job: the product of all values; the last key changes fastest.
+
+    Raises: ValueError when they are more than MOST_JOBS.
+    """
+    singles = [single for override in overrides if (single := single_overrides(override, choices))]
+    _check_count("all combinations", prod(map(len, singles)))
+    return list(product(*singles))
+
+
+def first_job(overrides: Sequence[Override], choices: Choices) -> tuple[str, ...]:
+    """The overrides of the first job."""
+    return tuple(single[0] for override in overrides if (single := single_overrides(override, choices)))
 
 
 def single_overrides(override: Override, choices: Choices) -> list[str]:

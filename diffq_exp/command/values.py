@@ -54,11 +54,8 @@ def _values(override: Override, multirun: bool, choices: Choices) -> tuple[list[
     text = text_of(override)
     if not multirun:
         return [], [f"{text}: several values are given; a sweep needs -m"]
-    try:
-        if not override.is_interval_sweep() and not single_overrides(override, choices):
-            return [], [f"{text}: there is no such value"]
-    except ValueError as error:
-        return [], [f"{text}: {error}"]
+    if not override.is_interval_sweep() and not single_overrides(override, choices):
+        return [], [f"{text}: there is no such value"]
     if isinstance(override.value(), Glob):
         return [], []  # of a group's files, and so right
     if override.is_choice_sweep() or override.is_range_sweep():

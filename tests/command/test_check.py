@@ -42,6 +42,23 @@ def test_a_good_sweep():
     assert errors_of("-m", "penalty=0.3,3,30", "quantizer=diffq,qat", "seed=range(0,3)", "noise=uniform") == []
 
 
+@pytest.mark.parametrize("values", ["range(1e9)", "range(0,-1e9,-1)", "shuffle(range(1e9))", "range(1e400)"])
+def test_a_range_of_more_runs_than_anyone_does(values):
+    assert "a sweep of at most 10,000 is allowed" in only_error("-m", f"seed={values}")
+
+
+@pytest.mark.parametrize("key", ["seed", "model", "hydra/launcher"])
+@pytest.mark.parametrize("values", ["range(0,5,0)", "range(nan)", "range(0,5,nan)", "range(-inf,inf)"])
+def test_a_range_that_leads_nowhere(key, values):
+    expected = f"{key}={values}: range(start,stop,step) is allowed, with a step that is not 0"
+    assert only_error("-m", f"{key}={values}") == expected
+
+
+def test_more_combinations_than_anyone_does():
+    error = only_error("-m", "seed=range(9000)", "epochs=1,2")
+    assert error == "all combinations: 18,000 runs; a sweep of at most 10,000 is allowed"
+
+
 def test_several_values_need_a_sweep():
     found = errors_of("penalty=1,3", "model=resnet18,resnet20")
     assert len(found) == 2
