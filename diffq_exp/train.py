@@ -63,13 +63,13 @@ def _main(typed: list[str]) -> int:
     if arguments.hydra_help or arguments.shell_completion:
         return _show(arguments)
     plan = check_arguments(arguments)
-    told = sys.stderr if place_of().rank == 0 else None  # of several ranks the first one speaks
-    for line in plan.errors if told else []:
-        print(f"error: {line}", file=told)
+    place = place_of()
+    for line in plan.errors if place.local_rank == 0 else []:  # of several ranks the first on each machine speaks
+        print(f"error: {line}", file=sys.stderr)
     if plan.errors:
         return MISTAKE
-    for line in plan.warnings if told else []:
-        print(f"warning: {line}", file=told)
+    for line in plan.warnings if place.rank == 0 else []:
+        print(f"warning: {line}", file=sys.stderr)
     if arguments.cfg or arguments.info:
         return _show(arguments)
     from .sweeps.launch import carry_out_plan  # a mistake is said without waiting for this

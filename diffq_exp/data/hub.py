@@ -6,7 +6,7 @@ its own notation: 'train[:90%]'.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +26,7 @@ def load(name: str, subset: str | None, revision: str | None, splits: dict[str, 
         if any((folder / name).is_file() for name in SAVED):
             saved = datasets.load_from_disk(str(folder))
             if isinstance(saved, datasets.Dataset):
-                saved = {str(saved.split or "train"): saved}
+                saved = {str(saved.split or "train").partition("[")[0]: saved}
             return {part: _cut(saved, split) for part, split in splits.items()}
         source = str(folder) if folder.is_dir() else name
         rows = {
@@ -34,7 +34,8 @@ def load(name: str, subset: str | None, revision: str | None, splits: dict[str, 
             for part, split in splits.items()
         }
         if folder.is_dir():
-            _check_numbered_alike(folder, rows["train"])
+            files = datasets.load_dataset_builder(source, subset).config.data_files or {}
+            _check_numbered_alike([path for part in files.values() for path in part], rows["train"])
         return rows
     except Exception as error:  # of the library, the hub, the network, the disk
         reason = " ".join(str(error).split())
@@ -52,13 +53,13 @@ def _cut(saved: Any, split: str) -> Any:
     )
 
 
-def _check_numbered_alike(folder: Path, rows: Any) -> None:
+def _check_numbered_alike(files: Iterable[str], rows: Any) -> None:
     """Parquet files say how they number their classes; the library takes the numbers of all by the names of one."""
     if rows.info.builder_name != "parquet":
         return
     from pyarrow.parquet import read_schema  # the library brings it
 
-    for path in sorted(folder.rglob("*.parquet")):
+    for path in files:
         columns = library().Features.from_arrow_schema(read_schema(path))
         for name, feature in rows.features.items():
             own, names = getattr(columns.get(name), "names", None), getattr(feature, "names", None)

@@ -58,35 +58,37 @@ class Cache:
     folder: str
     most_bytes: int | None = None
 
-    def opened(self, url: str) -> BinaryIO:
-        """The file of a shard, brought first if it is not there. Raises: ValueError naming the shard."""
+    def opened(self, url: str) -> tuple[BinaryIO, list[Members]]:
+        """The file of a shard, brought first if it is not there, and what is in it.
+
+        Raises: ValueError naming the shard.
+        """
         from filelock import FileLock
 
         if is_here(url):
-            return open_here(local_path(url))
+            return _read_through(open_here(local_path(url)), url)
         folder, name = user_path(self.folder), _name_in_cache(url)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locks_explained(folder), FileLock(folder / f".{name}.lock"):
-                with suppress(FileNotFoundError):
-                    return open(folder / name, "rb")
-                return self._bring(url, folder / name)
+                try:
+                    file = open(folder / name, "rb")
+                except FileNotFoundError:
+                    return self._bring(url, folder / name)
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split()).removeprefix(f"{url}: ")
             raise ValueError(f"{url}: cannot be brought ({reason})") from error
+        return _read_through(file, f"{url}, as {file.name}")
 
-    def _bring(self, url: str, path: Path) -> BinaryIO:
-        """Under the lock of the shard; -> the file, open."""
+    def _bring(self, url: str, path: Path) -> tuple[BinaryIO, list[Members]]:
+        """Under the lock of the shard; -> the file, open, and what is in it."""
         for left in path.parent.glob(f".{path.name}.*{PARTIAL}"):  # of a process that was killed
             left.unlink()
         with replacing(path) as file:
             with library().gopen(url) as source:
                 shutil.copyfileobj(source, file, CHUNK)
             file.flush()
-            with ExitStack() as stack:
-                brought = stack.enter_context(open(file.name, "rb"))
-                members_of(brought, url)
-                stack.pop_all()  # it stays open
+            brought = _read_through(open(file.name, "rb"), url)
         self._drop_oldest(path)
         return brought
 
@@ -112,6 +114,15 @@ def _shards_in(folder: Path) -> list[tuple[Path, os.stat_result]]:
         with suppress(FileNotFoundError):
             found.append((path, path.stat()))
     return found
+
+
+def _read_through(file: BinaryIO, name: str) -> tuple[BinaryIO, list[Members]]:
+    """An open file and what is in it; closed where it is no shard. Raises: ValueError."""
+    with ExitStack() as stack:
+        stack.enter_context(file)
+        members = members_of(file, name)
+        stack.pop_all()  # it stays open
+    return file, members
 
 
 def open_here(path: str) -> BinaryIO:

@@ -143,10 +143,9 @@ class _OpenShard:
     """The file of a shard, open, and where its samples lie; a file that the cache drops stays readable."""
 
     def __init__(self, shard: Shard, cache: Cache) -> None:
-        file = cache.opened(shard.url)
+        file, self._members = cache.opened(shard.url)
         self.close = weakref.finalize(self, file.close)
-        name = shard.url if is_here(shard.url) else f"{shard.url}, as {file.name}"
-        self._members, self._file = members_of(file, name), file.fileno()
+        self._file = file.fileno()
         if len(self._members) != shard.samples:
             counts = f"it has {len(self._members)} samples, and {shard.samples} were counted"
             raise ValueError(f"{shard.url}: {counts}; has it changed, or its index?")

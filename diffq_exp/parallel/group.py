@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .alike import check_starts
 from .place import Place, meeting_point
 from .ranks import RankLost, Ranks, Value
 from .sent import outcome_of, received
@@ -30,12 +31,16 @@ SIGNS = ("gloo", "nccl", "peer", "socket", "store", "broken pipe")  # in errors 
 class Group(Ranks):
     """The processes of one run; made once in each of them. `leave()` belongs in a `finally`.
 
-    Raises: ValueError where this machine has too few GPUs for its ranks.
+    mistake: what this rank has found wrong with the run, for the others to know. Raises: ValueError on all ranks
+    where one has a mistake, or too few GPUs, or another kind of device.
     """
 
-    def __init__(self, place: Place, device: str) -> None:
+    def __init__(self, place: Place, device: str, mistake: str | None = None) -> None:
         self.rank, self.world = place.rank, place.world
-        self.device = _device(place, device)
+        try:
+            self.device = _device(place, device)
+        except ValueError as error:
+            self.device, mistake = torch.device("cpu"), mistake or str(error)
         for name, value in {**meeting_point(), "RANK": str(self.rank), "WORLD_SIZE": str(self.world)}.items():
             os.environ.setdefault(name, value)
         if "OMP_NUM_THREADS" not in os.environ:  # torch would take every core for each rank
@@ -43,10 +48,9 @@ class Group(Ranks):
         store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
         start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # one store serves all starts of torchrun
         self.store = dist.PrefixStore(f"start-{start}", store)
+        check_starts(self.store, self.rank, self.world, self.device.type, mistake)
         backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
-        if (error := devices_error(self.every(self.device.type))) is not None:
-            raise ValueError(error)
 
     def leave(self) -> None:
         """End the group."""
@@ -155,14 +159,6 @@ def _connected(group: Group) -> Iterator[None]:
         if cause is error:
             raise
         raise cause from error
-
-
-def devices_error(kinds: Sequence[str]) -> str | None:
-    """Why ranks cannot compute on these kinds of devices together; None where they can."""
-    other = next((rank for rank, kind in enumerate(kinds) if kind != kinds[0]), None)
-    if other is None:
-        return None
-    return f"rank 0 computes on {kinds[0]}, rank {other} on {kinds[other]}; device=cpu puts all ranks on the CPU"
 
 
 def _device(place: Place, wanted: str) -> torch.device:

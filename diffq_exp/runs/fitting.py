@@ -106,11 +106,13 @@ def _learned(name: str, wanted: Mapping[str, Tensor]) -> bool:
 
 
 def equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same values; not where torch cannot say, as for sparse ones."""
+    """Whether two tensors have the same values, nan included; not where torch cannot say, as for sparse ones."""
     if one is other:
         return True
-    plain = not (_form(one) or _form(other)) and one.dtype == other.dtype
-    return plain and torch.equal(one, other)
+    if _form(one) or _form(other) or one.shape != other.shape:
+        return False
+    dtype = torch.promote_types(one.dtype, other.dtype)
+    return bool(torch.isclose(one.to(dtype), other.to(dtype), rtol=0, atol=0, equal_nan=True).all())
 
 
 def _form(tensor: Tensor) -> str:

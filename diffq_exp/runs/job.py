@@ -100,9 +100,7 @@ def _as_rank(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy) -
 
     place = place_of()
     try:
-        if (error := ranks_error(cfg, place.world)) is not None:
-            raise ValueError(error)
-        ranks = Group(place, cfg.device)
+        ranks = Group(place, cfg.device, ranks_error(cfg, place.world))
     except ValueError as error:
         log.error(str(error))
         return MISTAKE

@@ -29,6 +29,7 @@ from ..command.signature import (
     run_name,
 )
 from ..common.terminal import FileLog
+from ..parallel.alike import check_commands
 from ..parallel.place import is_tried_again, why_not_anew
 from ..parallel.ranks import ALONE, RankLost, Ranks
 from ..results.records import RunRecord, known_record
@@ -57,7 +58,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     """
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
-        _check_alike(ranks, f"{record.signature}{' with restart=true' if cfg.restart else ''}")
+        check_commands(ranks, [*request.overrides, str(folder), f"(signature {record.signature})"])
         ranks.told(RunFolder(folder, record.signature).check_owner)
         error = None
         if wanted := ranks.told(lambda: _wants_float_run(cfg, folder)):
@@ -78,7 +79,8 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
             try:
                 return _finish(cfg, held, request, record, ranks)
             except (FolderError, ValueError, OSError):
-                held.bring_back()
+                if not is_tried_again():
+                    held.bring_back()
                 raise
     except FolderBusy as busy:
         if if_busy == "raise":
@@ -88,15 +90,6 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     except (FolderError, ValueError, OSError) as problem:  # with the folder; an error in the run is recorded
         log.error(" ".join(str(problem).split()))
         return MISTAKE
-
-
-def _check_alike(ranks: Ranks, asked: str) -> None:
-    """Raises: ValueError where the ranks are asked for different runs, as by another command on another machine."""
-    wanted = ranks.every(asked)
-    if others := [f"{other} on rank {rank}" for rank, other in enumerate(wanted) if other != wanted[0]]:
-        raise ValueError(
-            f"all ranks need the same command; they are asked for {wanted[0]}, and {', '.join(others)}"
-        )
 
 
 def _begin_anew(folder: Path) -> None:

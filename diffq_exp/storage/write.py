@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..common.files import replacing
 from ..stored.floats import folded, is_constant, narrowed
 from ..stored.grids import Stored, check_stored
+from ..stored.memory import state_of
 from ..stored.network import StoredModel, StoresModel, check_one_form, describe, owner_of
 from ..stored.packing import Bytes
 from ..stored.selection import select
@@ -180,9 +181,9 @@ def check_storable(source: StoresModel | nn.Module) -> None:
     model = source if isinstance(source, nn.Module) else source.model
     for name, tensor in stored.plain().items():
         _plain_row(name, tensor)
-    for name, param in model.named_parameters():
+    for name, value in state_of(model).items():
         if name in stored.tensors:
-            _check_type(name, param)
+            _check_type(name, value)
     check_one_form(model, stored)
 
 

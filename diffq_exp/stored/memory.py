@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,36 +55,69 @@ def check_entry(name: str, value: object) -> None:
 
 def check_apart(tensors: Mapping[str, Tensor]) -> None:
     """Raises: ValueError naming two tensors that share some of their memory, and not all of it."""
-    by_storage: dict[int, dict[Memory, str]] = defaultdict(dict)
+    distinct: dict[Memory, str] = {}
     for name, tensor in tensors.items():
         if (memory := memory_of(tensor)) is not None:
-            by_storage[tensor.untyped_storage().data_ptr()].setdefault(memory, name)
-    for names in by_storage.values():
-        if len(names) > 1:
-            _check_apart({name: tensors[name] for name in names.values()})
+            distinct.setdefault(memory, name)
+    for names in _overlapping({name: tensors[name] for name in distinct.values()}):
+        _check_apart({name: tensors[name] for name in names})
+
+
+def check_beside(buffers: Mapping[str, Tensor], quantized: Mapping[str, Tensor]) -> None:
+    """Raises: ValueError naming a buffer that no file has in a part of the memory of a quantized parameter."""
+    memory = {value.untyped_storage().data_ptr() for value in quantized.values() if has_memory(value)}
+    for name, buffer in buffers.items():
+        if has_memory(buffer) and buffer.untyped_storage().data_ptr() in memory:
+            check_apart({**quantized, name: buffer})
+
+
+def _overlapping(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names in groups of two or more whose ranges of addresses overlap, though their bytes may lie apart."""
+    groups: list[list[str]] = []
+    last = (-2, 0)
+    places = {name: place for place, name in enumerate(tensors)}
+    for (device, start), end, name in sorted((*_range(tensor), name) for name, tensor in tensors.items()):
+        if (device, start) >= last:
+            groups.append([])
+        groups[-1].append(name)
+        last = max(last, (device, end))
+    return [sorted(names, key=places.__getitem__) for names in groups if len(names) > 1]
+
+
+def _range(tensor: Tensor) -> tuple[tuple[int, int], int]:
+    """The device and the address of its first byte, and the address after its last one."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.data_ptr()
+    return (tensor.get_device(), start), start + (last + 1) * tensor.element_size()
 
 
 def _check_apart(tensors: Mapping[str, Tensor]) -> None:
-    """The same for tensors of one storage, whose bytes are marked one tensor after the other."""
-    storage = next(iter(tensors.values())).untyped_storage()
-    marks = torch.zeros(storage.nbytes(), dtype=torch.bool)
+    """The same for tensors whose ranges overlap; their bytes are marked, one tensor after the other."""
+    marks = _Marks(tensors.values())
     for name, tensor in tensors.items():
-        taken = _bytes_of(tensor, marks)
+        taken = marks.of(tensor)
         if taken.any():
             other = next(one for one in tensors if _meet(tensors[one], tensor))
             raise ValueError(f"{other!r} and {name!r} share a part of their memory: one of them has to be a copy")
         taken.fill_(True)
 
 
-def _bytes_of(tensor: Tensor, marks: Tensor) -> Tensor:
-    """The marks, one for each byte of its storage, of the bytes that a tensor takes."""
-    size = tensor.element_size()
-    strides = (*(size * stride for stride in tensor.stride()), 1)
-    return marks.as_strided((*tensor.shape, size), strides, size * tensor.storage_offset())
+class _Marks:
+    """One for each byte between the first and the last of some tensors."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        ranges = [_range(tensor) for tensor in tensors]
+        self._first = min(start for (_, start), _ in ranges)
+        self._marks = torch.zeros(max(end for _, end in ranges) - self._first, dtype=torch.bool)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        size = tensor.element_size()
+        strides = (*(size * stride for stride in tensor.stride()), 1)
+        return self._marks.as_strided((*tensor.shape, size), strides, tensor.data_ptr() - self._first)
 
 
 def _meet(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors in one storage have a byte in common; views may lie between each other."""
-    marks = torch.zeros(one.untyped_storage().nbytes(), dtype=torch.bool)
-    _bytes_of(one, marks).fill_(True)
-    return bool(_bytes_of(other, marks).any())
+    """Whether two tensors have a byte in common; views may lie between each other."""
+    marks = _Marks((one, other))
+    marks.of(one).fill_(True)
+    return bool(marks.of(other).any())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..common.names import few
 from .grids import Stored, zero_rows
-from .memory import Memory, check_apart, check_entry, has_memory, memory_of, state_of
+from .memory import Memory, check_apart, check_beside, check_entry, has_memory, memory_of, state_of
 from .packing import bits_table_bytes, packed_levels_bytes
 from .selection import Selection
 
@@ -141,6 +141,7 @@ def describe(
     check_apart(state)
     known = {*tensors, *floats, *selection.tied}
     unstored = {name: value for name, value in model.named_buffers() if name not in whole}
+    check_beside(unstored, {name: state[name] for name in tensors})
     tied = dict(selection.tied) | _tied_buffers({**state, **unstored}, known, tensors)
     tied = {name: stored for name, stored in tied.items() if name not in unstored}
     buffers = {name: value for name, value in state.items() if name not in known and name not in tied}

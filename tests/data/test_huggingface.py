@@ -99,6 +99,17 @@ def test_files_are_loaded_as_a_set_of_the_hub_is(files, saved):
     assert ours.digest["test"] == theirs.digest["test"] and load(files).digest == theirs.digest
 
 
+def test_only_files_of_the_subset_have_to_number_their_classes_alike(files):
+    """The README of a set of several subsets says which files are whose."""
+    (files / "cars").mkdir()
+    for part in ("train", "test"):
+        rows(range(4), ("vw", "bmw")).to_parquet(str(files / "cars" / f"{part}.parquet"))
+    subset = "- config_name: {0}\n  data_files: [{{split: train, path: {1}train.parquet}}, {{split: test, path: {1}test.parquet}}]\n"
+    named = subset.format("pets", "") + subset.format("cars", "cars/")
+    (files / "README.md").write_text(f"---\nconfigs:\n{named}---\n")
+    assert [load(files, subset=name).classes for name in ("pets", "cars")] == [["cat", "dog"], ["vw", "bmw"]]
+
+
 def test_a_saved_set_is_cut_as_one_of_the_hub_is(files, saved):
     for cut in ("train[:75%]", "train[2:-1]", "train[:3]+test[50%:]"):
         ours, theirs = load(saved, train=cut, test=cut), load(files, train=cut, test=cut)
@@ -111,6 +122,10 @@ def test_a_single_split_that_was_saved_is_cut_into_parts(tmp_path):
     assert [part.examples for part in (data.train, data.val, data.test)] == [5, 2, 1]
     with pytest.raises(ValueError, match=r"Unknown split \"test\". Should be one of \['train'\]"):
         load(tmp_path / "set")
+    part = rows(range(8)).train_test_split(0.5, shuffle=False)["train"]
+    part.info.splits, part._split = None, library.NamedSplit("train[:50%]")
+    part.save_to_disk(str(tmp_path / "half"))
+    assert load(tmp_path / "half", train="train[:3]", test="train[3:]").train.examples == 3
 
 
 def test_splits_that_number_their_classes_otherwise_mean_the_same_names(tmp_path, files):

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 from helpers.tar_shards import write
 
+from diffq_exp.data import shard_files
 from diffq_exp.data.shard_files import Cache, _name_in_cache, members_of, open_here
 from diffq_exp.data.shards import Shard, Shards
 
@@ -83,9 +84,9 @@ def kept(root):
 
 def test_many_that_want_a_shard_bring_it_once(root, elsewhere):
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
-        files = list(pool.map(lambda _: Cache(str(root / "cache")).opened(address(0)), range(8)))
-        for file in files:
-            assert len(members_of(stack.enter_context(file), "")) == 4
+        opened = list(pool.map(lambda _: Cache(str(root / "cache")).opened(address(0)), range(8)))
+        for file, members in opened:
+            assert len(members) == 4 and members_of(stack.enter_context(file), "") == members
     assert elsewhere.opened == [address(0)] and kept(root) == ["0.tar"]
 
 
@@ -99,13 +100,13 @@ def test_a_limited_cache_drops_the_oldest_shards_and_nothing_else(root, elsewher
     with ExitStack() as stack:
         opened = []
         for shard in range(3):
-            opened += [stack.enter_context(cache.opened(address(shard)))]
+            opened += [stack.enter_context(cache.opened(address(shard))[0])]
             os.utime(root / "cache" / _name_in_cache(address(shard)), (shard, shard))
         assert kept(root) == ["1.tar", "2.tar", "mine.tar"]
         assert [len(members_of(file, "")) for file in opened] == [4, 4, 4]
-    cache.opened(address(0)).close()
+    cache.opened(address(0))[0].close()
     assert kept(root) == ["0.tar", "2.tar", "mine.tar"]
-    Cache(str(root / "cache"), 0).opened(address(3)).close()
+    Cache(str(root / "cache"), 0).opened(address(3))[0].close()
     assert kept(root) == ["3.tar", "mine.tar"]
     assert len(list((root / "cache").glob(".*.lock"))) == 4
     assert len(list((root / "cache").glob(".*.partial"))) == 1
@@ -120,10 +121,19 @@ def test_a_shard_that_comes_cut_short_is_not_kept(root, elsewhere, cut):
     assert [path.suffix for path in (root / "cache").iterdir()] == [".lock"]
 
 
+def test_a_shard_that_is_brought_is_read_through_once(root, elsewhere, monkeypatch):
+    read = []
+    monkeypatch.setattr(shard_files, "members_of", lambda file, name: read.append(name) or members_of(file, name))
+    cache = Cache(str(root / "cache"))
+    for expected in ([address(0)], [address(0), f"{address(0)}, as {root / 'cache' / _name_in_cache(address(0))}"]):
+        cache.opened(address(0))[0].close()
+        assert read == expected
+
+
 def test_what_a_killed_process_left_of_a_shard_goes(root, elsewhere):
     (root / "cache").mkdir()
     (root / "cache" / f".{_name_in_cache(address(0))}.1.partial").write_bytes(b"half")
-    Cache(str(root / "cache")).opened(address(0)).close()
+    Cache(str(root / "cache")).opened(address(0))[0].close()
     assert not list((root / "cache").glob(".*.partial")) and kept(root) == ["0.tar"]
 
 

@@ -1,5 +1,9 @@
 """What has to be equal on all ranks, and what each of them needs: told in one line before the first step."""
 
+import json
+import platform
+from unittest import mock
+
 import pytest
 import torch
 from helpers.rank_runs import on_ranks
@@ -8,12 +12,13 @@ from helpers.run_pieces import TinyNet, tiny_data
 from torch import nn
 
 from diffq_exp.parallel.batch_norm import ON_CPU, together_in
-from diffq_exp.parallel.group import devices_error
+from diffq_exp.parallel.alike import check_starts, devices_error
 from diffq_exp.parallel.ranks import Ranks
 from diffq_exp.runs.data_record import check_alike
 from diffq_exp.runs.run import run
 from diffq_exp.tasks.classification import Classification
 from diffq_exp.training.measure import evaluate, own_share
+from diffq_exp.train import main
 from diffq_exp.training.shared_loss import SharedLoss
 
 
@@ -73,11 +78,53 @@ def test_ranks_with_other_data_end_before_the_first_step(tmp_path):
 @pytest.mark.parametrize("word", ["restart=false", "restart=true"])
 def test_another_command_on_a_rank_is_named(word, tmp_path):
     typed = ask(*TINY, word, root=tmp_path)
-    asked = typed.folder.name.rpartition("-")[2] + " with restart=true" * (word == "restart=true")
+    signature = typed.folder.name.rpartition("-")[2]
+    first = [*typed.request.overrides[:-1], "seed=3", "elsewhere", "(signature 0123456789)"]
     with listening() as lines:
-        assert run(typed.cfg, typed.folder, typed.request, ranks=Two("0123456789")) == 2
+        assert run(typed.cfg, typed.folder, typed.request, ranks=Two((first, "host"))) == 2
     (line,) = lines
-    assert line == f"all ranks need the same command; they are asked for 0123456789, and {asked} on rank 1"
+    assert line == (
+        f"the command must be equal on all ranks; rank 1 ({platform.node()}) has {word} {typed.folder} "
+        f"(signature {signature}), rank 0 seed=3 elsewhere (signature 0123456789)"
+    )
+
+
+class Shelf(dict):
+    """A store whose ranks have all spoken."""
+
+    set = dict.__setitem__
+
+    def get(self, key):
+        return self[key].encode()
+
+
+def starts(*told):
+    """Let each rank, of which the last is this one, tell its device and its mistake."""
+    store = Shelf()
+    for rank, (kind, mistake) in enumerate(told):
+        store.set(f"start of {rank}", json.dumps([kind, mistake, f"host{rank}"]))
+    with mock.patch("platform.node", lambda: f"host{len(told) - 1}"):
+        check_starts(store, len(told) - 1, len(told), *told[-1])
+
+
+def test_a_mistake_of_one_rank_ends_all():
+    starts(("cpu", None), ("cpu", None))
+    for told in ([("cpu", None), ("cpu", "bad")], [("cpu", None), ("cpu", "bad"), ("cpu", None)]):
+        with pytest.raises(ValueError, match=r"^rank 1 \(host1\): bad$"):
+            starts(*told)
+    with pytest.raises(ValueError, match="^bad$"):
+        starts(("cpu", "bad"), ("cpu", "bad"))
+    with pytest.raises(ValueError, match="rank 0 computes on cuda, rank 1 on cpu"):
+        starts(("cuda", None), ("cpu", None))
+
+
+@pytest.mark.parametrize(("local", "said"), [("0", 1), ("1", 0)])
+def test_a_mistake_in_a_command_is_told_once_on_each_machine(local, said, monkeypatch, capsys):
+    places = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": "2"}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    assert main(["experiment=quick", "batch_size=63"]) == 2
+    assert capsys.readouterr().err.count("error: batch_size=63") == said
 
 
 def test_ranks_compute_on_devices_of_one_kind():

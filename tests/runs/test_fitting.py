@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffq_exp.runs.fitting import LEAST, fit
+from diffq_exp.runs.fitting import LEAST, equal, fit
 
 
 def net(classes=4):
@@ -112,3 +112,19 @@ def test_two_names_of_one_tensor():
 def test_another_network():
     assert fit(net().state_dict(), nn.Linear(5, 5).state_dict()).share == 0
     assert fit(net().state_dict(), {}).share == 0 and fit({}, {"x": torch.ones(1)}).unused == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ([1, torch.nan], torch.tensor([1, torch.nan]), True),
+        ([1, 2.5], torch.tensor([1, 2.5], dtype=torch.float16), True),
+        ([1, 2.5001], torch.tensor([1, 2.5], dtype=torch.float16), False),
+        ([1, 2], torch.tensor([[1], [2]]), False),
+        ([1, 2], torch.tensor([1, 2], dtype=torch.float64), True),
+        ([1, 2], torch.tensor([1.0, 2.0]).to_sparse(), False),
+        ([1, torch.inf], torch.tensor([1, torch.inf]), True),
+    ],
+)
+def test_equal_values(one, other, same):
+    assert equal(torch.tensor(one), other) == equal(other, torch.tensor(one)) == same

@@ -115,9 +115,10 @@ def test_a_failed_run_is_not_brought_back_in_place_of_a_failed_one(tmp_path, mon
     assert outcome.result["reason"] == "second" and "back" not in outcome.text
 
 
-def test_torchrun_starts_it_again_before_the_finished_run_is_back(root, folder, monkeypatch):
+@pytest.mark.parametrize("place", [(session, "build_data"), (RunFolder, "write_config")])
+def test_torchrun_starts_it_again_before_the_finished_run_is_back(place, root, folder, monkeypatch):
     """Else the second start would find the run finished."""
-    monkeypatch.setattr(session, "build_data", failing(ValueError("wrong")))
+    monkeypatch.setattr(*place, failing(ValueError("wrong")))
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
     for count, back in (("0", False), ("1", True)):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)

@@ -10,6 +10,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from diffq_exp import storage
 from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer, quantizer_of
+from diffq_exp.stored import memory
 from diffq_exp.stored.memory import check_apart
 
 KINDS = [DiffQuantizer, UniformQuantizer, LSQ, RateQuantizer]
@@ -246,9 +247,22 @@ def test_so_is_a_buffer_that_no_file_has():
     assert "ema" not in storage.stored_model_of(source_of(LSQ, Layers(odd), exclude=["body.weight"])).tied
 
 
-def test_a_type_of_quantized_weights_that_no_file_has():
+def test_a_buffer_that_no_file_has_in_a_part_of_a_weight():
+    def odd(model):
+        model.register_buffer("rows", model.body.weight.detach()[2:4], persistent=False)
+        model.register_buffer("mask", torch.ones(4, 4), persistent=False)
+        model.register_buffer("corner", model.mask[:2, :2], persistent=False)
+
+    with pytest.raises(ValueError, match="'body.weight' and 'rows' share a part of their memory"):
+        storage.check_storable(source_of(UniformQuantizer, Layers(odd)))
+    storage.check_storable(source_of(UniformQuantizer, Layers(odd), exclude=["body.weight"]))
+
+
+@pytest.mark.parametrize("wrapped", [lambda layer: layer, checkpoint_wrapper])
+def test_a_type_of_quantized_weights_that_no_file_has(wrapped):
     def odd(model):
         model.body.weight = nn.Parameter(model.body.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+        model.body = wrapped(model.body)
 
     with pytest.raises(ValueError, match=r"'body.weight' is of type float8_e4m3fn, which cannot be stored"):
         storage.check_storable(source_of(UniformQuantizer, Layers(odd)))
@@ -262,6 +276,16 @@ def test_many_views_of_one_memory_are_compared_in_linear_time():
     assert time.process_time() - began < 1
     with pytest.raises(ValueError, match="'7' and 'other' share a part of their memory"):
         check_apart({**views, "other": whole[:, 7:8]})
+
+
+def test_tensors_one_behind_the_other_in_one_memory_need_no_marks(monkeypatch):
+    monkeypatch.setattr(memory, "_Marks", None)
+    flat = torch.zeros(30)
+    check_apart(
+        {"last": flat[20:], "first": flat[:10].view(2, 5), "again": flat[:10].view(2, 5), "gap": flat[12:15]}
+    )
+    with pytest.raises(TypeError):
+        check_apart({"last": flat[20:], "first": flat[:21:2]})
 
 
 @pytest.mark.parametrize("kind", KINDS)
