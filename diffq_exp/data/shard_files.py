@@ -71,9 +71,7 @@ class Cache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locks_explained(folder), FileLock(folder / f".{name}.lock"):
-                try:
-                    file = open(folder / name, "rb")
-                except FileNotFoundError:
+                if (file := _kept(folder / name)) is None:
                     return self._bring(url, folder / name)
         except (OSError, ValueError, ImportError) as error:
             reason = " ".join(str(error).split()).removeprefix(f"{url}: ")
@@ -88,7 +86,7 @@ class Cache:
             with library().gopen(url) as source:
                 shutil.copyfileobj(source, file, CHUNK)
             file.flush()
-            brought = _read_through(open(file.name, "rb"), url)
+            brought = _read_through(open_here(file.name), url)
         self._drop_oldest(path)
         return brought
 
@@ -114,6 +112,13 @@ def _shards_in(folder: Path) -> list[tuple[Path, os.stat_result]]:
         with suppress(FileNotFoundError):
             found.append((path, path.stat()))
     return found
+
+
+def _kept(path: Path) -> BinaryIO | None:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        return None
 
 
 def _read_through(file: BinaryIO, name: str) -> tuple[BinaryIO, list[Members]]:

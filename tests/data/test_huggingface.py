@@ -104,8 +104,11 @@ def test_only_files_of_the_subset_have_to_number_their_classes_alike(files):
     (files / "cars").mkdir()
     for part in ("train", "test"):
         rows(range(4), ("vw", "bmw")).to_parquet(str(files / "cars" / f"{part}.parquet"))
-    subset = "- config_name: {0}\n  data_files: [{{split: train, path: {1}train.parquet}}, {{split: test, path: {1}test.parquet}}]\n"
-    named = subset.format("pets", "") + subset.format("cars", "cars/")
+    named = "".join(
+        f"- config_name: {name}\n  data_files:\n"
+        + "".join(f"  - {{split: {part}, path: {place}{part}.parquet}}\n" for part in ("train", "test"))
+        for name, place in (("pets", ""), ("cars", "cars/"))
+    )
     (files / "README.md").write_text(f"---\nconfigs:\n{named}---\n")
     assert [load(files, subset=name).classes for name in ("pets", "cars")] == [["cat", "dog"], ["vw", "bmw"]]
 

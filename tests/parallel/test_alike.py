@@ -11,14 +11,14 @@ from helpers.run_configs import TINY, ask, listening
 from helpers.run_pieces import TinyNet, tiny_data
 from torch import nn
 
-from diffq_exp.parallel.batch_norm import ON_CPU, together_in
 from diffq_exp.parallel.alike import check_starts, devices_error
+from diffq_exp.parallel.batch_norm import ON_CPU, together_in
 from diffq_exp.parallel.ranks import Ranks
 from diffq_exp.runs.data_record import check_alike
 from diffq_exp.runs.run import run
 from diffq_exp.tasks.classification import Classification
-from diffq_exp.training.measure import evaluate, own_share
 from diffq_exp.train import main
+from diffq_exp.training.measure import evaluate, own_share
 from diffq_exp.training.shared_loss import SharedLoss
 
 
@@ -112,7 +112,7 @@ def test_a_mistake_of_one_rank_ends_all():
     for told in ([("cpu", None), ("cpu", "bad")], [("cpu", None), ("cpu", "bad"), ("cpu", None)]):
         with pytest.raises(ValueError, match=r"^rank 1 \(host1\): bad$"):
             starts(*told)
-    with pytest.raises(ValueError, match="^bad$"):
+    with pytest.raises(ValueError, match=r"^bad$"):
         starts(("cpu", "bad"), ("cpu", "bad"))
     with pytest.raises(ValueError, match="rank 0 computes on cuda, rank 1 on cpu"):
         starts(("cuda", None), ("cpu", None))

@@ -253,7 +253,7 @@ def test_a_buffer_that_no_file_has_in_a_part_of_a_weight():
         model.register_buffer("mask", torch.ones(4, 4), persistent=False)
         model.register_buffer("corner", model.mask[:2, :2], persistent=False)
 
-    with pytest.raises(ValueError, match="'body.weight' and 'rows' share a part of their memory"):
+    with pytest.raises(ValueError, match=r"'body.weight' and 'rows' share a part of their memory"):
         storage.check_storable(source_of(UniformQuantizer, Layers(odd)))
     storage.check_storable(source_of(UniformQuantizer, Layers(odd), exclude=["body.weight"]))
 
