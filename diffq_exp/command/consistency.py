@@ -12,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from ..common.files import user_path
 from ..results.records import is_run, status_of
 from ..tracking.limits import MOST, name_errors
-from .choices import is_shipped
+from .choices import is_shipped, shipped
 from .devices import device_error
-from .network_files import network_files, pretrained_folder
+from .network_files import is_of_a_network, network_files, pretrained_folder
 from .overrides import text_of
+from .parameters import parameters
 from .ranges import NODE_RANGES, Range, shown
 from .schema import NODES, PLAIN
 from .signature import (
@@ -48,7 +49,8 @@ def consistency_errors(cfg: DictConfig) -> list[str]:
     errors += [
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
-    errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _tracking_errors(cfg)
+    errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _foreign_errors(cfg)
+    errors += _tracking_errors(cfg)
     return errors + ([error] if (error := device_error(cfg.device)) else [])
 
 
@@ -123,7 +125,9 @@ def _source_error(key: str, given: str | None) -> str | None:
 def _files_error(source: Path) -> str | None:
     """Why the files of a network cannot be taken from where they are said to be."""
     try:
-        network_files(source)
+        files = network_files(source)
+        if strange := next((path for path in files if not is_of_a_network(path)), None):
+            return f"{strange.name} is neither a safetensors file nor one that torch.save writes"
     except (ValueError, OSError) as error:
         return str(error)
     return None
@@ -170,6 +174,24 @@ def _target_error(name: str, target: object, cfg: DictConfig) -> str | None:
         name in NODES and isinstance(target, str) and is_shipped(name, cfg.hydra.runtime.choices[name], target)
     )
     return None if shipped else named_error(target)
+
+
+def _foreign_errors(cfg: DictConfig) -> list[str]:
+    """Keys that a YAML file of ours lacks, and its class does not take either."""
+    errors = []
+    for group in NODES:
+        choice, target = cfg.hydra.runtime.choices[group], cfg[group].get("_target_")
+        if target is None or not is_shipped(group, choice, target):
+            continue
+        known = {*shipped(group, choice), "training"}  # which says how a quantizer is used
+        added = [key for key in map(str, cfg[group]) if key not in known and not key.startswith("_")]
+        taken = parameters(target) if added else None
+        errors += [
+            f"{group}.{key}: {target} does not take it; it takes {', '.join(sorted(taken))}"
+            for key in added
+            if taken is not None and key not in taken
+        ]
+    return errors
 
 
 def without_validation(cfg: DictConfig) -> bool:

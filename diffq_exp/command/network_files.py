@@ -45,6 +45,13 @@ def pretrained_folder(model: DictConfig) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
+def is_of_a_network(path: Path) -> bool:
+    """Whether a file begins as those of safetensors or torch.save do: with a header, as a zip, as a pickle."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" or head.startswith((b"PK", b"\x80"))
+
+
 def _inside(folder: Path) -> Path:
     for name in IN_A_FOLDER:
         if (folder / name).is_file():

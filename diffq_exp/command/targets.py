@@ -49,6 +49,15 @@ def target_error(target: str) -> str | None:
     return _unknown(rest[0], found, [*names, *(module.name for module in iter_modules(_folders(spec)))])
 
 
+def module_spec(name: str) -> ModuleSpec | None:
+    """A module that is found without importing the packages that it is in; None where there is none."""
+    first, *rest = name.split(".")
+    spec = find_spec(first)
+    for part in rest:
+        spec = None if spec is None else _submodule(spec, f"{spec.name}.{part}")
+    return spec
+
+
 def names_of(spec: ModuleSpec) -> set[str] | None:
     """The names at the top level of a module; None where its source does not tell. Raises: ValueError."""
     if spec.origin is None:  # a folder without __init__.py

@@ -50,9 +50,18 @@ def test_bits_do_not_matter_to_a_quantizer_without_them():
 def test_init_from_wants_a_run(tmp_path):
     error = only_error(f"init_from={tmp_path}")
     assert f"init_from={tmp_path}" in error
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    assert errors_of(f"init_from={file}") == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "net.pth"])
+def test_a_file_that_is_none_of_a_network(name, tmp_path):
+    file = tmp_path / name
+    for content in (b"", b"hi", b"hello, net"):
+        file.write_bytes(content)
+        error = check([f"init_from={file}"]).errors[0]
+        assert error == f"init_from={file}: {name} is neither a safetensors file nor one that torch.save writes"
+    for content in (b"PK\x03\x04", b"\x80\x02", b"\x10" + bytes(7) + b"{"):
+        file.write_bytes(content)
+        assert check([f"init_from={file}"]).errors == []
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", '{"status": "ok"}', '{"test": 0.93}', '{"signature": 3}'])
@@ -60,7 +69,7 @@ def test_a_result_of_somebody_else_makes_no_run(text, tmp_path):
     (tmp_path / "result.json").write_text(text)
     assert "the status of this one is: no run" in only_error(f"teacher={tmp_path}")
     assert "no run, and none of model" in only_error(f"init_from={tmp_path}")
-    (tmp_path / "model.safetensors").write_bytes(b"content")
+    (tmp_path / "model.safetensors").write_bytes(bytes(8) + b"{}")
     signatures = set()
     for _ in range(2):
         plan = check([f"init_from={tmp_path}"])

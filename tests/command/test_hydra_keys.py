@@ -35,7 +35,7 @@ def test_what_would_start():
 def test_a_folder_of_its_own_has_no_relative_paths(tmp_path, monkeypatch):
     """The signature of the run would be that of a file which is not there."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.pt").touch()
+    (tmp_path / "net.pt").write_bytes(b"PK")
     chdir = "hydra.job.chdir=true"
     (error,) = check([chdir, "init_from=net.pt"]).errors
     assert error.startswith("init_from=net.pt: hydra.job.chdir=true has the run in a folder of its own")

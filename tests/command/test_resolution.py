@@ -39,7 +39,9 @@ def test_in_a_sweep(key):
 
 def test_what_resolves_passes():
     assert (
-        errors_of("lr=${bits_lr}", "hydra.run.dir=out/${seed}", "+model.width=${.channels}", "+model.channels=3")
+        errors_of(
+            "lr=${bits_lr}", "hydra.run.dir=out/${seed}", "+model.in_channels=${.image_size}", "+model.image_size=3"
+        )
         == []
     )
     assert errors_of("-m", "seed=0,1", "hydra.sweep.subdir=${hydra.job.num}") == []
@@ -152,7 +154,10 @@ def test_a_key_of_somebody_elses_class_is_removed():
         ("quantizer: {training: {penalty: -1}}", "quantizer.training.penalty=-1: a number >= 0 is allowed"),
         ("storage: {float: null}", "storage.float=null: one of"),
         ("dataset: {flip: 5}", "dataset.flip=5: true or false is allowed"),
-        ("dataset: {root: [a]}", "dataset.root=['a']: text is allowed"),
+        (
+            "defaults: [{override /dataset: image_folder}]\ndataset: {root: [a]}",
+            "dataset.root=['a']: text is allowed",
+        ),
         ("epochs: 0", "epochs=0: a whole number >= 1 is allowed"),
         ("optimizer: {lr: '${nope}'}", "optimizer.lr: Interpolation key 'nope' not found"),
     ],

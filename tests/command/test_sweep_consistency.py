@@ -124,7 +124,7 @@ def test_grids_may_do_other_runs_in_another_way():
 
 
 def test_strictness_is_swept_only_where_it_is_a_part_of_a_run(tmp_path):
-    (tmp_path / "net.pt").touch()
+    (tmp_path / "net.pt").write_bytes(b"PK")
     words = ["-m", f"init_from={tmp_path}/net.pt", "init_strict=true,false"]
     (error,) = check([*words, "quantizer=ptq"]).errors  # which refuses every difference anyway
     assert error.startswith("init_strict: is no part of what a run is")

@@ -155,6 +155,7 @@ def test_what_a_user_may_add_or_replace():
         "+model.width=3",
         "model._target_=collections.Counter",
         "task._target_=collections.Counter",
+        "dataset._target_=collections.Counter",
         "+dataset.extra=[1,2]",
     ]
     assert (
