@@ -71,9 +71,13 @@ def _names(index: Path) -> list[str]:
     return names
 
 
-def content_of(source: Path) -> str:
-    """16 hexadecimal digits for the content of a network's files. Raises: as `network_files`; OSError."""
-    hashes = [_hash(part, part.stat().st_mtime_ns, part.stat().st_size) for part in network_files(source)]
+def content_of(source: Path, *beside: Path) -> str:
+    """16 hexadecimal digits for the content of a network's files, and of those `beside` it that are there.
+
+    Raises: as `network_files`; OSError.
+    """
+    parts = [*network_files(source), *(path for path in beside if path.is_file())]
+    hashes = [_hash(part, part.stat().st_mtime_ns, part.stat().st_size) for part in parts]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 

@@ -143,7 +143,7 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
     identities = {value: identity(cfg, value) for value in set(given.values())}
     values: dict[str, object] = {key: identities[value] for key, value in given.items()}
     if (folder := pretrained_folder(cfg.model)) is not None:
-        values["pretrained"] = content_of(folder)
+        values["pretrained"] = content_of(folder, folder / "config.json")  # which says what its layers compute
     if cfg.init_strict and "init_from" in given and not only_afterwards(cfg):
         values["init_strict"] = True  # so that a run that began from a part of the file is not taken for this one
     return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})

@@ -213,7 +213,10 @@ def test_weights_of_a_folder_that_the_model_names_are_their_content(tmp_path):
     (tmp_path / "a" / "model.safetensors").write_bytes(b"three")
     signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=True))
     signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=False))
-    assert len(set(signs)) == 5  # the place counts too
+    for config in ('{"n_head": 2}', '{"n_head": 4}'):
+        (tmp_path / "a" / "config.json").write_text(config)
+        signs.append(sign(*words, model__name=str(tmp_path / "a"), model__pretrained=True))
+    assert len(set(signs)) == 7  # the place counts too
 
 
 @pytest.mark.parametrize("model", ["torchvision", "timm"])
