@@ -1,6 +1,6 @@
 """The operations of this process on the files below a folder: audit events of Python, and a fsync in its place.
 
-An audit hook cannot be taken back; outside of the `with` it does nothing.
+An audit hook cannot be taken back, and slows all that Python does: a process has one for all `Operations`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def end_process() -> None:
     os._exit(KILLED)
 
 
+_active: list[Operations] = []  # those inside their `with`
+
+
+@cache
+def _listen() -> None:
+    """Once in a process."""
+
+    def heard(event: str, arguments: tuple[Any, ...]) -> None:
+        for each in _active:
+            each.heard(event, arguments)
+
+    sys.addaudithook(heard)
+
+
 class Operations:
     """Inside its `with`, `seen` is what this process did below `root` so far.
 
@@ -37,19 +52,20 @@ class Operations:
 
     def __init__(self, root: Path, stop_at: int | None = None, kill: Callable[[], None] = end_process) -> None:
         self.root, self.stop_at, self.kill, self.seen = str(root.resolve()), stop_at, kill, list[str]()
-        self._active, self._fsync = False, os.fsync
-        sys.addaudithook(self._heard)
+        self._fsync = os.fsync
+        _listen()
 
     def __enter__(self) -> Operations:
-        self._active, os.fsync = True, self._sync
+        _active.append(self)
+        os.fsync = self._sync
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._active, os.fsync = False, self._fsync
+        _active.remove(self)
+        os.fsync = self._fsync
 
-    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._active:
-            return
+    def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """An audit event."""
         if event == "open":
             path, _, flags = arguments
             if isinstance(path, (str, bytes, os.PathLike)) and flags & WRITING:

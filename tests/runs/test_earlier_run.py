@@ -2,18 +2,13 @@
 
 import itertools
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from file_operations import Operations
 
 from diffq_exp.results.records import RunRecord
 from diffq_exp.runs.earlier_run import bring_back, drop_earlier, set_aside
 from diffq_exp.runs.run_folder import RunFolder
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from file_operations import Operations
 
 LEFT = {  # by a run of each status, besides its record
     "failed": [".hydra/config.yaml"],

@@ -4,19 +4,15 @@ import json
 import sys
 from pathlib import Path
 
+import benchmark
 import pytest
 import torch
+from benchmarks import common, growth, growth_plot, memory, output, startup, steps
+from benchmarks import gpu as gpu_part
+from benchmarks.common import THEIRS, Context, Row, over
+from benchmarks.variants import Trainee, Variant, attach
 from helpers.run_configs import TINY
 from torch import nn
-
-SCRIPTS = str(Path(__file__).parents[2] / "scripts")
-sys.path.insert(0, SCRIPTS)
-
-import benchmark  # noqa: E402
-from benchmarks import common, growth, growth_plot, memory, output, startup, steps  # noqa: E402
-from benchmarks import gpu as gpu_part  # noqa: E402
-from benchmarks.common import THEIRS, Context, Row, over  # noqa: E402
-from benchmarks.variants import Trainee, Variant, attach  # noqa: E402
 
 CPU = torch.device("cpu")
 WITH = pytest.param(True, marks=pytest.mark.skipif(not THEIRS, reason="diffq is not installed"), id="diffq")

@@ -1,17 +1,10 @@
 """scripts/benchmark.py: its rounds, and what data path and growth compute from what they measure."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from benchmarks import common, data_path, growth
+from benchmarks.common import Context, Rounds, over
 from torch import nn
-
-SCRIPTS = str(Path(__file__).parents[2] / "scripts")
-sys.path.insert(0, SCRIPTS)
-
-from benchmarks import common, data_path, growth  # noqa: E402
-from benchmarks.common import Context, Rounds, over  # noqa: E402
 
 # ---- rounds and figures -----------------------------------------------------------------------------------------
 

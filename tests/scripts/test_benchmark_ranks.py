@@ -1,13 +1,7 @@
 """The part `ranks` of scripts/benchmark.py: its rows, and a run of it at tiny sizes."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 from benchmarks import ranks
 from benchmarks.common import Context
 

@@ -1,14 +1,11 @@
 """scripts/scale_plan.py: what its tables say follows from its constants, and stands in docs/scale.md."""
 
-import sys
 from pathlib import Path
 
 import pytest
+import scale_plan
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import scale_plan  # noqa: E402
 
 VIT, SMALL, LARGE = scale_plan.NETWORKS
 
