@@ -90,7 +90,7 @@ class StreamLoader:
         self._plan.epoch, self._plan.wanted = epoch, batches
         for batch in self._loader:
             if isinstance(batch, ValueError):
-                raise batch
+                raise ValueError(str(batch))  # a new one: a name for it would keep this frame, and so the workers
             images, targets = (part.to(self._device, non_blocking=True) for part in batch)
             yield self._normalise(images) if len(images) else images.float(), targets
 
