@@ -61,7 +61,11 @@ def test_the_smallest_file_within_the_drop_and_going_on(found, tmp_path):
         (["max_drop=0.1", "target_mb=1"], "target_mb=1: a search makes its own runs"),
         (["max_drop=0.1", "penalty=1"], "penalty=1: a search makes its own runs"),
         (["max_drop=0.1", "probes=nan"], "probes=nan: a number is allowed"),
-        (["max_drop=0.1", "experiment=noise_ablation"], "a sweep: a search makes its own runs"),
+        pytest.param(
+            ["max_drop=0.1", "experiment=noise_ablation"],
+            "a sweep: a search makes its own runs",
+            marks=pytest.mark.long,
+        ),
         (["max_drop=0.1", "val_fraction=0"], "val_fraction=0: a search needs a validation part"),
         (["max_drop=0.1", "dry_run=true"], "dry_run=true: a search makes its own runs"),
         (["max_drop=0.1", "hydra.run.dir=x"], "hydra.run.dir=x: a search makes its own runs"),

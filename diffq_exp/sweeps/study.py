@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import optuna
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -130,7 +132,9 @@ def _open(outputs: Path, name: str, sampler: str) -> optuna.Study:
     study = optuna.create_study(
         storage=storage, study_name=name, directions=["maximize", "minimize"], load_if_exists=True
     )
-    study.set_user_attr("objectives", ["validation score (lower is better: times -1)", "MB of the file"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(["validation (lower is better: times -1)", "MB of the file"])  # for its dashboard
     return study
 
 
@@ -222,7 +226,8 @@ def _record(study: optuna.Study, outputs: Path, name: str, overrides: list[str],
 
 def _show(study: optuna.Study, outputs: Path, name: str) -> int:
     """The trials that no other beats in both, by size."""
-    best = sorted(study.best_trials, key=lambda trial: trial.values[1])
+    first = {tuple(words_of(trial.params)): trial for trial in reversed(study.best_trials)}  # of equal settings
+    best = sorted(first.values(), key=lambda trial: trial.values[1])
     print(f"\n{name}: {len(study.trials)} trials; on the front:")
     print(f"{'trial':>5} {'validation':>10} {'bytes':>11}  settings")
     for trial in best:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch.optim import SGD, Adam, AdamW
 
 from diffq_exp.command.check import check
+from diffq_exp.command.overrides import grid_overrides, overrides_of_jobs, parse
 from diffq_exp.command.schema import conf_dir
 from diffq_exp.runs.build import (
     build,
@@ -101,17 +102,19 @@ def test_a_sweep_has_each_of_its_runs_once_and_without_errors(name):
 
 
 def test_the_front_of_the_digits_has_every_method_at_three_seeds():
-    jobs = Counter()
-    for job in planned("pareto_digits").jobs:
-        jobs[
-            job.cfg.hydra.runtime.choices.quantizer, job.cfg.bits if "bits" in " ".join(job.overrides) else None
-        ] += 1
+    sweeper = OmegaConf.load(conf_dir() / "experiment" / "pareto_digits.yaml").hydra.sweeper
+    jobs: Counter[tuple[str, str]] = Counter()
+    for grid in OmegaConf.to_container(sweeper.grids):
+        overrides = [parse(text) for text in grid_overrides(grid)]
+        for words in overrides_of_jobs(overrides, lambda group: []):
+            values = dict(word.split("=", 1) for word in words)
+            jobs[values.get("quantizer", "rate"), values.get("bits", "")] += 1  # rate: of experiment=best
     assert jobs == {
-        ("none", None): 3, ("diffq", None): 12,
-        ("rate", None): 12,
-        **{(method, bits): 6 for method in ("qat", "lsq") for bits in (2, 3, 4)},
-        **{(method, 8): 3 for method in ("qat", "lsq")},
-        **{("ptq", bits): 3 for bits in (2, 3, 4, 8)},
+        ("none", ""): 3, ("diffq", ""): 12,
+        ("rate", ""): 12,
+        **{(method, bits): 6 for method in ("qat", "lsq") for bits in "234"},
+        **{(method, "8"): 3 for method in ("qat", "lsq")},
+        **{("ptq", bits): 3 for bits in "2348"},
     }  # fmt: skip
 
 

@@ -73,6 +73,18 @@ def test_trials_are_ordinary_runs_and_a_study_goes_on(started, capsys):
     assert (Path("outputs/report") / name / "index.html").is_file()
     assert search.main([*WORDS, "trials=3", OVER]) == 0  # the same study, one more
     assert len(started) == 3 and len(journal().trials) == 3
+    assert journal().metric_names[1] == "MB of the file"
+
+
+def test_settings_that_repeat_stand_on_the_front_once(capsys):
+    opened = optuna.create_study(directions=["maximize", "minimize"])
+    ways = {"penalty": optuna.distributions.CategoricalDistribution([1, 5, 9])}
+    for penalty, values in ((5, [0.9, 0.1]), (1, [0.95, 0.2]), (9, [0.8, 0.3]), (5, [0.9, 0.1])):
+        opened.add_trial(optuna.create_trial(params={"penalty": penalty}, distributions=ways, values=values))
+    assert study._show(opened, Path("outputs"), "mine") == 0
+    _, first, _, *rows, last = capsys.readouterr().out.splitlines()
+    assert first == "mine: 4 trials; on the front:" and last.startswith("optuna-dashboard outputs")
+    assert [row.split()[0] + row.split()[-1] for row in rows] == ["0penalty=5", "1penalty=1"]
 
 
 @pytest.mark.long
