@@ -8,7 +8,7 @@ ARGS ?=
 train: $(VENV)/ready
 	$(BIN)/python -m diffq_exp.train $(ARGS)
 
-# Of several checks of one thing the cheapest: minutes on two cores.
+# Of several checks of one thing the cheapest, and of many parameter sets a sample: five minutes on two cores.
 test: $(VENV)/ready-dev lint
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 

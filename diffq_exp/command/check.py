@@ -36,6 +36,7 @@ from .overrides import Choices, first_job, grid_overrides, merged, overrides_of_
 from .paths import place_errors
 from .resolution import said, unresolved_errors
 from .schema import GROUPS, NODES, PLAIN, group_choices
+from .signature import signature_kept
 from .sweep_consistency import (
     agreement_errors,
     grids_of,
@@ -113,8 +114,9 @@ def _check_grid(
             _resolve_as_before(plan, cfg)
             numbered(cfg, len(plan.jobs), plan.multirun)
             try:
-                plan.errors += _job_errors(plan, cfg, base, typed)
-                plan.jobs += [] if plan.errors else [job(overrides, cfg)]
+                with signature_kept(cfg):
+                    plan.errors += _job_errors(plan, cfg, base, typed)
+                    plan.jobs += [] if plan.errors else [job(overrides, cfg)]
             except (ValueError, OSError, OmegaConfBaseException) as error:  # of odd values
                 plan.errors.append(said(error))
 

@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -122,8 +124,25 @@ def trains_nothing(cfg: DictConfig) -> bool:
     return only_afterwards(cfg) and cfg.init_from not in (None, FLOAT32)
 
 
+_kept: dict[int, Callable[[], str]] = {}  # id of a configuration -> its signature
+
+
+@contextmanager
+def signature_kept(cfg: DictConfig) -> Iterator[None]:
+    """Inside, where nothing changes `cfg`, its signature is computed once: its folders are named after it."""
+    _kept[id(cfg)] = cache(lambda: _signature(cfg))
+    try:
+        yield
+    finally:
+        del _kept[id(cfg)]
+
+
 def signature(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that name what `cfg` consumes."""
+    return _kept.get(id(cfg), lambda: _signature(cfg))()
+
+
+def _signature(cfg: DictConfig) -> str:
     values = with_targets(consumed(cfg), lambda target: OLD_NAMES.get(target, target))
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]

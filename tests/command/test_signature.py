@@ -9,6 +9,7 @@ from helpers.run_configs import ask
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from diffq_exp.command import signature as signature_module
 from diffq_exp.command.check import check
 from diffq_exp.command.schema import conf_dir, register
 from diffq_exp.command.signature import consumed, record_of, register_resolver, run_name, signature
@@ -264,3 +265,16 @@ def test_keys_that_came_later_are_in_no_record_unless_they_were_changed():
     changed = config_of("quantizer.per_channel=true", "quantizer.ranges=mse", "storage.fold=true")
     assert changed["quantizer"]["per_channel"] is True and changed["quantizer"]["ranges"] == "mse"
     assert changed["storage"]["fold"] is True
+
+
+def test_the_check_computes_the_signature_of_a_job_once(monkeypatch):
+    """Its folder, its name and its record have it; the float32 network that it begins from has one of its own."""
+    computed = []
+    original = signature_module._signature
+    monkeypatch.setattr(signature_module, "_signature", lambda cfg: computed.append(cfg) or original(cfg))
+    plan = check(["-m", "seed=0,1", "init_from=float32"])
+    assert len(computed) == 4 and len({job.signature for job in plan.jobs}) == 2
+    (first, _) = plan.jobs
+    with open_dict(first.cfg):
+        first.cfg.seed = 7
+    assert signature_module.signature(first.cfg) not in {job.signature for job in plan.jobs}
