@@ -67,8 +67,6 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
     if has_target(cfg) and cfg.quantizer.get("_target_") is None:
         errors.append("target_mb, target_ratio: quantizer=none has no size to choose")
     errors += [FSDP] if cfg.parallel == "fsdp" else []
-    if str(cfg.dataset.get("_target_")).endswith(".webdataset") and plain(cfg.dataset.get("cache_dir")) is None:
-        errors.append("dataset.cache_dir=null: dataset=webdataset needs a folder for shards that lie elsewhere")
     bits = cfg.quantizer.get("bits", 8)
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):
         errors.append(f"bits={bits:g}: LSQ takes a whole number >= 2 and <= 15")

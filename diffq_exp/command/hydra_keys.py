@@ -8,8 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
+from .network_files import pretrained_folder
 from .ranges import FOLDERS, PATHS, shown
 from .resolution import unresolved_errors
+from .signature import FLOAT32
 from .targets import named_error
 from .values import plain
 
@@ -43,8 +45,9 @@ def _callback_errors(callbacks: dict[str, object]) -> list[str]:
 
 def _here_errors(cfg: DictConfig) -> list[str]:
     """Paths that would lead elsewhere from the folder of the run."""
-    keys = ("model.name", *(key for key in PATHS if key not in FOLDERS))
-    given = {key: OmegaConf.select(cfg, key) for key in keys}
+    given = {key: OmegaConf.select(cfg, key) for key in PATHS if key not in FOLDERS}
+    given = {key: value for key, value in given.items() if value != FLOAT32}
+    given |= {"model.name": cfg.model.name} if pretrained_folder(cfg.model) is not None else {}
     return [
         f"{key}={value}: hydra.job.chdir=true has the run in a folder of its own; give the whole path"
         for key, value in given.items()

@@ -21,7 +21,7 @@ IN_A_FOLDER = (  # looked for in this order
     f"pytorch_model.bin{INDEX}",
     "pytorch_model.bin",
 )
-OF_FOLDERS = "diffq_exp.models.transformers"  # the target that reads a folder of its name
+OF_FOLDERS = ("diffq_exp.models.transformers", "diffq_exp.models.from_transformers.transformers")  # ours
 BLOCK = 1 << 20
 
 
@@ -38,8 +38,10 @@ def network_files(source: Path) -> list[Path]:
 
 
 def pretrained_folder(model: DictConfig) -> Path | None:
-    """The folder whose weights a model of transformers takes; None where it takes those of a hub, or none."""
-    asked = model.get("_target_") == OF_FOLDERS and model.get("pretrained") is True
+    """The folder whose weights a model takes, of transformers or of the user's own; None where it takes none."""
+    target = str(model.get("_target_"))
+    shipped = target.startswith("diffq_exp.") and target not in OF_FOLDERS
+    asked = not shipped and model.get("pretrained") is True
     name = model.get("name") if asked else None
     folder = user_path(name) if isinstance(name, str) else None
     return folder if folder is not None and folder.is_dir() else None

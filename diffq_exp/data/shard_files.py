@@ -55,7 +55,7 @@ def local_path(url: str) -> str:
 class Cache:
     """Where shards that lie elsewhere are kept, and how many bytes of them; None: all."""
 
-    folder: str
+    folder: str | None
     most_bytes: int | None = None
 
     def opened(self, url: str) -> tuple[BinaryIO, list[Members]]:
@@ -67,6 +67,8 @@ class Cache:
 
         if is_here(url):
             return _read_through(open_here(local_path(url)), url)
+        if self.folder is None:
+            raise ValueError(f"{url}: dataset.cache_dir=null leaves no place for it; give a folder")
         folder, name = user_path(self.folder), _name_in_cache(url)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ def webdataset(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     min_scale: float,
-    cache_dir: str,
+    cache_dir: str | None,
     cache_gb: float | None,
     device: torch.device | str,
     batch_size: int,

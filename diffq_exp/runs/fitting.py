@@ -111,8 +111,9 @@ def equal(one: Tensor, other: Tensor) -> bool:
         return True
     if _form(one) or _form(other) or one.shape != other.shape:
         return False
-    dtype = torch.promote_types(one.dtype, other.dtype)
-    return bool(torch.isclose(one.to(dtype), other.to(dtype), rtol=0, atol=0, equal_nan=True).all())
+    if not (one.is_floating_point() and other.is_floating_point()):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return bool(torch.isclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True).all())
 
 
 def _form(tensor: Tensor) -> str:

@@ -58,12 +58,12 @@ def carry_out_plan(plan: Plan, typed: list[str]) -> int:
 
 
 def _carry_out(plan: Plan, sweep: Sweep) -> int:
+    if (reason := _folder_error(plan)) is not None:
+        return _refused(reason)
     try:
         context = _context(plan)
     except Exception as error:  # of Python's log, or of a callback of the user's
         return _refused(f"hydra.hydra_logging, hydra.callbacks: {said(error)}")
-    if (reason := _folder_error(plan)) is not None:
-        return _refused(reason)
     return _launch_sweep(plan, sweep, context) if plan.multirun else _launch_run(plan, context)
 
 

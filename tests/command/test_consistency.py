@@ -24,16 +24,6 @@ from diffq_exp.common.files import write_json
             ("penalty_schedule=ramp", "penalty_schedule.start=0.6"),
             ["penalty_schedule.start=0.6", "below end", "0.5"],
         ),
-        (
-            (
-                "dataset=webdataset",
-                "dataset.train=a",
-                "dataset.test=a",
-                "dataset.num_classes=2",
-                "dataset.cache_dir=null",
-            ),
-            ["dataset.cache_dir=null", "needs a folder"],
-        ),
         (("noise={_target_:nowhere.Noise}",), ["noise._target_=nowhere.Noise", "no package or module 'nowhere'"]),
     ],
 )

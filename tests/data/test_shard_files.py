@@ -130,6 +130,14 @@ def test_a_shard_that_is_brought_is_read_through_once(root, elsewhere, monkeypat
         assert read == expected
 
 
+def test_without_a_cache_shards_are_read_where_they_lie(root, elsewhere):
+    file, members = Cache(None).opened(str(root / "0.tar"))
+    file.close()
+    assert len(members) == 4
+    with pytest.raises(ValueError, match=r"^https://host/0.tar: dataset.cache_dir=null leaves no place for it"):
+        Cache(None).opened(address(0))
+
+
 def test_what_a_killed_process_left_of_a_shard_goes(root, elsewhere):
     (root / "cache").mkdir()
     (root / "cache" / f".{_name_in_cache(address(0))}.1.partial").write_bytes(b"half")

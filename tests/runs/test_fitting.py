@@ -121,9 +121,11 @@ def test_another_network():
         ([1, 2.5], torch.tensor([1, 2.5], dtype=torch.float16), True),
         ([1, 2.5001], torch.tensor([1, 2.5], dtype=torch.float16), False),
         ([1, 2], torch.tensor([[1], [2]]), False),
-        ([1, 2], torch.tensor([1, 2], dtype=torch.float64), True),
+        ([1.0, 2], torch.tensor([1, 2], dtype=torch.float64), True),
         ([1, 2], torch.tensor([1.0, 2.0]).to_sparse(), False),
         ([1, torch.inf], torch.tensor([1, torch.inf]), True),
+        ([1, 2.0], torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn), True),
+        ([16777217], torch.tensor([16777216.0]), False),
     ],
 )
 def test_equal_values(one, other, same):
