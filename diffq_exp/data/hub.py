@@ -33,7 +33,7 @@ def load(name: str, subset: str | None, revision: str | None, splits: dict[str, 
             part: datasets.load_dataset(source, subset, revision=revision, split=split)
             for part, split in splits.items()
         }
-        if folder.is_dir():
+        if folder.is_dir() and rows["train"].info.builder_name == "parquet":
             files = datasets.load_dataset_builder(source, subset).config.data_files or {}
             _check_numbered_alike([path for part in files.values() for path in part], rows["train"])
         return rows
@@ -55,8 +55,6 @@ def _cut(saved: Any, split: str) -> Any:
 
 def _check_numbered_alike(files: Iterable[str], rows: Any) -> None:
     """Parquet files say how they number their classes; the library takes the numbers of all by the names of one."""
-    if rows.info.builder_name != "parquet":
-        return
     from pyarrow.parquet import read_schema  # the library brings it
 
     for path in files:

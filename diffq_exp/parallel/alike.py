@@ -17,19 +17,22 @@ class Store(Protocol):
     def get(self, key: str) -> bytes: ...
 
 
-def check_commands(ranks: Ranks, words: Sequence[str]) -> None:
-    """Raises: ValueError where the ranks are asked for different runs. words: what this rank is asked for."""
-    (first, _), *others = ranks.every((list(words), platform.node()))
-    for rank, (other, host) in enumerate(others, start=1):
+def check_commands(ranks: Ranks, signature: str, restart: bool, words: Sequence[str]) -> None:
+    """Raises: ValueError where the ranks are asked for different runs. words: the overrides of this rank.
+
+    Overrides that are no part of a run, as num_workers, may differ.
+    """
+    (first, _, typed), *others = ranks.every(((signature, restart), platform.node(), list(words)))
+    for rank, (other, host, words) in enumerate(others, start=1):
         if other != first:
             raise ValueError(
-                f"the command must be equal on all ranks; rank {rank} ({host}) has {_beside(other, first)}, "
-                f"rank 0 {_beside(first, other)}"
+                f"the command must be equal on all ranks; rank {rank} ({host}) has {_beside(words, typed)} "
+                f"(signature {other[0]}), rank 0 {_beside(typed, words)} (signature {first[0]})"
             )
 
 
 def _beside(words: Sequence[str], others: Sequence[str]) -> str:
-    return " ".join(word for word in words if word not in others) or "less"
+    return " ".join(word for word in words if word not in others) or "nothing more"
 
 
 def check_starts(store: Store, rank: int, world: int, device: str, mistake: str | None) -> None:

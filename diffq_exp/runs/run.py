@@ -58,7 +58,7 @@ def run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy = "refu
     """
     record = record_of(cfg, request.choices, request.overrides, request.hydra)
     try:
-        check_commands(ranks, [*request.overrides, f"(signature {record.signature})"])
+        check_commands(ranks, record.signature, bool(cfg.restart), request.overrides)
         ranks.told(RunFolder(folder, record.signature).check_owner)
         error = None
         if wanted := ranks.told(lambda: _wants_float_run(cfg, folder)):

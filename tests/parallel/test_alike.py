@@ -11,7 +11,7 @@ from helpers.run_configs import TINY, ask, listening
 from helpers.run_pieces import TinyNet, tiny_data
 from torch import nn
 
-from diffq_exp.parallel.alike import check_starts, devices_error
+from diffq_exp.parallel.alike import check_commands, check_starts, devices_error
 from diffq_exp.parallel.batch_norm import ON_CPU, together_in
 from diffq_exp.parallel.ranks import Ranks
 from diffq_exp.runs.data_record import check_alike
@@ -79,14 +79,20 @@ def test_ranks_with_other_data_end_before_the_first_step(tmp_path):
 def test_another_command_on_a_rank_is_named(word, tmp_path):
     typed = ask(*TINY, word, root=tmp_path)
     signature = typed.folder.name.rpartition("-")[2]
-    first = [*typed.request.overrides[:-1], "seed=3", "(signature 0123456789)"]
+    first = (("0123456789", False), "host", [*typed.request.overrides[:-1], "seed=3"])
     with listening() as lines:
-        assert run(typed.cfg, typed.folder, typed.request, ranks=Two((first, "host"))) == 2
+        assert run(typed.cfg, typed.folder, typed.request, ranks=Two(first)) == 2
     (line,) = lines
     assert line == (
         f"the command must be equal on all ranks; rank 1 ({platform.node()}) has {word} "
         f"(signature {signature}), rank 0 seed=3 (signature 0123456789)"
     )
+
+
+def test_overrides_that_are_no_part_of_a_run_may_differ():
+    check_commands(Two((("0123456789", False), "host", ["num_workers=2"])), "0123456789", False, ["num_workers=8"])
+    with pytest.raises(ValueError, match=r"rank 1 .* has restart=true \(signature 01\), rank 0 nothing more"):
+        check_commands(Two((("01", False), "host", [])), "01", True, ["restart=true"])
 
 
 class Shelf(dict):
