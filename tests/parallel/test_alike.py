@@ -113,6 +113,17 @@ def starts(*told):
         check_starts(store, len(told) - 1, len(told), *told[-1])
 
 
+def test_the_first_rank_stays_until_all_have_seen(monkeypatch):
+    """It may be the one that serves the store."""
+    store, read = Shelf(), []
+    monkeypatch.setattr(Shelf, "get", lambda self, key: read.append(key) or self[key].encode())
+    store |= {"start of 1": json.dumps(["cpu", "bad", "host"]), "seen by 1": ""}
+    with pytest.raises(ValueError, match="bad"):
+        check_starts(store, 0, 2, "cpu", None)
+    assert read[-2:] == ["seen by 0", "seen by 1"]
+    assert "seen by 0" in store
+
+
 def test_a_mistake_of_one_rank_ends_all():
     starts(("cpu", None), ("cpu", None))
     for told in ([("cpu", None), ("cpu", "bad")], [("cpu", None), ("cpu", "bad"), ("cpu", None)]):
