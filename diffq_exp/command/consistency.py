@@ -13,13 +13,7 @@ from ..common.files import user_path
 from ..results.records import is_run, status_of
 from ..tracking.limits import MOST, name_errors
 from .choices import is_shipped, shipped
-from .devices import device_error
-from .network_files import is_of_a_network, network_files, pretrained_folder
-from .overrides import text_of
-from .parameters import parameters
-from .ranges import NODE_RANGES, Range, shown
-from .schema import NODES, PLAIN
-from .signature import (
+from .consumption import (
     FLOAT32,
     SOURCE_KEYS,
     TRAINING_ONLY,
@@ -29,6 +23,13 @@ from .signature import (
     unused_keys,
     unused_nodes,
 )
+from .devices import device_error
+from .float32_run import float32_config, own_errors
+from .network_files import is_of_a_network, network_files, pretrained_folder
+from .overrides import text_of
+from .parameters import parameters
+from .ranges import NODE_RANGES, Range, shown
+from .schema import NODES, PLAIN
 from .targets import named_error
 from .values import KEPT, plain, range_errors, values_of_nodes
 
@@ -50,8 +51,15 @@ def consistency_errors(cfg: DictConfig) -> list[str]:
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
     errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _foreign_errors(cfg)
-    errors += _tracking_errors(cfg)
+    errors += _tracking_errors(cfg) + [f"float32: {error}" for error in _float32_errors(cfg)]
     return errors + ([error] if (error := device_error(cfg.device)) else [])
+
+
+def _float32_errors(cfg: DictConfig) -> list[str]:
+    """The errors of the overrides that the float32 run has of its own."""
+    if not cfg[FLOAT32]:
+        return []
+    return own_errors(cfg) or consistency_errors(float32_config(cfg))
 
 
 def _combination_errors(cfg: DictConfig) -> list[str]:

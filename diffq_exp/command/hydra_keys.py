@@ -8,10 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..common.files import user_path
+from .consumption import FLOAT32
 from .network_files import pretrained_folder
 from .ranges import FOLDERS, PATHS, shown
 from .resolution import unresolved_errors
-from .signature import FLOAT32
 from .targets import named_error
 from .values import plain
 

@@ -108,6 +108,9 @@ class Config:
     teacher: str | None = key(
         None, "network whose predictions to follow as well: run folder, stored model, or float32", str
     )
+    float32: list[str] | None = key(
+        None, 'overrides of the float32 run alone, how it is trained: ["epochs=10","dataset.crop=2"]', list[str]
+    )
     teacher_weight: float = key(0.5, "share of the teacher in the loss", float, above=0, high=1)
     teacher_temperature: float = key(2.0, "temperature of teacher and network", float, above=0)
     average_decay: float | None = key(

@@ -11,52 +11,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from ..common.files import user_path
 from ..results.records import RunRecord, is_run, read_record
 from ..results.renamed import OLD_NAMES, with_targets
-from .choices import label, shipped
+from .choices import label
+from .consumption import (
+    FINISH_KEYS,
+    FLOAT32,
+    LATER_TRAINER_KEYS,
+    SOURCE_KEYS,
+    TEACHER_KEYS,
+    TRAINER_KEYS,
+    TRAINING_ONLY,
+    UNSIGNED_KEYS,
+    consumed_nodes,
+    float32_sources,
+    has_target,
+    only_afterwards,
+    resolved,
+    trains_nothing,
+    unused_keys,
+)
+from .float32_run import float32_config, without
 from .network_files import content_of, pretrained_folder
-from .ranges import shown
-from .schema import NODES, PLAIN, conf_dir
+from .schema import PLAIN
 
-CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
-# Added after runs had signatures, with their defaults:
-LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}
-LATER_KEYS = {
+LATER_KEYS = {  # of nodes, added after runs had signatures, with their defaults
     "storage.fold": False,
     "quantizer.per_channel": False,
     "quantizer.ranges": "minmax",
     "quantizer.least_dims": 2,
 }
-TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
-LATER_TRAINER_KEYS = {"sync_batch_norm": False}  # likewise
-TARGET_KEYS = ("target_mb", "target_ratio")  # in place of the penalty
-FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty", *TARGET_KEYS)  # besides steps
-TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher
-SOURCE_KEYS = ("init_from", "teacher")  # other networks: runs, files, or FLOAT32
-FLOAT32 = "float32"  # the run of the same configuration with quantizer=none
-FLOAT32_VALUES = {  # and with these
-    "init_from": None,
-    "teacher": None,
-    "storage.float": "float32",
-    "storage.fold": False,
-    "round_penalty": None,
-    "target_mb": None,
-    "target_ratio": None,
-}
-# No part of a signature as they are typed; sources count by what they hold.
-UNSIGNED_KEYS = (
-    "device", "parallel", "num_workers", "checkpoint_minutes", "restart", "dry_run", "init_strict", *SOURCE_KEYS,
-)  # fmt: skip
-TRAINING_ONLY = ("optimizer", "scheduler", "epochs", "accumulate", "clip", "compile", "average_decay")
 PLACE_OF = {"diffq_exp.data.text": "path"}  # which key of a data set says where it lies, if not root
 LOCATIONS = ("download_root", "cache_dir")  # where copies of public data lie says nothing about a run
 
@@ -70,7 +62,7 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     names = (*consumed_nodes(cfg), *TRAINER_KEYS, *FINISH_KEYS, *later)
     if trains_nothing(cfg):
         names = tuple(name for name in names if name not in TRAINING_ONLY)
-    values = {name: _plain(cfg[name]) for name in names}
+    values = {name: resolved(cfg[name]) for name in names}
     place = PLACE_OF.get(values["dataset"].get("_target_"), "root")
     if values["dataset"].get(place) is not None:  # the user's own data, however their place was typed
         values["dataset"][place] = str(user_path(values["dataset"][place]).resolve())
@@ -78,6 +70,8 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
         (values["quantizer"].get("training") or {}).pop("penalty", None)
     _drop_later_keys(values)
     values |= _sources(cfg)
+    if float32_sources(cfg):
+        values[FLOAT32] = resolved(cfg[FLOAT32])
     kept: dict[str, object] = _without_nulls(values)
     return kept
 
@@ -88,40 +82,6 @@ def _drop_later_keys(values: dict[str, Any]) -> None:
         node, name = key.split(".")
         if values.get(node, {}).get(name) == default:
             del values[node][name]
-
-
-def consumed_nodes(cfg: DictConfig) -> list[str]:
-    """Names of the nodes that a run depends on.
-
-    A node of LATER_NODES counts only where it is not the default (as a key of LATER_KEYS): a run has the signature,
-    and the record, that it had before there was such a node.
-    """
-    unused = unused_nodes(cfg) | {
-        name for name, choice in LATER_NODES.items() if _plain(cfg[name]) == shipped(name, choice)
-    }
-    return [name for name in CONSUMED_NODES if name not in unused]
-
-
-def unused_nodes(cfg: DictConfig) -> set[str]:
-    """Nodes without effect under the chosen quantizer."""
-    penalty = OmegaConf.select(cfg, "quantizer.training.penalty")
-    unused = {"penalty_schedule"} if penalty is None or has_target(cfg) else set()
-    return unused | ({"size"} if cfg.quantizer.get("_target_") is None else set())
-
-
-def has_target(cfg: DictConfig) -> bool:
-    """Whether the file has a size to end at."""
-    return any(cfg.get(key) is not None for key in TARGET_KEYS)
-
-
-def only_afterwards(cfg: DictConfig) -> bool:
-    """Whether the quantizer is applied to a trained network, without training of its own."""
-    return bool(OmegaConf.select(cfg, "quantizer.training.after", default=False))
-
-
-def trains_nothing(cfg: DictConfig) -> bool:
-    """Whether a run only quantizes a network that it is given."""
-    return only_afterwards(cfg) and cfg.init_from not in (None, FLOAT32)
 
 
 _kept: dict[int, Callable[[], str]] = {}  # id of a configuration -> its signature
@@ -176,25 +136,6 @@ def identity(cfg: DictConfig, given: str) -> str:
     return read_record(source).signature if is_run(source) else content_of(source)
 
 
-def float32_config(cfg: DictConfig) -> DictConfig:
-    """The configuration of the float32 run of a run: without quantizer and other networks, stored as it is."""
-    plain = cfg.copy()
-    with open_dict(plain):
-        plain.quantizer = OmegaConf.load(conf_dir() / "quantizer" / "none.yaml")
-        plain.restart = False
-        for key, value in FLOAT32_VALUES.items():
-            OmegaConf.update(plain, key, value)
-    return plain
-
-
-def float32_overrides(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
-    """What stands after `python -m diffq_exp.train` for the float32 run of a run that has these overrides."""
-    plain = float32_config(cfg)
-    kept = without(overrides, {"quantizer", *FLOAT32_VALUES, *unused_keys(plain)})
-    differing = [key for key, value in FLOAT32_VALUES.items() if OmegaConf.select(cfg, key) != value]
-    return [*kept, "quantizer=none", *(f"{key}={shown(FLOAT32_VALUES[key])}" for key in differing)]
-
-
 def record_of(
     cfg: DictConfig, choices: Mapping[str, str], overrides: Iterable[str], hydra: DictConfig | None = None
 ) -> RunRecord:
@@ -206,7 +147,7 @@ def record_of(
     """
     keys = [key for key in PLAIN if key not in (*UNSIGNED_KEYS, *TEACHER_KEYS, *unused_keys(cfg))]
     keys = [key for key in keys if key not in LATER_TRAINER_KEYS or cfg[key] != LATER_TRAINER_KEYS[key]]
-    values = {key: _plain(cfg[key]) for key in keys}
+    values = {key: resolved(cfg[key]) for key in keys}
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
     _drop_later_keys(values)
     values |= {key: FLOAT32 if cfg.get(key) == FLOAT32 else value for key, value in _sources(cfg).items()}
@@ -222,35 +163,14 @@ def record_of(
     )
 
 
-def without(overrides: Iterable[str], keys: set[str]) -> list[str]:
-    """The overrides that do not set one of the keys, or a key inside one of these nodes."""
-    typed = {str(word): re.split(r"[=@/]", word.lstrip("+~"), maxsplit=1)[0] for word in overrides}
-    return [word for word, key in typed.items() if key not in keys and key.partition(".")[0] not in keys]
-
-
 def labels(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     """The name that stands for each consumed node: {"dataset": "digits", "quantizer": "qat", ...}."""
     return {group: label(cfg, group, choices[group]) for group in consumed_nodes(cfg)}
 
 
-def unused_keys(cfg: DictConfig) -> set[str]:
-    """Plain keys that no node takes up and the trainer does not read, under the chosen nodes."""
-    text = json.dumps([OmegaConf.to_container(cfg[name], resolve=False) for name in NODES])
-    used = set(re.findall(r"\$\{(\w+)\}", text))
-    used |= set(TEACHER_KEYS) if cfg.teacher is not None and not only_afterwards(cfg) else set()
-    used -= {"penalty"} if has_target(cfg) else set()
-    return set(PLAIN) - used - {*TRAINER_KEYS, *LATER_TRAINER_KEYS, *FINISH_KEYS} - set(UNSIGNED_KEYS)
-
-
 def register_resolver() -> None:
     """Give hydra.run.dir its `${run_name:}`."""
     OmegaConf.register_new_resolver("run_name", lambda *, _root_: run_name(_root_), replace=True)
-
-
-def _plain(value: object) -> Any:
-    if OmegaConf.is_config(value):
-        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
-    return value
 
 
 def _without_nulls(value: object) -> Any:

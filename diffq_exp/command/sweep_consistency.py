@@ -18,11 +18,12 @@ from ..common.names import nearest
 from ..parallel.place import place_of, ranks_error
 from .compose import Job
 from .consistency import without_validation
+from .consumption import SOURCE_KEYS, UNSIGNED_KEYS
 from .overrides import grid_overrides, parse_all, text_of
 from .ranges import Range, shown
 from .resolution import unresolved_errors
 from .schema import NODES, PLAIN
-from .signature import LOCATIONS, SOURCE_KEYS, UNSIGNED_KEYS
+from .signature import LOCATIONS
 from .values import plain, range_error
 
 LAUNCH = {"hydra/launcher": "processes", "hydra/sweeper": "grids"}  # with our choices, of conf/launching.yaml

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
-from ..command.signature import has_target, only_afterwards
+from ..command.consumption import has_target, only_afterwards
 from ..common.units import MB
 from ..data import Data
 from ..quant.quantizer import Quantizer

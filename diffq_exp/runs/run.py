@@ -18,16 +18,10 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, open_dict
 
+from ..command.consumption import float32_sources, only_afterwards
+from ..command.float32_run import float32_config, float32_overrides
 from ..command.request import Request
-from ..command.signature import (
-    FLOAT32,
-    SOURCE_KEYS,
-    float32_config,
-    float32_overrides,
-    only_afterwards,
-    record_of,
-    run_name,
-)
+from ..command.signature import record_of, run_name
 from ..common.terminal import FileLog
 from ..parallel.alike import check_commands
 from ..parallel.place import is_tried_again, why_not_anew
@@ -114,9 +108,7 @@ def _wants_float_run(cfg: DictConfig, folder: Path) -> list[str]:
     """The keys whose network is the float32 run of this one; none where the run has ended already."""
     if not cfg.restart and has_ended(folder, known_record(folder)):
         return []
-    if only_afterwards(cfg):
-        return ["init_from"] if cfg.init_from in (None, FLOAT32) else []
-    return [key for key in SOURCE_KEYS if cfg[key] == FLOAT32]
+    return float32_sources(cfg)
 
 
 def _float_run(cfg: DictConfig, folder: Path, request: Request, if_busy: IfBusy, ranks: Ranks) -> tuple[int, Path]:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .. import storage
-from ..command.signature import labels, only_afterwards
+from ..command.consumption import only_afterwards
+from ..command.signature import labels
 from ..common.files import user_path
 from ..common.units import MB
 from ..data import Data

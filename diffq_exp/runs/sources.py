@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..command.signature import only_afterwards
+from ..command.consumption import only_afterwards
 from ..common.files import user_path
 from ..data import Data, ImageData
 from ..data.as_stored import STATISTICS, differences, follow, places

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..command.check import check
 from ..command.compose import Job
-from ..command.signature import float32_config, float32_overrides, run_name
+from ..command.float32_run import float32_config, float32_overrides
+from ..command.signature import run_name
 from ..common.units import MB
 from ..results.headline import PERCENT
 from ..results.records import RunRecord

@@ -1,0 +1,92 @@
+"""The key `float32`: what the float32 run of a configuration has of its own."""
+
+import pytest
+from helpers.run_configs import TINY, ask
+
+from diffq_exp.command.check import check
+from diffq_exp.command.compose import composer
+from diffq_exp.command.float32_run import float32_config, float32_overrides
+from diffq_exp.command.signature import record_of, run_name, signature
+
+OWN = 'float32=["epochs=3","optimizer.weight_decay=0.1","task.label_smoothing=0.2"]'
+RATE = ("quantizer=rate", "teacher=float32", OWN)
+
+
+def _refused(*words: str) -> list[str]:
+    plan = check([*TINY, "teacher=float32", *words])
+    assert not plan.jobs
+    return plan.errors
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ("epochs=-1", "epochs=-1: a whole number >= 1 is allowed"),
+        ("lr", "'lr': not understood; a key is set by key=value, without blanks"),
+        ("lr=0.1,0.2", "lr=0.1,0.2: several values are given; a sweep needs -m"),
+        ("scheduler.fnal=0", "scheduler.fnal: unknown; the nearest is scheduler.final"),
+        ("+optimizer.foo=1", "optimizer.foo: torch.optim.Adam does not take it"),
+        ("optimizer._target_=nowhere.SGD", "optimizer._target_=nowhere.SGD: "),
+        ("epoch=3", "epoch=3: allowed are epochs, "),
+        ("~scheduler.final", "~scheduler.final: allowed are epochs, "),
+    ],
+)
+def test_each_of_its_overrides_is_checked(given, error):
+    (said,) = _refused(f'float32=["{given}"]')
+    assert said.startswith(f"float32: {error}")
+
+
+@pytest.mark.parametrize("given", ["seed=1", "val_fraction=0.5", "model=resnet20", "quantizer=qat", "teacher=null"])
+def test_it_has_the_same_network_data_and_split(given):
+    (said,) = _refused(f'float32=["{given}"]')
+    assert said.startswith(f"float32: {given}: allowed are epochs, batch_size")
+
+
+def test_the_nearest_key_is_named():
+    (said,) = _refused('float32=["epoch=3"]')
+    assert said.endswith("; the nearest is epochs")
+
+
+def test_it_is_a_list():
+    assert _refused("float32=7") == ["float32=7: a list of texts or null is allowed"]
+
+
+def test_only_the_float32_run_has_it():
+    cfg = ask(*TINY, *RATE).cfg
+    plain = float32_config(cfg)
+    assert cfg.epochs != 3 and plain.epochs == 3
+    assert plain.optimizer.weight_decay == 0.1 and plain.task.label_smoothing == 0.2
+    assert plain.float32 is None and cfg.float32[0] == "epochs=3"
+
+
+def test_the_command_of_the_float32_run_makes_the_same_run():
+    typed = [*TINY, *RATE, "optimizer.weight_decay=0.3"]
+    (job,) = check(typed).jobs
+    words = float32_overrides(job.cfg, typed)
+    assert "epochs=3" in words and "optimizer.weight_decay=0.3" not in words
+    choices = {**job.cfg.hydra.runtime.choices, "quantizer": "none"}
+    assert ask(*words).folder.name == run_name(float32_config(job.cfg), choices)
+
+
+def test_a_run_is_named_after_it_where_it_has_a_float32_run():
+    assert ask(*TINY, *RATE).folder.name != ask(*TINY, *RATE[:2]).folder.name
+    assert ask(*TINY, "quantizer=ptq", OWN).folder.name != ask(*TINY, "quantizer=ptq").folder.name
+    for without in (("quantizer=rate",), ("quantizer=none",)):
+        assert ask(*TINY, *without, OWN).folder.name == ask(*TINY, *without).folder.name
+        assert any(OWN in text for text in check([*TINY, *without, OWN]).warnings)
+
+
+def test_a_network_of_elsewhere_takes_its_place(tmp_path):
+    """The float32 run that was found by the word is the same as that one given by its folder."""
+    cfg = composer()([*TINY, *RATE])
+    assert signature(float32_config(cfg)) == signature(float32_config(composer()([*TINY, OWN])))
+
+
+def test_runs_with_other_float32_runs_are_told_apart_in_their_records():
+    """Else a report would take them for seeds of one point."""
+    configs = []
+    for words in (RATE, RATE[:2]):
+        cfg = composer()([*TINY, *words])
+        configs.append(record_of(cfg, cfg.hydra.runtime.choices, words).config)
+    assert configs[0]["float32"] == ["epochs=3", "optimizer.weight_decay=0.1", "task.label_smoothing=0.2"]
+    assert "float32" not in configs[1] and configs[0]["teacher"] == configs[1]["teacher"] == "float32"
