@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from ..stored.network import StoredModel, targets_of, write_into
 from ..stored.selection import Tensors, check_unchanged
+from .compiled import notice_hooks
 from .stored_weights import Owner, StoredWeights, changed_in_evaluation
 from .swap import Held, put, take_out
 
 UNSEEN = (
     "an optimizer steps, but no training forward of the model has seen the weights of its {}: call model(...), not "
-    "model.forward(...) or a part of the model, attach the quantizer before torch.compile, or use noisy()"
+    "model.forward(...) or a part of the model, or use noisy()"
 )
 NO_BACKWARD = -1  # torch's number of the backward that is running
 
@@ -76,6 +77,7 @@ class Attachment:
         self.stored = StoredWeights(owner, self._held)
         params = [id(item.param) for item in owner.selection.quantized]
         self._shared = len(set(params)) < len(params)  # one parameter has several sets of bits
+        notice_hooks()
         owner.model.register_forward_pre_hook(self._before)
         owner.model.register_forward_hook(self._after, always_call=True)
         for module in self._layers():
