@@ -114,3 +114,19 @@ def test_interrupted_it_ends_with_the_same_bytes(taught, tmp_path, monkeypatch):
     again = do(*TINY, *ALL, root=tmp_path)
     assert again.code == 0
     assert (again.folder / "model.safetensors").read_bytes() == (taught.folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore", "error:an optimizer steps:UserWarning")
+def test_a_compiled_run_sees_its_quantizer_after_a_compiled_float32_run(tmp_path, monkeypatch):
+    """Both networks are of one class, and compiled in one process."""
+    compile_with, ends = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend="eager"))
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):  # as in a process that has had no quantizer
+        for compiled in ("true", "false"):
+            words = (*TINY, "quantizer=qat", "bits=3", "min_size=0", "teacher=float32", f"compile={compiled}")
+            outcome = do(*words, root=tmp_path)
+            assert outcome.code == 0
+            ends.append([row["train"]["loss"] for row in outcome.rows])
+    torch._dynamo.reset()
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
