@@ -127,7 +127,7 @@ class Config:
     # the machine
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
     parallel: str = key("ddp", "how ranks share a run: each has all weights", str, choices=("ddp", "fsdp"))
-    precision: str = key("float32", "arithmetic of the training forward", str, choices=("float32", "bf16", "fp16"))
+    precision: str = key("float32", "arithmetic of forwards in training", str, choices=("float32", "bf16", "fp16"))
     compile: bool = key(False, "torch.compile the training forward", bool)
     threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1, high=1024)
     num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)

@@ -52,8 +52,12 @@ class Teacher:
             )
         self.model.eval().requires_grad_(False)
 
-    def loss(self, task: Task, loss: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The outputs to follow."""
+        taught: Tensor = self.model(inputs)
+        return taught
+
+    def loss(self, task: Task, loss: Tensor, outputs: Tensor, taught: Tensor) -> Tensor:
         """Raises: ValueError when the outputs of the two networks cannot be compared."""
-        with torch.no_grad():
-            taught = self.model(inputs)
         return (1 - self.weight) * loss + self.weight * task.distance(outputs, taught, self.temperature)

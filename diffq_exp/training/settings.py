@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Listener(Protocol):
     """Whoever wants to know how a run goes on."""
@@ -24,3 +28,8 @@ class Settings:
     precision: str = "float32"
     compile: bool = False
     checkpoint_minutes: float = 10.0
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The arithmetic of forwards in training, for a `with`."""
+        dtype = AUTOCAST[self.precision]
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)

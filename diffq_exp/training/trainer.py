@@ -46,7 +46,6 @@ from .size_record import size_row
 from .stopping import Diverged, FiniteWatch, Interrupted, StopFlag
 
 READ_EVERY = 50  # steps between two looks at the sums on the device
-AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -206,14 +205,14 @@ class Trainer:
 
     def _loss(self, inputs: Tensor, targets: Tensor, weight: float | None = None) -> Tensor:
         """Task loss plus penalty of one batch; its sums go to the epoch's. weight: of a rank's part of it."""
-        dtype = AUTOCAST[self.settings.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with self.settings.autocast(self.device):
             outputs = self.forward(inputs)
+            taught = self.teacher(inputs) if self.teacher is not None else None
         loss = self.task.loss(outputs, targets)
         if weight != 0:
             self.sums.add_batch(self.task, loss, outputs, targets)
-        if self.teacher is not None:
-            loss = self.teacher.loss(self.task, loss, inputs, outputs)
+        if self.teacher is not None and taught is not None:
+            loss = self.teacher.loss(self.task, loss, outputs, taught)
         if weight is not None:
             loss = loss * weight
         if self.penalty is not None and self.quantizer is not None:

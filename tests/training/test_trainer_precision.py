@@ -7,6 +7,7 @@ import torch
 from helpers.run_pieces import TinyNet, tiny_trainer
 from helpers.trainer_views import batches_of, finite, rows_in, state_of
 
+from diffq_exp.training.distillation import Teacher
 from diffq_exp.training.stopping import StopFlag
 
 
@@ -36,6 +37,14 @@ def test_precision_is_that_of_the_training_forward(precision, dtype, optimizer, 
     rows = rows_in(tmp_path)
     assert rows[-1]["train"]["loss"] < rows[0]["train"]["loss"]
     assert trainer.scaler.is_enabled() is (precision == "fp16")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_teacher_computes_in_the_same_precision(precision, dtype, tmp_path):
+    trainer = tiny_trainer(tmp_path, precision=precision)
+    trainer.teacher = Teacher(SeesTypes(), 0.5, 2.0)
+    trainer._step(1, batches_of(trainer)[:1], 3)
+    assert trainer.teacher.model.seen == {False: (dtype, torch.float32)}
 
 
 def test_fp16_scales_the_loss_and_not_the_step(tmp_path):
