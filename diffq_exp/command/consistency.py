@@ -51,7 +51,7 @@ def consistency_errors(cfg: DictConfig) -> list[str]:
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
     errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _foreign_errors(cfg)
-    errors += _tracking_errors(cfg) + [f"float32: {error}" for error in _float32_errors(cfg)]
+    errors += _tracking_errors(cfg) + _float32_errors(cfg)
     return errors + ([error] if (error := device_error(cfg.device)) else [])
 
 
@@ -59,7 +59,7 @@ def _float32_errors(cfg: DictConfig) -> list[str]:
     """The errors of the overrides that the float32 run has of its own."""
     if not cfg[FLOAT32]:
         return []
-    return own_errors(cfg) or consistency_errors(float32_config(cfg))
+    return own_errors(cfg) or [f"{FLOAT32}: {error}" for error in consistency_errors(float32_config(cfg))]
 
 
 def _combination_errors(cfg: DictConfig) -> list[str]:

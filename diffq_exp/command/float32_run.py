@@ -12,12 +12,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ..common.names import nearest
-from .consumption import FLOAT32, unused_keys
+from .consumption import FLOAT32, resolved, unused_keys
 from .overrides import parse, parse_all, text_of
 from .ranges import shown
-from .schema import conf_dir, group_choices
-from .values import value_errors
+from .schema import PLAIN, conf_dir, group_choices
+from .values import range_error, value_errors
 
 FLOAT32_VALUES: dict[str, Any] = {  # of every float32 run
     "init_from": None,
@@ -66,7 +65,8 @@ def float32_overrides(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
     own = [parse(text).key_or_group for text in _own(cfg)]
     kept = without(overrides, {"quantizer", *own, *FLOAT32_VALUES, *unused_keys(plain)})
     differing = {key: value for key, value in FLOAT32_VALUES.items() if OmegaConf.select(cfg, key) != value}
-    return [*kept, "quantizer=none", *_own(cfg), *(f"{key}={shown(value)}" for key, value in differing.items())]
+    given = [f"++{text}" if "." in key else text for key, text in zip(own, _own(cfg), strict=True)]
+    return [*kept, "quantizer=none", *given, *(f"{key}={shown(value)}" for key, value in differing.items())]
 
 
 def _own(cfg: DictConfig) -> list[str]:
@@ -75,15 +75,20 @@ def _own(cfg: DictConfig) -> list[str]:
 
 def own_errors(cfg: DictConfig) -> list[str]:
     """What is wrong with the overrides that the float32 run alone has, each by itself."""
+    if error := range_error(FLOAT32, resolved(cfg[FLOAT32]), PLAIN[FLOAT32]):
+        return [error]
     errors: list[str] = []
     for override in parse_all(_own(cfg), errors):
-        if any(fnmatch(override.key_or_group, pattern) for pattern in OWN_KEYS) and not override.is_delete():
-            errors += value_errors(override, False, cfg, group_choices)
+        text, key = text_of(override), override.key_or_group
+        if not text.startswith(f"{key}="):
+            errors.append(f"{text}: key=value is allowed")
+        elif not any(fnmatch(key, pattern) for pattern in OWN_KEYS):
+            errors.append(f"{text}: allowed are {', '.join(OWN_KEYS)}")
         else:
-            near = nearest(override.key_or_group, [key for key in OWN_KEYS if "*" not in key])
-            hint = f"; the nearest is {near[0]}" if near else ""
-            errors.append(f"{text_of(override)}: allowed are {', '.join(OWN_KEYS)}{hint}")
-    return errors
+            errors += value_errors(override, False, cfg, group_choices)
+    keys = [text.partition("=")[0] for text in _own(cfg)]
+    errors += [f"{key}: is given twice" for key in sorted(set(keys)) if keys.count(key) > 1]
+    return [f"{FLOAT32}: {error}" for error in errors]
 
 
 def without(overrides: Iterable[str], keys: set[str]) -> list[str]:

@@ -32,7 +32,6 @@ from .consumption import (
     TRAINING_ONLY,
     UNSIGNED_KEYS,
     consumed_nodes,
-    float32_sources,
     has_target,
     only_afterwards,
     resolved,
@@ -70,8 +69,6 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
         (values["quantizer"].get("training") or {}).pop("penalty", None)
     _drop_later_keys(values)
     values |= _sources(cfg)
-    if float32_sources(cfg):
-        values[FLOAT32] = resolved(cfg[FLOAT32])
     kept: dict[str, object] = _without_nulls(values)
     return kept
 
@@ -119,6 +116,7 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
     given = {key: cfg[key] for key in SOURCE_KEYS if cfg[key] is not None}
     if only_afterwards(cfg):  # nothing follows a teacher, and the float32 run is what it begins from anyway
         given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
+        given |= {FLOAT32: FLOAT32} if cfg[FLOAT32] and not trains_nothing(cfg) else {}
     identities = {value: identity(cfg, value) for value in set(given.values())}
     values: dict[str, object] = {key: identities[value] for key, value in given.items()}
     if (folder := pretrained_folder(cfg.model)) is not None:
@@ -151,6 +149,7 @@ def record_of(
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
     _drop_later_keys(values)
     values |= {key: FLOAT32 if cfg.get(key) == FLOAT32 else value for key, value in _sources(cfg).items()}
+    values |= {FLOAT32: resolved(cfg[FLOAT32]) or None} if FLOAT32 in keys else {}
     sources = hydra.runtime.config_sources if hydra is not None else []
     searched = [os.path.relpath(source.path) for source in sources if source.provider == "command-line"]
     return RunRecord(

@@ -11,7 +11,7 @@ for the values; the contract is in quantizer.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,44 +21,12 @@ from torch import Tensor, nn
 from ..stored.network import StoredModel, targets_of, write_into
 from ..stored.selection import Tensors, check_unchanged
 from .compiled import notice_hooks
+from .misuse import ChangedInForward, Recomputed, Replica
 from .stored_weights import Owner, StoredWeights, changed_in_evaluation
 from .swap import Held, put, take_out
 
-UNSEEN = (
-    "an optimizer steps, but no training forward of the model has seen the weights of its {}: call model(...), not "
-    "model.forward(...) or a part of the model, or use noisy()"
-)
+NOTHING, TRAINING, EVALUATION = range(3)
 NO_BACKWARD = -1  # torch's number of the backward that is running
-
-
-class Recomputed(RuntimeError):
-    """Layers ran again in a backward, where they do not see the weights of their forward."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "layers of the model run again in the backward (activation checkpointing), where they would see other "
-            "weights: run forward and backward inside `with quantizer.noisy():`"
-        )
-
-
-class Replica(RuntimeError):
-    """A copy of the model that nn.DataParallel makes for a forward, which has no parameters to swap."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "nn.DataParallel computes with copies of the model, which a quantizer does not reach: "
-            "use DistributedDataParallel, a process for each GPU (torchrun), or a single GPU"
-        )
-
-
-class ChangedInForward(RuntimeError):
-    """A weight that a forward changes by itself: the change would not reach the parameter."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name!r} is changed by the forward of the model itself, in place or by .data; quantized it would "
-            f"lose that: exclude it (exclude=[{name!r}]), or compute with a changed copy"
-        )
 
 
 class Attachment:
@@ -70,6 +38,7 @@ class Attachment:
         self._held = Held()  # the float weights, inside quantize()
         self.trained = False  # whether a training forward was run
         self._swapped = False  # whether the last one saw other weights than the parameters
+        self._shown = NOTHING  # which values layers see in the place of parameters now
         self._inside: FrameType | None = None  # of Python, which runs the outermost forward
         self._depth = 0  # forwards inside it
         self._looked_at: set[bool] = set()  # modes (training or not) whose first forward was seen to its end
@@ -91,24 +60,33 @@ class Attachment:
         self._before_layer(module, args)
         if self.holding or self._is_inner():
             return
-        take_out(self._items())  # tensors that stayed after an interrupted forward
+        self._hide()  # tensors that stayed after an interrupted forward
         if self.owner.model.training:
-            self._put_training_values()
-            return
-        if not self._held or self._shared:
+            self._show_training_values()
+        elif not self._held or self._shared:
             self.check_model()
-            seen = [*zip(self._items(), self.stored.all()[1], strict=True)]
-            for item, value in seen:
-                put(item, value)
-            self._copy(seen)
+            self._show([*zip(self._items(), self.stored.all()[1], strict=True)])
 
     def _after(self, module: nn.Module, args: object, output: object) -> None:
         if self._depth:
             self._depth -= 1
         elif not self.holding:
             self._inside = None
-            take_out(self._items())
+            self._hide()
             self._compare()
+
+    def _show(self, values: Sequence[tuple[Tensors, Tensor | None]]) -> None:
+        """Let layers see tensors in the place of parameters; None: the parameter itself."""
+        for item, value in values:
+            if value is not None:
+                put(item, value)
+                self._shown = TRAINING if self.owner.model.training else EVALUATION
+        self._copy(values)
+
+    def _hide(self) -> None:
+        """Let layers see the parameters."""
+        take_out(self._items())
+        self._shown = NOTHING
 
     def _copy(self, seen: Iterable[tuple[Tensors, Tensor | None]]) -> None:
         """Keep copies of what the first forward of a mode sees."""
@@ -128,6 +106,8 @@ class Attachment:
 
     def _before_layer(self, module: nn.Module, args: object) -> None:
         """Raises: Recomputed in a backward, where no forward of the model is running."""
+        if self._shown == NOTHING and torch.compiler.is_compiling():
+            return  # asked first, so that compiled code asks it too: the place of each weight is fixed in it
         if torch.compiler.is_compiling() or self.holding or self._inside is not None:
             return
         if self._swapped and self.owner.model.training and torch._C._current_graph_task_id() != NO_BACKWARD:
@@ -152,18 +132,15 @@ class Attachment:
         self._depth += 1
         return True
 
-    def _put_training_values(self) -> None:
+    def _show_training_values(self) -> None:
         self.owner.check_ready()
         self.check_model()
         self.unquantize()
         self.stored.forget()
         self.trained = True
         values = [*zip(self.owner.selection.quantized, self.owner.training_values(), strict=True)]
-        self._swapped = any(value is not None for _, value in values)
-        for item, value in values:
-            if value is not None:
-                put(item, value)
-        self._copy(values)
+        self._show(values)
+        self._swapped = self._shown != NOTHING
 
     def check_model(self) -> None:
         """Raises: ModelChanged where the model has other parameters than when the quantizer was attached."""
@@ -175,14 +152,14 @@ class Attachment:
         """See Quantizer.noisy."""
         if self.holding or not self.owner.model.training:
             raise RuntimeError("noisy() is for a model in train() mode, and not inside itself")
-        take_out(self._items())
+        self._hide()
         try:
             self.holding = True
-            self._put_training_values()
+            self._show_training_values()
             yield
         finally:
             self.holding = False
-            take_out(self._items())
+            self._hide()
         self._compare()
 
     def _items(self) -> tuple[Tensors, ...]:
@@ -214,7 +191,7 @@ class Attachment:
     def quantize(self) -> None:
         """See Quantizer.quantize."""
         if not self._held:
-            take_out(self._items())
+            self._hide()
             self.check_model()
             self._held.hold(self._items(), self.stored.all()[1])
 
@@ -237,7 +214,7 @@ class Attachment:
     def detach(self) -> None:
         """Take the hooks out; the model computes with its float weights again."""
         self.unquantize()
-        take_out(self._items())
+        self._hide()
         for module in (self.owner.model, *self._layers()):
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
@@ -247,5 +224,5 @@ class Attachment:
     def __getstate__(self) -> dict[str, object]:
         if self.holding:
             raise RuntimeError("a model cannot be copied or pickled inside noisy(): its weights are noisy there")
-        take_out(self._items())  # a copy of the model must not carry the weights of an interrupted forward
+        self._hide()  # a copy of the model must not carry the weights of an interrupted forward
         return {**self.__dict__, "_inside": None, "_depth": 0, "_copies": []}

@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 import torch._dynamo.config as config  # each optimizer imports it anyway
 
+NEEDED = {  # of torch.compile's settings, where a release of torch has them
+    "skip_nnmodule_hook_guards": False,  # compiled code looks whether hooks are those that it was compiled with
+    "wrap_top_frame": True,  # the hooks of a root are compiled together with its forward
+}
+
 
 def notice_hooks() -> None:
-    """Let compiled code look whether the hooks of a model are still those that it was compiled with.
+    """Let torch.compile see that a model has a quantizer.
 
-    torch.compile does not, unless it is told to, and shares code between models of one class: a model with a
-    quantizer would run code that was compiled for one without, or for another quantizer's model, with those
-    weights. What was compiled before the first quantizer of a process is compiled anew. Source: "PyTorch 2.0
-    NNModule Support" in the documentation of torch.compile, skip_nnmodule_hook_guards.
+    It shares code between models of one class, and does not look whether their hooks differ unless it is told to: a
+    model would run code that was compiled for one without a quantizer, or for another quantizer's model, with those
+    weights. What was compiled before is compiled anew. Source: "PyTorch 2.0 NNModule Support" in the documentation
+    of torch.compile.
     """
-    if config.skip_nnmodule_hook_guards:
-        config.skip_nnmodule_hook_guards = False
-        torch.compiler.reset()
+    for name, value in NEEDED.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    torch.compiler.reset()

@@ -10,8 +10,9 @@ from torch.optim import Optimizer
 
 from ..stored.network import StoresModel
 from ..stored.selection import Tensors
-from .attachment import UNSEEN, Attachment
+from .attachment import Attachment
 from .learned import LearnedTensors, Rates
+from .misuse import UNSEEN
 
 
 class Learner(StoresModel):

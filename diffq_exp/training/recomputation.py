@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from ..quant.attachment import Recomputed
+from ..quant.misuse import Recomputed
 from ..quant.quantizer import Quantizer
 from .checkpoint import rng_state, set_rng_state
 

@@ -6,7 +6,7 @@ from helpers.run_configs import TINY, ask
 from diffq_exp.command.check import check
 from diffq_exp.command.compose import composer
 from diffq_exp.command.float32_run import float32_config, float32_overrides
-from diffq_exp.command.signature import record_of, run_name, signature
+from diffq_exp.command.signature import record_of, run_name
 
 OWN = 'float32=["epochs=3","optimizer.weight_decay=0.1","task.label_smoothing=0.2"]'
 RATE = ("quantizer=rate", "teacher=float32", OWN)
@@ -25,10 +25,12 @@ def _refused(*words: str) -> list[str]:
         ("lr", "'lr': not understood; a key is set by key=value, without blanks"),
         ("lr=0.1,0.2", "lr=0.1,0.2: several values are given; a sweep needs -m"),
         ("scheduler.fnal=0", "scheduler.fnal: unknown; the nearest is scheduler.final"),
-        ("+optimizer.foo=1", "optimizer.foo: torch.optim.Adam does not take it"),
+        ("+optimizer.foo=1", "+optimizer.foo=1: key=value is allowed"),
+        ("++epochs=1", "++epochs=1: key=value is allowed"),
+        ("epochs@x=1", "epochs@x=1: key=value is allowed"),
         ("optimizer._target_=nowhere.SGD", "optimizer._target_=nowhere.SGD: "),
         ("epoch=3", "epoch=3: allowed are epochs, "),
-        ("~scheduler.final", "~scheduler.final: allowed are epochs, "),
+        ("~scheduler.final", "~scheduler.final: key=value is allowed"),
     ],
 )
 def test_each_of_its_overrides_is_checked(given, error):
@@ -42,13 +44,21 @@ def test_it_has_the_same_network_data_and_split(given):
     assert said.startswith(f"float32: {given}: allowed are epochs, batch_size")
 
 
-def test_the_nearest_key_is_named():
-    (said,) = _refused('float32=["epoch=3"]')
-    assert said.endswith("; the nearest is epochs")
+def test_a_key_is_given_once():
+    assert _refused('float32=["epochs=1","epochs=2"]') == ["float32: epochs: is given twice"]
 
 
-def test_it_is_a_list():
-    assert _refused("float32=7") == ["float32=7: a list of texts or null is allowed"]
+@pytest.mark.parametrize(("given", "seen"), [("7", "7"), ("${epochs}", "2"), ("[null]", "[None]")])
+def test_it_is_a_list(given, seen):
+    assert _refused(f"float32={given}") == [f"float32={seen}: a list of texts or null is allowed"]
+
+
+def test_mappings_in_an_experiment_of_the_users(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nteacher: float32\nfloat32:\n  - epochs: 2\n"
+    (tmp_path / "experiment" / "own.yaml").write_text(text)
+    plan = check([*TINY, "--config-dir", str(tmp_path), "experiment=own"])
+    assert plan.errors == ["float32=[{'epochs': 2}]: a list of texts or null is allowed"]
 
 
 def test_only_the_float32_run_has_it():
@@ -59,13 +69,22 @@ def test_only_the_float32_run_has_it():
     assert plain.float32 is None and cfg.float32[0] == "epochs=3"
 
 
-def test_the_command_of_the_float32_run_makes_the_same_run():
-    typed = [*TINY, *RATE, "optimizer.weight_decay=0.3"]
-    (job,) = check(typed).jobs
-    words = float32_overrides(job.cfg, typed)
-    assert "epochs=3" in words and "optimizer.weight_decay=0.3" not in words
+@pytest.mark.parametrize(
+    ("typed", "own"),
+    [
+        ("optimizer.weight_decay=0.3", "optimizer.weight_decay=0.1"),
+        ("+optimizer.amsgrad=true", "optimizer.amsgrad=false"),
+        ("epochs=5", "epochs=3"),
+    ],
+)
+def test_the_command_of_the_float32_run_makes_the_same_run(typed, own):
+    words = [*TINY, "quantizer=rate", "teacher=float32", f'float32=["{own}"]', typed]
+    (job,) = check(words).jobs
+    command = float32_overrides(job.cfg, words)
+    assert typed not in command
     choices = {**job.cfg.hydra.runtime.choices, "quantizer": "none"}
-    assert ask(*words).folder.name == run_name(float32_config(job.cfg), choices)
+    (again,) = check(command).jobs
+    assert again.folder.name == run_name(float32_config(job.cfg), choices)
 
 
 def test_a_run_is_named_after_it_where_it_has_a_float32_run():
@@ -76,10 +95,17 @@ def test_a_run_is_named_after_it_where_it_has_a_float32_run():
         assert any(OWN in text for text in check([*TINY, *without, OWN]).warnings)
 
 
-def test_a_network_of_elsewhere_takes_its_place(tmp_path):
-    """The float32 run that was found by the word is the same as that one given by its folder."""
-    cfg = composer()([*TINY, *RATE])
-    assert signature(float32_config(cfg)) == signature(float32_config(composer()([*TINY, OWN])))
+def test_a_run_is_named_after_its_float32_run_however_that_is_typed():
+    """So that a folder of that run, given as the teacher, names the same run (test_run_float32.py)."""
+    same = [
+        None,
+        "[]",
+        f'["epochs={composer()(TINY).epochs}"]',
+        '["epochs=2","clip=null"]',
+        '["clip=null","epochs=2"]',
+    ]
+    words = [*TINY, "quantizer=rate", "teacher=float32"]
+    assert len({ask(*words, *([] if one is None else [f"float32={one}"])).folder.name for one in same}) == 1
 
 
 def test_runs_with_other_float32_runs_are_told_apart_in_their_records():

@@ -6,7 +6,10 @@ import torch._dynamo.config as config
 from torch import nn
 
 from diffq_exp.quant import UniformQuantizer
+from diffq_exp.quant.compiled import NEEDED
 
+# Dynamo hides this one from users; a filter that makes errors of warnings finds it all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 X = torch.linspace(-1, 1, 30).reshape(5, 6)
 
 
@@ -14,7 +17,8 @@ X = torch.linspace(-1, 1, 30).reshape(5, 6)
 def torchs_defaults():
     """As in a process that has had no quantizer yet."""
     torch._dynamo.reset()
-    with config.patch(skip_nnmodule_hook_guards=True):
+    settings = {name: not value for name, value in NEEDED.items() if hasattr(config, name)}
+    with config.patch(settings):
         yield
     torch._dynamo.reset()
 
@@ -94,3 +98,76 @@ def test_compiled_in_place_and_inside_of_a_function():
         expected = model._call_impl(X)
         torch.testing.assert_close(model(X), expected, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(step(model, X), expected + 1, rtol=1e-6, atol=1e-6)
+
+
+class Layer(nn.Module):
+    """A class of a user's own, whose forward torch.compile takes apart from its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(6, 6)
+        self.own = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x):
+        return nn.functional.linear(self.linear(x).relu(), self.own)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Layer()
+
+    def forward(self, x):
+        return self.layer(x) + 1
+
+
+@pytest.mark.parametrize("kind", [Layer, Block])
+def test_where_a_layer_finds_its_weight_is_asked_at_each_call(kind):
+    """Without its quantizer's values, then with them, and back: in training, in evaluation, and by hand."""
+    model = kind()
+    quantizer = UniformQuantizer(model, bits=3, min_size=0)  # trains on float weights
+    fast = compiled(model)
+    for _ in range(2):
+        assert_as_eager(model.train(), fast)
+        assert_as_eager(model.eval(), fast)
+        with quantizer.enter_quantize():
+            assert_as_eager(model, fast)
+        assert_as_eager(model, fast)
+    quantizer.detach()
+    assert_as_eager(model, fast)
+    quantized(model, 4)
+    assert_as_eager(model, fast)
+
+
+@pytest.mark.parametrize("kind", [Layer, Block])
+def test_a_class_of_ones_own_after_one_without_a_quantizer(kind):
+    quantized(kind())
+    floats, model = kind(), kind()
+    assert_as_eager(floats, compiled(floats))
+    quantized(model)
+    for each in (model.train(), model.eval(), floats):
+        assert_as_eager(each, compiled(each))
+
+
+def test_a_compiled_part_of_a_model():
+    model = Block()
+    quantizer = quantized(model)
+    part = torch.compile(model.layer, backend="eager")
+    torch.testing.assert_close(part(X), model.layer(X))
+    with quantizer.noisy():
+        torch.testing.assert_close(part(X), model.layer(X), rtol=1e-6, atol=1e-6)
+        inside = part(X)
+    assert not torch.allclose(part(X), inside, atol=1e-3)
+
+
+def test_a_part_that_is_compiled_in_place():
+    model = Block()
+    quantizer = UniformQuantizer(model, bits=3, min_size=0)
+    expected = [model.train()(X), model.eval()(X)]
+    model.layer.compile(backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(model.train()(X), expected[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(model.eval()(X), expected[1], rtol=1e-6, atol=1e-6)
+    quantizer.detach()
+    torch.testing.assert_close(model(X), expected[0], rtol=1e-6, atol=1e-6)

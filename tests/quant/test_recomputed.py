@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from diffq_exp.quant import LSQ, DiffQuantizer, RateQuantizer, UniformQuantizer
-from diffq_exp.quant.attachment import Recomputed
+from diffq_exp.quant.misuse import Recomputed
 
 
 class Checkpointed(nn.Module):

@@ -11,6 +11,7 @@ from helpers.run_signals import interrupt_at
 from diffq_exp import load_model
 from diffq_exp.command.compose import composer
 from diffq_exp.command.consistency import consistency_errors
+from diffq_exp.quant.compiled import NEEDED
 from diffq_exp.results.records import read_record
 
 pytestmark = pytest.mark.usefixtures("same_commit")
@@ -65,6 +66,15 @@ def test_the_name_of_a_run_does_not_depend_on_whether_its_teacher_is_there(taugh
     assert ask(*TINY, *typed, f"teacher={source_of(taught)}").folder.name == folder
     assert ask(*TINY, *typed, "teacher=float32", "teacher_weight=0.3").folder.name != folder
     assert ask(*TINY, *typed, "teacher_weight=0.3").folder.name == ask(*TINY, *typed).folder.name
+
+
+def test_a_float32_run_with_settings_of_its_own(tmp_path):
+    words = (*TINY, "quantizer=qat", "epochs=1")
+    outcome = do(*words, "teacher=float32", 'float32=["epochs=2","task.label_smoothing=0.1"]', root=tmp_path)
+    source = read_record(source_of(outcome))
+    assert outcome.code == 0 and outcome.result["epochs"] == 1 and source.epochs == 2
+    again = do(*words, f"teacher={source_of(outcome)}", root=tmp_path)
+    assert again.folder == outcome.folder and "finished already" in again.lines[0]
 
 
 def test_a_run_starts_from_its_float32_run(tmp_path):
@@ -122,7 +132,7 @@ def test_a_compiled_run_sees_its_quantizer_after_a_compiled_float32_run(tmp_path
     compile_with, ends = torch.compile, []
     monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend="eager"))
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):  # as in a process that has had no quantizer
+    with torch._dynamo.config.patch({name: not value for name, value in NEEDED.items()}):  # as they are at first
         for compiled in ("true", "false"):
             words = (*TINY, "quantizer=qat", "bits=3", "min_size=0", "teacher=float32", f"compile={compiled}")
             outcome = do(*words, root=tmp_path)
