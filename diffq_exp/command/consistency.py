@@ -51,15 +51,18 @@ def consistency_errors(cfg: DictConfig) -> list[str]:
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
     errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _foreign_errors(cfg)
-    errors += _tracking_errors(cfg) + _float32_errors(cfg)
-    return errors + ([error] if (error := device_error(cfg.device)) else [])
+    errors += _tracking_errors(cfg)
+    errors += [error] if (error := device_error(cfg.device)) else []
+    return errors + _float32_errors(cfg, errors)
 
 
-def _float32_errors(cfg: DictConfig) -> list[str]:
-    """The errors of the overrides that the float32 run has of its own."""
+def _float32_errors(cfg: DictConfig, known: list[str]) -> list[str]:
+    """The errors of the overrides that the float32 run has of its own. known: those of the run itself."""
     if not cfg[FLOAT32]:
         return []
-    return own_errors(cfg) or [f"{FLOAT32}: {error}" for error in consistency_errors(float32_config(cfg))]
+    if errors := own_errors(cfg):
+        return errors
+    return [f"{FLOAT32}: {error}" for error in consistency_errors(float32_config(cfg)) if error not in known]
 
 
 def _combination_errors(cfg: DictConfig) -> list[str]:
@@ -242,5 +245,7 @@ def unused_warnings(cfg: DictConfig, typed: Sequence[Override]) -> dict[str, str
     unused |= {"teacher"} if only_afterwards(cfg) else set()
     unused |= {"round_penalty"} if cfg.hydra.runtime.choices["quantizer"] in WITHOUT_STEPS else set()
     quantizer = cfg.hydra.runtime.choices["quantizer"]
-    texts = [text_of(override) for override in typed if override.key_or_group.partition(".")[0] in unused]
-    return {text: f"{text}: has no effect with quantizer={quantizer}" for text in texts}
+    why = {FLOAT32: "without init_from=float32 or teacher=float32"}
+    idle = [one for one in typed if one.key_or_group.partition(".")[0] in unused]
+    reasons = {text_of(one): why.get(one.key_or_group, f"with quantizer={quantizer}") for one in idle}
+    return {text: f"{text}: has no effect {reason}" for text, reason in reasons.items()}

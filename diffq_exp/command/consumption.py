@@ -15,7 +15,7 @@ CONSUMED_NODES = tuple(name for name in NODES if name != "tracking")
 # Added after runs had signatures, with their defaults:
 LATER_NODES = {"size": "formula", "penalty_schedule": "constant"}
 TRAINER_KEYS = ("seed", "epochs", "batch_size", "accumulate", "clip", "precision", "compile", "threads")
-LATER_TRAINER_KEYS = {"sync_batch_norm": False}  # likewise
+LATER_TRAINER_KEYS = {"sync_batch_norm": False}  # added later too
 TARGET_KEYS = ("target_mb", "target_ratio")  # in place of the penalty
 FINISH_KEYS = ("average_decay", "batch_norm_batches", "round_penalty", *TARGET_KEYS)  # besides steps
 TEACHER_KEYS = ("teacher_weight", "teacher_temperature")  # read where there is a teacher

@@ -62,10 +62,10 @@ def float32_config(cfg: DictConfig) -> DictConfig:
 def float32_overrides(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
     """What stands after `python -m diffq_exp.train` for the float32 run of a run that has these overrides."""
     plain = float32_config(cfg)
-    own = [parse(text).key_or_group for text in _own(cfg)]
+    own = {parse(text).key_or_group: text.lstrip("+") for text in _own(cfg)}
     kept = without(overrides, {"quantizer", *own, *FLOAT32_VALUES, *unused_keys(plain)})
     differing = {key: value for key, value in FLOAT32_VALUES.items() if OmegaConf.select(cfg, key) != value}
-    given = [f"++{text}" if "." in key else text for key, text in zip(own, _own(cfg), strict=True)]
+    given = [f"++{text}" if "." in key else text for key, text in own.items()]
     return [*kept, "quantizer=none", *given, *(f"{key}={shown(value)}" for key, value in differing.items())]
 
 
@@ -80,14 +80,16 @@ def own_errors(cfg: DictConfig) -> list[str]:
     errors: list[str] = []
     for override in parse_all(_own(cfg), errors):
         text, key = text_of(override), override.key_or_group
-        if not text.startswith(f"{key}="):
+        if not text.lstrip("+").startswith(f"{key}="):
             errors.append(f"{text}: key=value is allowed")
         elif not any(fnmatch(key, pattern) for pattern in OWN_KEYS):
             errors.append(f"{text}: allowed are {', '.join(OWN_KEYS)}")
         else:
             errors += value_errors(override, False, cfg, group_choices)
-    keys = [text.partition("=")[0] for text in _own(cfg)]
+    keys = [text.lstrip("+").partition("=")[0] for text in _own(cfg)]
     errors += [f"{key}: is given twice" for key in sorted(set(keys)) if keys.count(key) > 1]
+    if not errors:
+        errors += [f"{key}: has no effect" for key in sorted({*keys} & unused_keys(float32_config(cfg)))]
     return [f"{FLOAT32}: {error}" for error in errors]
 
 

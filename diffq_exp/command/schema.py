@@ -109,7 +109,7 @@ class Config:
         None, "network whose predictions to follow as well: run folder, stored model, or float32", str
     )
     float32: list[str] | None = key(
-        None, 'overrides of the float32 run alone, how it is trained: ["epochs=10","dataset.crop=2"]', list[str]
+        None, 'overrides of how the float32 run is trained: ["epochs=10","dataset.crop=2"]', list[str]
     )
     teacher_weight: float = key(0.5, "share of the teacher in the loss", float, above=0, high=1)
     teacher_temperature: float = key(2.0, "temperature of teacher and network", float, above=0)
@@ -127,7 +127,12 @@ class Config:
     # the machine
     device: str = key("auto", "where to compute", str, choices=("auto", "cpu", "cuda", "mps"))
     parallel: str = key("ddp", "how ranks share a run: each has all weights", str, choices=("ddp", "fsdp"))
-    precision: str = key("float32", "arithmetic of forwards in training", str, choices=("float32", "bf16", "fp16"))
+    precision: str = key(
+        "float32",
+        "arithmetic of the training forward, and of the teacher's",
+        str,
+        choices=("float32", "bf16", "fp16"),
+    )
     compile: bool = key(False, "torch.compile the training forward", bool)
     threads: int | None = key(None, "threads of torch on the CPU; null: torch decides", int, low=1, high=1024)
     num_workers: int = key(2, "processes that load images of the larger data sets", int, low=0)

@@ -68,7 +68,7 @@ def consumed(cfg: DictConfig) -> dict[str, Any]:
     if has_target(cfg):
         (values["quantizer"].get("training") or {}).pop("penalty", None)
     _drop_later_keys(values)
-    values |= _sources(cfg)
+    values |= _sources(cfg) | _own_float32(cfg)
     kept: dict[str, object] = _without_nulls(values)
     return kept
 
@@ -116,7 +116,6 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
     given = {key: cfg[key] for key in SOURCE_KEYS if cfg[key] is not None}
     if only_afterwards(cfg):  # nothing follows a teacher, and the float32 run is what it begins from anyway
         given = {key: value for key, value in given.items() if key == "init_from" and value != FLOAT32}
-        given |= {FLOAT32: FLOAT32} if cfg[FLOAT32] and not trains_nothing(cfg) else {}
     identities = {value: identity(cfg, value) for value in set(given.values())}
     values: dict[str, object] = {key: identities[value] for key, value in given.items()}
     if (folder := pretrained_folder(cfg.model)) is not None:
@@ -124,6 +123,16 @@ def _sources(cfg: DictConfig) -> dict[str, Any]:
     if cfg.init_strict and "init_from" in given and not only_afterwards(cfg):
         values["init_strict"] = True  # so that a run that began from a part of the file is not taken for this one
     return values | ({key: cfg[key] for key in TEACHER_KEYS} if "teacher" in given else {})
+
+
+def _own_float32(cfg: DictConfig) -> dict[str, str]:
+    """What stands for a float32 run that is no source (of PTQ), where it differs from that without the key."""
+    if not cfg[FLOAT32] or not only_afterwards(cfg) or trains_nothing(cfg):
+        return {}
+    without_key = cfg.copy()
+    without_key[FLOAT32] = None
+    own = identity(cfg, FLOAT32)
+    return {FLOAT32: own} if own != identity(without_key, FLOAT32) else {}
 
 
 def identity(cfg: DictConfig, given: str) -> str:
@@ -149,7 +158,7 @@ def record_of(
     values |= {name: OmegaConf.to_container(cfg[name], resolve=False) for name in consumed_nodes(cfg)}
     _drop_later_keys(values)
     values |= {key: FLOAT32 if cfg.get(key) == FLOAT32 else value for key, value in _sources(cfg).items()}
-    values |= {FLOAT32: resolved(cfg[FLOAT32]) or None} if FLOAT32 in keys else {}
+    values |= {FLOAT32: sorted(cfg[FLOAT32] or ()) or None} if FLOAT32 in keys else {}
     sources = hydra.runtime.config_sources if hydra is not None else []
     searched = [os.path.relpath(source.path) for source in sources if source.provider == "command-line"]
     return RunRecord(

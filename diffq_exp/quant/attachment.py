@@ -25,7 +25,7 @@ from .misuse import ChangedInForward, Recomputed, Replica
 from .stored_weights import Owner, StoredWeights, changed_in_evaluation
 from .swap import Held, put, take_out
 
-NOTHING, TRAINING, EVALUATION = range(3)
+PARAMETERS, TRAINING, EVALUATION = range(3)  # what layers see
 NO_BACKWARD = -1  # torch's number of the backward that is running
 
 
@@ -38,7 +38,7 @@ class Attachment:
         self._held = Held()  # the float weights, inside quantize()
         self.trained = False  # whether a training forward was run
         self._swapped = False  # whether the last one saw other weights than the parameters
-        self._shown = NOTHING  # which values layers see in the place of parameters now
+        self._shown = PARAMETERS
         self._inside: FrameType | None = None  # of Python, which runs the outermost forward
         self._depth = 0  # forwards inside it
         self._looked_at: set[bool] = set()  # modes (training or not) whose first forward was seen to its end
@@ -80,13 +80,14 @@ class Attachment:
         for item, value in values:
             if value is not None:
                 put(item, value)
-                self._shown = TRAINING if self.owner.model.training else EVALUATION
+        if any(value is not None for _, value in values):
+            self._shown = TRAINING if self.owner.model.training else EVALUATION
         self._copy(values)
 
     def _hide(self) -> None:
         """Let layers see the parameters."""
         take_out(self._items())
-        self._shown = NOTHING
+        self._shown = PARAMETERS
 
     def _copy(self, seen: Iterable[tuple[Tensors, Tensor | None]]) -> None:
         """Keep copies of what the first forward of a mode sees."""
@@ -106,8 +107,8 @@ class Attachment:
 
     def _before_layer(self, module: nn.Module, args: object) -> None:
         """Raises: Recomputed in a backward, where no forward of the model is running."""
-        if self._shown == NOTHING and torch.compiler.is_compiling():
-            return  # asked first, so that compiled code asks it too: the place of each weight is fixed in it
+        if self._shown == PARAMETERS and torch.compiler.is_compiling():
+            return  # read first, so that compiled code checks it; it does not check where a weight is found
         if torch.compiler.is_compiling() or self.holding or self._inside is not None:
             return
         if self._swapped and self.owner.model.training and torch._C._current_graph_task_id() != NO_BACKWARD:
@@ -140,7 +141,7 @@ class Attachment:
         self.trained = True
         values = [*zip(self.owner.selection.quantized, self.owner.training_values(), strict=True)]
         self._show(values)
-        self._swapped = self._shown != NOTHING
+        self._swapped = self._shown != PARAMETERS
 
     def check_model(self) -> None:
         """Raises: ModelChanged where the model has other parameters than when the quantizer was attached."""
@@ -226,3 +227,7 @@ class Attachment:
             raise RuntimeError("a model cannot be copied or pickled inside noisy(): its weights are noisy there")
         self._hide()  # a copy of the model must not carry the weights of an interrupted forward
         return {**self.__dict__, "_inside": None, "_depth": 0, "_copies": []}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        notice_hooks()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch._dynamo.config as config  # each optimizer imports it anyway
 
 NEEDED = {  # of torch.compile's settings, where a release of torch has them
     "skip_nnmodule_hook_guards": False,  # compiled code looks whether hooks are those that it was compiled with
@@ -15,10 +14,12 @@ def notice_hooks() -> None:
     """Let torch.compile see that a model has a quantizer.
 
     It shares code between models of one class, and does not look whether their hooks differ unless it is told to: a
-    model would run code that was compiled for one without a quantizer, or for another quantizer's model, with those
-    weights. What was compiled before is compiled anew. Source: "PyTorch 2.0 NNModule Support" in the documentation
-    of torch.compile.
+    model would run code of a model without a quantizer, or of another quantizer's model. Resets torch.compile, too:
+    code of all models in this process is compiled again. Source: "PyTorch 2.0 NNModule Support" in the
+    documentation of torch.compile.
     """
+    import torch._dynamo.config as config  # two seconds, for those who train: each optimizer imports it too
+
     for name, value in NEEDED.items():
         if hasattr(config, name):
             setattr(config, name, value)

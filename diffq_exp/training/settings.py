@@ -30,6 +30,6 @@ class Settings:
     checkpoint_minutes: float = 10.0
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The arithmetic of forwards in training, for a `with`."""
+        """A context in which a forward computes in `precision`."""
         dtype = AUTOCAST[self.precision]
         return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -207,11 +207,12 @@ class Trainer:
         """Task loss plus penalty of one batch; its sums go to the epoch's. weight: of a rank's part of it."""
         with self.settings.autocast(self.device):
             outputs = self.forward(inputs)
-            taught = self.teacher(inputs) if self.teacher is not None else None
         loss = self.task.loss(outputs, targets)
         if weight != 0:
             self.sums.add_batch(self.task, loss, outputs, targets)
-        if self.teacher is not None and taught is not None:
+        if self.teacher is not None:
+            with self.settings.autocast(self.device):
+                taught = self.teacher(inputs)
             loss = self.teacher.loss(self.task, loss, outputs, taught)
         if weight is not None:
             loss = loss * weight

@@ -25,8 +25,7 @@ def _refused(*words: str) -> list[str]:
         ("lr", "'lr': not understood; a key is set by key=value, without blanks"),
         ("lr=0.1,0.2", "lr=0.1,0.2: several values are given; a sweep needs -m"),
         ("scheduler.fnal=0", "scheduler.fnal: unknown; the nearest is scheduler.final"),
-        ("+optimizer.foo=1", "+optimizer.foo=1: key=value is allowed"),
-        ("++epochs=1", "++epochs=1: key=value is allowed"),
+        ("+optimizer.foo=1", "optimizer.foo: torch.optim.Adam does not take it"),
         ("epochs@x=1", "epochs@x=1: key=value is allowed"),
         ("optimizer._target_=nowhere.SGD", "optimizer._target_=nowhere.SGD: "),
         ("epoch=3", "epoch=3: allowed are epochs, "),
@@ -44,8 +43,19 @@ def test_it_has_the_same_network_data_and_split(given):
     assert said.startswith(f"float32: {given}: allowed are epochs, batch_size")
 
 
-def test_a_key_is_given_once():
-    assert _refused('float32=["epochs=1","epochs=2"]') == ["float32: epochs: is given twice"]
+@pytest.mark.parametrize("second", ["epochs=2", "+epochs=2"])
+def test_a_key_is_given_once(second):
+    assert _refused(f'float32=["epochs=1","{second}"]') == ["float32: epochs: is given twice"]
+
+
+def test_a_key_that_nothing_reads_is_refused():
+    assert _refused("optimizer.lr=0.1", 'float32=["lr=0.3"]') == ["float32: lr: has no effect"]
+
+
+@pytest.mark.parametrize("mistake", ["device=cuda:9", "dataset=image_folder dataset.root=/nowhere"])
+def test_a_mistake_of_the_run_itself_is_said_once(mistake):
+    errors = _refused(*mistake.split(), 'float32=["epochs=1"]')
+    assert len(errors) == 1 and not errors[0].startswith("float32")
 
 
 @pytest.mark.parametrize(("given", "seen"), [("7", "7"), ("${epochs}", "2"), ("[null]", "[None]")])
@@ -74,6 +84,9 @@ def test_only_the_float32_run_has_it():
     [
         ("optimizer.weight_decay=0.3", "optimizer.weight_decay=0.1"),
         ("+optimizer.amsgrad=true", "optimizer.amsgrad=false"),
+        ("~optimizer.weight_decay", "+optimizer.weight_decay=0.1"),
+        ("seed=3", "+optimizer.amsgrad=true"),
+        ("seed=3", "+epochs=3"),
         ("epochs=5", "epochs=3"),
     ],
 )
@@ -81,7 +94,7 @@ def test_the_command_of_the_float32_run_makes_the_same_run(typed, own):
     words = [*TINY, "quantizer=rate", "teacher=float32", f'float32=["{own}"]', typed]
     (job,) = check(words).jobs
     command = float32_overrides(job.cfg, words)
-    assert typed not in command
+    assert typed not in command or typed == "seed=3"
     choices = {**job.cfg.hydra.runtime.choices, "quantizer": "none"}
     (again,) = check(command).jobs
     assert again.folder.name == run_name(float32_config(job.cfg), choices)
@@ -104,15 +117,21 @@ def test_a_run_is_named_after_its_float32_run_however_that_is_typed():
         '["epochs=2","clip=null"]',
         '["clip=null","epochs=2"]',
     ]
-    words = [*TINY, "quantizer=rate", "teacher=float32"]
+    for words in ([*TINY, "quantizer=rate", "teacher=float32"], [*TINY, "quantizer=ptq"]):
+        _assert_one_name(words, same)
+
+
+def _assert_one_name(words, same):
     assert len({ask(*words, *([] if one is None else [f"float32={one}"])).folder.name for one in same}) == 1
 
 
 def test_runs_with_other_float32_runs_are_told_apart_in_their_records():
     """Else a report would take them for seeds of one point."""
     configs = []
-    for words in (RATE, RATE[:2]):
+    swapped = 'float32=["task.label_smoothing=0.2","epochs=3","optimizer.weight_decay=0.1"]'
+    for words in (RATE, RATE[:2], (*RATE[:2], swapped)):
         cfg = composer()([*TINY, *words])
         configs.append(record_of(cfg, cfg.hydra.runtime.choices, words).config)
     assert configs[0]["float32"] == ["epochs=3", "optimizer.weight_decay=0.1", "task.label_smoothing=0.2"]
+    assert configs[2] == configs[0]
     assert "float32" not in configs[1] and configs[0]["teacher"] == configs[1]["teacher"] == "float32"

@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 from torch.optim import SGD, Adam, AdamW
 
 from diffq_exp.command.check import check
+from diffq_exp.command.float32_run import float32_config
 from diffq_exp.command.overrides import grid_overrides, overrides_of_jobs, parse
 from diffq_exp.command.schema import conf_dir
+from diffq_exp.command.signature import signature
 from diffq_exp.runs.build import (
     build,
     build_data,
@@ -99,6 +101,13 @@ def test_a_sweep_has_each_of_its_runs_once_and_without_errors(name):
     plan = planned(name)
     assert not plan.errors and not plan.warnings
     assert len({job.signature for job in plan.jobs}) == len(plan.jobs) == SWEEPS[name]
+
+
+def test_the_float32_runs_of_the_front_of_mnist_are_those_that_the_others_begin_from():
+    jobs = planned("pareto_mnist").jobs
+    floats = {job.signature for job in jobs if job.cfg.quantizer._target_ is None}
+    begun = {signature(float32_config(job.cfg)) for job in jobs if job.cfg.quantizer._target_ is not None}
+    assert floats == begun and len(floats) == 3
 
 
 def test_the_front_of_the_digits_has_every_method_at_three_seeds():

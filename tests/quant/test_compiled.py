@@ -1,5 +1,9 @@
 """torch.compile shares code between models of one class; each of them still has its own quantizer, or none."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch._dynamo.config as config
@@ -148,6 +152,30 @@ def test_a_class_of_ones_own_after_one_without_a_quantizer(kind):
     quantized(model)
     for each in (model.train(), model.eval(), floats):
         assert_as_eager(each, compiled(each))
+
+
+def test_an_unpickled_model_in_a_process_that_compiled_before():
+    floats, model = network(), network()
+    quantized(model)
+    data = pickle.dumps(model)
+    for name, value in NEEDED.items():
+        setattr(config, name, not value)
+    torch.compiler.reset()
+    assert_as_eager(floats, compiled(floats))
+    again = pickle.loads(data)
+    assert_as_eager(again, compiled(again))
+
+
+def test_reading_networks_does_not_wait_for_the_compiler():
+    """Nothing but torch itself may import it, where nothing is trained."""
+    loaded = [
+        subprocess.run(
+            [sys.executable, "-c", f"import torch{more}, sys; print('torch._dynamo' in sys.modules)"],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for more in ("", ", diffq_exp, diffq_exp.quant, diffq_exp.storage")
+    ]  # fmt: skip
+    assert loaded[0] == loaded[1]
 
 
 def test_a_compiled_part_of_a_model():
