@@ -230,4 +230,4 @@ class Attachment:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        notice_hooks()
+        notice_hooks(attached=False)

@@ -10,8 +10,8 @@ NEEDED = {  # of torch.compile's settings, where a release of torch has them
 }
 
 
-def notice_hooks() -> None:
-    """Let torch.compile see that a model has a quantizer.
+def notice_hooks(attached: bool = True) -> None:
+    """Let torch.compile see that a model has a quantizer. attached: just now; else it is a copy of such a model.
 
     It shares code between models of one class, and does not look whether their hooks differ unless it is told to: a
     model would run code of a model without a quantizer, or of another quantizer's model. Resets torch.compile, too:
@@ -20,7 +20,8 @@ def notice_hooks() -> None:
     """
     import torch._dynamo.config as config  # two seconds, for those who train: each optimizer imports it too
 
-    for name, value in NEEDED.items():
-        if hasattr(config, name):
-            setattr(config, name, value)
-    torch.compiler.reset()
+    missing = {name: value for name, value in NEEDED.items() if getattr(config, name, value) != value}
+    for name, value in missing.items():
+        setattr(config, name, value)
+    if missing or attached:
+        torch.compiler.reset()

@@ -1,5 +1,6 @@
 """torch.compile shares code between models of one class; each of them still has its own quantizer, or none."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -168,6 +169,18 @@ def test_an_unpickled_model_in_a_process_that_compiled_before():
     assert_as_eager(floats, compiled(floats))
     again = pickle.loads(data)
     assert_as_eager(again, compiled(again))
+
+
+def test_a_copy_leaves_compiled_code_alone(monkeypatch):
+    """Else a copy for each evaluation would have the network compiled each time."""
+    model = network()
+    quantized(model)
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(True))
+    copy.deepcopy(model)
+    assert not resets
+    quantized(network())
+    assert resets == [True]
 
 
 def test_reading_networks_does_not_wait_for_the_compiler():
