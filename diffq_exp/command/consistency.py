@@ -51,8 +51,7 @@ def consistency_errors(cfg: DictConfig) -> list[str]:
         f"storage.{key}: unknown; allowed are {', '.join(known)}" for key in sorted(set(cfg.storage) - {*known})
     ]
     errors += _combination_errors(cfg) + _path_errors(cfg) + _target_errors(cfg) + _foreign_errors(cfg)
-    errors += _tracking_errors(cfg)
-    errors += [error] if (error := device_error(cfg.device)) else []
+    errors += _tracking_errors(cfg) + ([error] if (error := device_error(cfg.device)) else [])
     return errors + _float32_errors(cfg, errors)
 
 
