@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+EXPERIMENT ?= pareto_digits
 
 .PHONY: train test test-all test-browser test-slurm pictures lint clean
 train: $(VENV)/ready
@@ -23,10 +24,10 @@ test-slurm: $(VENV)/ready-dev
 test-browser: $(VENV)/ready-browser
 	$(BIN)/python -m pytest -n 0 -rs tests/browser $(ARGS)
 
-# The pictures of README.md and docs/, from one set of runs: trains what is missing of experiment=pareto_digits.
+# The pictures of README.md and docs/, from one set of runs: trains what is missing of a front.
 pictures: $(VENV)/ready-browser
-	$(BIN)/python -m diffq_exp.train experiment=pareto_digits $(ARGS)
-	$(BIN)/python scripts/make_pictures.py
+	$(BIN)/python -m diffq_exp.train experiment=$(EXPERIMENT) $(ARGS)
+	$(BIN)/python scripts/make_pictures.py --experiment $(EXPERIMENT)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -28,7 +28,6 @@ from .sweeps.one_run import SIGNAL, Stopped
 MAX_DROP = {"max_drop": "", "probes": "10"}  # the keys of a search, with their defaults
 STUDY = {"trials": "", "over": "", "sampler": "tpe"}
 NO_RUN = ("-m", "--multirun", "--cfg", "--info", "--hydra-help", "--help", "-h")
-STEERED = ("target_mb", "target_ratio", "penalty")  # what a search for the smallest file chooses
 
 
 class Mistake(ValueError):
@@ -96,7 +95,7 @@ def _sweeps(word: str) -> bool:
 
 
 def _smallest(own: Mapping[str, str], overrides: list[str], seeds: int) -> int:
-    from .sweeps.smallest import find_smallest
+    from .sweeps.smallest import STEERED, find_smallest
 
     for word in overrides:
         if word.partition("=")[0] in STEERED:

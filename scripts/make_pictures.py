@@ -1,10 +1,11 @@
 """Make the pictures of README.md and docs/ from one set of runs.
 
-    python scripts/make_pictures.py [OUTPUTS] [--sweep NAME] [--to docs]
+    python scripts/make_pictures.py [OUTPUTS] [--experiment pareto_digits] [--sweep NAME] [--to docs]
 
-OUTPUTS (outputs) has the runs of a sweep, by default the newest of experiment=pareto_digits, all of them finished.
-One report of them is drawn as pareto_digits.svg, and its page, in a headless Chromium, as report_page.png: so both
-show the same numbers. `make pictures` trains what is missing first. Needs playwright (extra `browser`).
+OUTPUTS (outputs) has the runs of a sweep, by default the newest of the experiment, all of them finished. One report
+of them is drawn as EXPERIMENT.svg. Of pareto_digits, the page is drawn too, in a headless Chromium, as
+report_page.png: so both show the same numbers. This needs playwright (extra `browser`). `make pictures` trains what
+is missing first, `make pictures EXPERIMENT=pareto_text ARGS="dataset.path=FILE"` that of another front.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from diffq_exp.results.summary import Report, make_report
 from diffq_exp.results.sweep_records import SWEEPS, read_sweep, runs_of
 
 DOCS = Path(__file__).parents[1] / "docs"
+DIGITS = "pareto_digits"
 SIZE = {"width": 1400, "height": 1230}
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -31,23 +33,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """-> exit code: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
-    parser.add_argument("--sweep", help="the newest of pareto_digits")
+    parser.add_argument("--experiment", default=DIGITS)
+    parser.add_argument("--sweep", help="the newest of the experiment")
     parser.add_argument("--to", type=Path, default=DOCS)
     args = parser.parse_args(argv)
     try:
-        report = report_of(args.outputs, args.sweep)
-        make_pictures(report, args.to)
+        report = report_of(args.outputs, args.experiment, args.sweep)
+        make_pictures(report, args.to, args.experiment)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def report_of(outputs: Path, name: str | None) -> Report:
+def report_of(outputs: Path, experiment: str, name: str | None) -> Report:
     """The report of a sweep of which every job is finished. Raises: ValueError."""
-    records = sorted((outputs / SWEEPS).glob("pareto_digits-*.json"), key=lambda path: path.stat().st_mtime)
+    records = sorted((outputs / SWEEPS).glob(f"{experiment}-*.json"), key=lambda path: path.stat().st_mtime)
     if name is None and not records:
-        raise ValueError(f"{outputs}: no sweep of experiment=pareto_digits; `make pictures` trains it")
+        raise ValueError(f"{outputs}: no sweep of experiment={experiment}; `make pictures` trains it")
     sweep = read_sweep(outputs, name or records[-1].stem)
     report = make_report(runs_of(sweep, find_runs([outputs])), sweep, by=sweep.by)
     if report.others or report.left_out:
@@ -55,15 +58,16 @@ def report_of(outputs: Path, name: str | None) -> Report:
     return report
 
 
-def make_pictures(report: Report, to: Path) -> None:
-    """Write pareto_digits.svg and report_page.png. Raises: OSError."""
+def make_pictures(report: Report, to: Path, experiment: str) -> None:
+    """Write EXPERIMENT.svg, and report_page.png of the digits. Raises: OSError."""
     with tempfile.TemporaryDirectory() as folder:
         draw(report, Path(folder))
-        write_page(report, Path(folder) / "index.html")
-        photograph(Path(folder) / "index.html", to / "report_page.png")
-        shutil.copy(Path(folder) / "pareto.svg", to / "pareto_digits.svg")
-    for name in ("pareto_digits.svg", "report_page.png"):
-        print(to / name)
+        if experiment == DIGITS:
+            write_page(report, Path(folder) / "index.html")
+            photograph(Path(folder) / "index.html", to / "report_page.png")
+            print(to / "report_page.png")
+        shutil.copy(Path(folder) / "pareto.svg", to / f"{experiment}.svg")
+        print(to / f"{experiment}.svg")
 
 
 def photograph(page: Path, picture: Path) -> None:

@@ -1,6 +1,7 @@
 """`python -m diffq_exp.search`: what it asks for, what it finds, and what it refuses."""
 
 import json
+import re
 
 import pytest
 from helpers import warm
@@ -27,9 +28,9 @@ def found(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(smallest, "do_run", do)
 
-    def search_with(*words):
+    def search_with(*words, own=WORDS):
         said.clear()
-        return search.main([*WORDS, *words]), capsys.readouterr(), "".join(said)
+        return search.main([*own, *words]), capsys.readouterr(), "".join(said)
 
     return search_with
 
@@ -48,6 +49,23 @@ def test_the_smallest_file_within_the_drop_and_going_on(found, tmp_path):
     assert code == 0 and "is finished already" in runs
     assert written == {path: path.stat().st_mtime for path in tmp_path.glob("outputs/*/model.safetensors")}
     assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
+
+
+def test_runs_with_a_penalty_are_known_and_the_search_begins_between_them(found, tmp_path):
+    own = [*TINY, "quantizer=diffq"]
+    others = ["seed=7", "penalty=3"], ["target_ratio=2.5"]  # another task, and what the search meets on its way
+    for words in (["penalty=3"], *others):
+        assert warm.run(["-m", "diffq_exp.train", *own, *words], tmp_path).returncode == 0
+    code, said, runs = found("max_drop=0.9", "probes=1", "--seeds", "2", own=own)
+    assert code == 0, said.err + runs
+    rows = re.findall(r"^ *(\w+)=(\S+) +([\d,]+) ", said.out, re.MULTILINE)
+    (key, value, size), (_, asked, _) = rows  # it, and one probe, whose target is out of reach
+    assert (key, value, len(rows)) == ("penalty", "3", 2)
+    [plain] = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*-none-*/result.json")]
+    ratio = plain["size_mb"]["float32"] * 2**20 / int(size.replace(",", ""))
+    assert float(asked) == pytest.approx(4 * ratio, rel=0.01)
+    assert f"smallest: {size} bytes, penalty=3, in" in said.out and "2 seeds: test accuracy" in said.out
+    assert "is finished already" in runs  # the one of seed 0
 
 
 @pytest.mark.parametrize(

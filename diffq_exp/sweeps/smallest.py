@@ -1,40 +1,48 @@
 """The smallest file whose validation score is within a drop of the float32 run of the same configuration.
 
 Each probe is an ordinary run with another target_ratio; the float32 run is trained first, if it is missing. The
-same search goes on where it stopped, since finished runs are not done again.
+same search goes on where it stopped, since finished runs are not done again. Finished runs of the same settings
+with a penalty or a target in MB, of a sweep say, are known from the start: the search begins between them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..command.check import check
 from ..command.compose import Job
 from ..command.float32_run import float32_config, float32_overrides
-from ..command.signature import run_name
+from ..command.signature import record_of, run_name
 from ..common.units import MB
+from ..results.discovery import find_runs
 from ..results.headline import PERCENT
 from ..results.records import RunRecord
-from .bisection import search_ratios
+from .bisection import LEAST, MOST, search_ratios
 from .one_run import do_run
 
 FOUND, NOTHING = 0, 1  # exit codes
 
 
+STEERED = ("target_ratio", "target_mb", "penalty")  # what a search chooses
+
+
 @dataclass(frozen=True)
 class Probe:
-    """A run at a ratio. drop: of its validation score from float32's, in units of the score."""
+    """A run. setting: its target or penalty, as it is typed. ratio: float32 size over the size that it asks for, or
+    has. drop: of its validation score from float32's, in units of the score."""
 
+    setting: str
     ratio: float
     folder: Path
     record: RunRecord
     drop: float
 
     def good(self, max_drop: float) -> bool:
-        return bool(self.record.target_met) and self.drop <= max_drop + 1e-9
+        return self.record.target_met is not False and self.drop <= max_drop + 1e-9
 
     @property
     def bytes(self) -> float:
@@ -52,7 +60,8 @@ def find_smallest(overrides: list[str], first: Job, max_drop: float, probes: int
     if reference is None or reference.val.get(reference.compared_by.name) is None:
         raise ValueError(f"{plain}: the float32 run has no validation score to compare with")
     warn_of_few_examples(reference, max_drop)
-    tried = _probes(overrides, reference, max_drop, probes)
+    known = list(_known(first, reference))
+    tried = [*known, *_probes(overrides, reference, max_drop, probes, known)]
     good = [probe for probe in tried if probe.good(max_drop)]
     _show(tried, good, reference, max_drop)
     if not good:
@@ -65,33 +74,63 @@ def _finished(overrides: list[str], folder: Path) -> RunRecord | None:
     return record if code == 0 and record.status == "finished" else None
 
 
-def _probes(overrides: list[str], reference: RunRecord, max_drop: float, most: int) -> list[Probe]:
-    """The probes of one search."""
-    tried: list[Probe] = []
-    ratios = search_ratios(most)
-    ratio: float | None = next(ratios)
-    while ratio is not None:
-        if (probe := _probe(overrides, ratio, reference)) is not None:
-            tried.append(probe)
-        try:
-            ratio = ratios.send(probe is not None and probe.good(max_drop))
-        except StopIteration:
-            ratio = None
-    return tried
+def _known(first: Job, reference: RunRecord) -> Iterator[Probe]:
+    """Finished runs beside the float32 run, on the same data, that differ from a probe in STEERED only.
+
+    Those of a target_ratio are left out: the search meets them on its way, so that it takes the same way again.
+    """
+    own = record_of(first.cfg, first.cfg.hydra.runtime.choices, ())
+    task = own.choices, _without_steered(own.config)
+    for run in find_runs([first.folder.parent]):
+        if run.status != "finished" or (run.choices, _without_steered(run.config)) != task:
+            continue
+        size, float32 = run.value("target_mb") or run.size("file"), run.size("float32")
+        setting = next((key for key in STEERED if key in run.config), None)
+        drop = _drop(run.record, reference)
+        same_data = run.record.data.get("digest") == reference.data.get("digest")
+        if setting not in (None, "target_ratio") and same_data and drop is not None and size and float32:
+            yield Probe(f"{setting}={run.config[setting]:g}", float32 / size, run.folder, run.record, drop)
 
 
-def _probe(overrides: list[str], ratio: float, reference: RunRecord) -> Probe | None:
-    """The run at a ratio; None where it was refused, as too small, failed, or has no score."""
-    words = [*overrides, f"target_ratio={ratio:g}"]
-    folder = check(words).jobs[0].folder
-    record = _finished(words, folder)
-    if record is None:
-        return None
+def _without_steered(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in STEERED}
+
+
+def _drop(record: RunRecord, reference: RunRecord) -> float | None:
+    """Of the validation score; None where a run has no scores."""
     headline = reference.compared_by
     before, after = (one.val.get(headline.name) for one in (reference, record))
     if before is None or after is None or record.score is None:
         return None
-    return Probe(ratio, folder, record, headline.goodness(before) - headline.goodness(after))
+    return headline.goodness(before) - headline.goodness(after)
+
+
+def _probes(
+    overrides: list[str], reference: RunRecord, max_drop: float, most: int, known: Sequence[Probe]
+) -> Iterator[Probe]:
+    """The probes that a search makes, beginning between what is known."""
+    good = max((probe.ratio for probe in known if probe.good(max_drop)), default=LEAST)
+    bad = min((probe.ratio for probe in known if not probe.good(max_drop) and probe.ratio > good), default=MOST)
+    ratios = search_ratios(most, good, bad)
+    ratio = next(ratios, None)
+    while ratio is not None:
+        if (probe := _probe(overrides, ratio, reference)) is not None:
+            yield probe
+        try:
+            ratio = ratios.send(probe is not None and probe.good(max_drop))
+        except StopIteration:
+            ratio = None
+
+
+def _probe(overrides: list[str], ratio: float, reference: RunRecord) -> Probe | None:
+    """The run at a ratio; None where it was refused, as too small, failed, or has no score."""
+    setting = f"target_ratio={ratio:g}"
+    words = [*overrides, setting]
+    folder = check(words).jobs[0].folder
+    record = _finished(words, folder)
+    if record is None or (drop := _drop(record, reference)) is None:
+        return None
+    return Probe(setting, ratio, folder, record, drop)
 
 
 def warn_of_few_examples(reference: RunRecord, max_drop: float) -> None:
@@ -109,25 +148,25 @@ def _show(tried: Sequence[Probe], good: Sequence[Probe], reference: RunRecord, m
     """A line for each probe, by size, and the best of them."""
     headline = reference.compared_by
     print(f"\nfloat32: validation {headline.label} {reference.val[headline.name]:.4f}; allowed drop {max_drop:g}")
-    print(f"{'target_ratio':>12} {'bytes':>11} {'validation':>10} {'drop':>8} {'test':>8}")
+    print(f"{'typed':>18} {'bytes':>11} {'validation':>10} {'drop':>8} {'test':>8}")
     for probe in sorted(tried, key=lambda probe: probe.bytes):
         val, test = probe.record.val[headline.name], probe.record.score
-        mark = "" if probe in good else "  too much" if probe.record.target_met else "  target not met"
-        print(f"{probe.ratio:>12g} {probe.bytes:>11,.0f} {val:>10.4f} {probe.drop:>8.4f} {test:>8.4f}{mark}")
+        mark = "" if probe in good else "  target not met" if probe.record.target_met is False else "  too much"
+        print(f"{probe.setting:>18} {probe.bytes:>11,.0f} {val:>10.4f} {probe.drop:>8.4f} {test:>8.4f}{mark}")
     if good:
         best = min(good, key=lambda probe: probe.bytes)
-        print(f"smallest: {best.bytes:,.0f} bytes, target_ratio={best.ratio:g}, in {best.folder}")
+        print(f"smallest: {best.bytes:,.0f} bytes, {best.setting}, in {best.folder}")
     else:
         print("no probe is within the allowed drop")
 
 
 def _confirm(overrides: list[str], best: Probe, seeds: int) -> int:
-    """Runs of other seeds at the best ratio, and the mean of all."""
+    """Runs of other seeds at the best setting, and the mean of all."""
     if seeds < 2:
         return FOUND
     records = []
     for seed in range(seeds):
-        words = [*(word for word in overrides if not word.startswith("seed=")), f"target_ratio={best.ratio:g}"]
+        words = [*(word for word in overrides if not word.startswith("seed=")), best.setting]
         words.append(f"seed={seed}")
         if (record := _finished(words, check(words).jobs[0].folder)) is not None:
             records.append(record)

@@ -38,6 +38,16 @@ def test_both_pictures_are_of_one_report(tmp_path, monkeypatch):
     assert "pareto_digits-1a2b3c4d" in pages[0]
 
 
+def test_the_picture_of_another_front(tmp_path, capsys):
+    record = finished_sweep(tmp_path)
+    record.rename(record.with_name("pareto_text-1a2b3c4d.json"))
+    assert SCRIPT["main"]([str(tmp_path), "--to", str(tmp_path)]) == 2  # there is none of the digits
+    assert "no sweep of experiment=pareto_digits" in capsys.readouterr().err
+    assert SCRIPT["main"]([str(tmp_path), "--to", str(tmp_path), "--experiment", "pareto_text"]) == 0
+    assert "QAT" in (tmp_path / "pareto_text.svg").read_text(encoding="utf-8")
+    assert not (tmp_path / "report_page.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"), [([], "4 runs are not finished"), (["--sweep", "pareto_digits-1a2b"], "did you mean")]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -132,3 +133,18 @@ def test_a_job_of_two_tasks_is_preempted_and_ends_as_one_that_was_not(slurm: Pat
     assert whole.codes == [0, 0] and folder.name == whole.run.name
     assert timeless(rows_of(folder)) == timeless(rows_of(whole.run))
     assert payloads(folder) == payloads(whole.run)
+
+
+@pytest.mark.timeout(600)
+def test_two_jobs_work_on_one_study(slurm: Path, tmp_path: Path) -> None:
+    words = ("trials=8", "over={penalty: {low: 1, high: 100, log: true}}", "quantizer=diffq", *TINY, "epochs=20")
+    command = shlex.join([sys.executable, "-m", "diffq_exp.search", *words])
+    options = ("--array=1-2", "--partition=local", f"--chdir={tmp_path}", f"--export=ALL,PYTHONPATH={ROOT}")
+    told_by("sbatch", "--wait", *options, "--output=%a.log", f"--wrap={command}")
+    said = [(tmp_path / f"{job}.log").read_text() for job in (1, 2)]
+    begun = [{*map(int, re.findall(r"^trial (\d+): penalty=", text, re.MULTILINE))} for text in said]
+    assert all(begun) and set.union(*begun) == {*range(8)}, said
+    assert "".join(said).count(": finished\n") == 8  # each by one job
+    (sweep,) = (tmp_path / "outputs" / ".sweeps").glob("study-*.json")
+    assert len(read_json(sweep)["jobs"]) == 8
+    assert all(f"{sweep.stem}: 8 trials; on the front:" in text for text in said), said
