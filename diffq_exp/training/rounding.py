@@ -1,13 +1,18 @@
 """Rate-distortion rounding. After training, levels go towards zero where that costs less than its bytes are worth.
 
-Around the stored weights the loss of a weight's change d is g d + h d^2 / 2, with the mean gradient g over training
-batches and the diagonal h of the empirical Fisher matrix. The bits of a level are those of quant/coded_bits.py. A
-level k becomes k - sign(k) while  loss < penalty * (bits saved, in MB).
+Around the trained weights the loss of a weight's change d is about h d^2 / 2, with the diagonal h of the empirical
+Fisher matrix on training batches. (The gradient is left out: at the end of training it is noise, and puts wrong
+levels first.) The bits of a level are those of quant/coded_bits.py. Fisher's matrix is far too small where a
+network knows its examples by heart, and many moves cost more than the sum of their costs; but it says which moves
+come first. How many come is measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -21,94 +26,119 @@ from ..stored.grids import along_channels
 from ..stored.selection import Tensors
 from ..tasks import Task
 
-ROUNDS = 3  # a level moves by at most so many steps; the prices are computed again before each
-SHARES = (1, 1 / 4, 1 / 16, 1 / 64, 1 / 256)  # of the penalty, tried in this order
+SHARES = tuple(4.0**-k for k in range(7))  # of the levels that may move, tried in this order
+PASSES = 12  # at most; a level moves by one step in each
 
 
-def round_levels(quantizer: Quantizer, task: Task, loader: Loader, penalty: float, batches: int) -> dict[str, int]:
-    """Move the weights of all tensors with a grid of one step; -> how many levels of each have moved.
+def round_levels(quantizer: Quantizer, task: Task, loader: Loader, penalty: float, batches: int) -> int:
+    """Move the weights of all tensors with a grid of one step; -> the steps that levels have moved, in all.
 
-    The moves of many levels together cost more than the sum of their costs. So loss + penalty * (estimated MB) is
-    measured on the batches before and after; where it has not fallen, levels move for a share of the penalty, or
-    not at all. penalty: loss per MB. batches: the first of epoch 0 of `loader`, in eval mode.
+    In each pass the largest share of levels moves with which loss + penalty * (estimated MB) falls, measured on the
+    batches; the next pass begins with that share. penalty: loss per MB. batches: the first of epoch 0 of `loader`,
+    in eval mode.
     """
-    if all(_levels(quantizer, item) is None for item in quantizer.selection.quantized):
-        return {}
-    slopes, curvatures = _derivatives(quantizer, task, loader, batches)
-    weights = [item.param.detach().clone() for item in quantizer.selection.quantized]
-    before = _cost(quantizer, task, loader, penalty, batches)
-    for share in SHARES:
-        moved = _move(quantizer, slopes, curvatures, penalty * share)
-        if _cost(quantizer, task, loader, penalty, batches) < before:
-            return moved
-        with torch.no_grad():
-            for item, weight in zip(quantizer.selection.quantized, weights, strict=True):
-                item.param.copy_(weight)
-    return {}
-
-
-@torch.no_grad()
-def _move(
-    quantizer: Quantizer, slopes: Sequence[Tensor], curvatures: Sequence[Tensor], penalty: float
-) -> dict[str, int]:
-    moved = {}
-    for item, slope, curvature in zip(quantizer.selection.quantized, slopes, curvatures, strict=True):
-        if (found := _levels(quantizer, item)) is None:
-            continue
-        levels, step = found
-        chosen = levels.clone()
-        for _ in range(ROUNDS):
-            saved = bits_of_a_step(chosen.abs()) * (penalty / BITS_PER_MB)
-            change = (chosen - chosen.sign() - levels) * step
-            before = (chosen - levels) * step
-            loss = slope * (change - before) + curvature * (change**2 - before**2) / 2
-            chosen = torch.where((loss < saved) & (chosen != 0), chosen - chosen.sign(), chosen)
-        moved[item.name] = int((chosen != levels).sum())
-        item.param.copy_(chosen * step)
+    grids = [_Grid(quantizer, item) for item in quantizer.selection.quantized if _has_step(quantizer, item)]
+    if not grids or penalty <= 0:
+        return 0
+    rounding = _Rounding(quantizer, grids, task, loader, penalty, batches)
+    moved, shares, cost = 0, SHARES, rounding.cost()
+    for _ in range(PASSES):
+        prices, weights = rounding.prices(), [grid.item.param.detach().clone() for grid in grids]
+        for tried, share in enumerate(shares):
+            count = _move(grids, prices, share)
+            if (now := rounding.cost()) < cost:
+                cost, moved, shares = now, moved + count, shares[tried:]
+                break
+            for grid, weight in zip(grids, weights, strict=True):
+                grid.put(weight)
+        else:
+            break
     return moved
 
 
-def _levels(quantizer: Quantizer, item: Tensors) -> tuple[Tensor, Tensor] | None:
-    """The levels of a tensor and its steps, which broadcast with it; None where its grid has no step."""
-    stored = quantizer.store(item, item.param.detach())
-    if stored.grid != "step":
-        return None
-    step = along_channels(stored.scales.to(item.param.dtype), item.param)
-    return (stored.values() / step).round_(), step
+@dataclass(frozen=True)
+class _Grid:
+    """A tensor whose levels are multiples of a step, or of one for each channel."""
+
+    quantizer: Quantizer
+    item: Tensors
+
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """The levels and the steps, which broadcast with them."""
+        stored = self.quantizer.store(self.item, self.item.param.detach())
+        step = along_channels(stored.scales.to(self.item.param.dtype), self.item.param)
+        return (stored.values() / step).round_(), step
+
+    @torch.no_grad()
+    def put(self, weight: Tensor) -> None:
+        self.item.param.copy_(weight)
 
 
-@torch.no_grad()
-def _cost(quantizer: Quantizer, task: Task, loader: Loader, penalty: float, batches: int) -> float:
-    """The mean loss over the first batches, plus the penalty on the estimated size of the levels."""
-    model, training = quantizer.model, quantizer.model.training
-    model.eval()
-    try:
-        losses = [float(task.loss(model(x), y)) for x, y in islice(loader.epoch(0), batches)]
-    finally:
-        model.train(training)
-    found = [levels for item in quantizer.selection.quantized if (levels := _levels(quantizer, item)) is not None]
-    bits = sum(float(estimated_bits(levels.abs()).sum()) for levels, _ in found)
-    return sum(losses) / max(len(losses), 1) + penalty * bits / BITS_PER_MB
+def _has_step(quantizer: Quantizer, item: Tensors) -> bool:
+    return quantizer.store(item, item.param.detach()).grid == "step"
 
 
-def _derivatives(
-    quantizer: Quantizer, task: Task, loader: Loader, batches: int
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """The mean gradient of each quantized parameter, and the mean over examples of its square."""
-    model, params = quantizer.model, [item.param for item in quantizer.selection.quantized]
-    sums, squares = ([torch.zeros_like(param) for param in params] for _ in range(2))
-    training, count = model.training, 0
-    model.eval()
-    try:
-        with quantizer.enter_quantize():
-            for inputs, targets in islice(loader.epoch(0), batches):
-                gradients = torch.autograd.grad(task.loss(model(inputs), targets), params, allow_unused=True)
-                for total, square, gradient in zip(sums, squares, gradients, strict=True):
-                    if gradient is not None:
-                        total += gradient
-                        # the mean of B gradients has a B-th of their square
-                        square += task.count(targets) * gradient**2
+def _move(grids: Sequence[_Grid], prices: Sequence[Tensor], share: float) -> int:
+    """A step towards zero for a share of the levels with a price below 1, the lowest first; -> how many moved."""
+    low = torch.cat([price[price < 1] for price in prices])
+    if low.numel() == 0:
+        return 0
+    most, moved = low.kthvalue(math.ceil(share * low.numel())).values, 0
+    for grid, price in zip(grids, prices, strict=True):
+        levels, step = grid.levels()
+        chosen = price <= most
+        grid.put(torch.where(chosen, levels - levels.sign(), levels) * step)
+        moved += int(chosen.sum())
+    return moved
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    quantizer: Quantizer
+    grids: Sequence[_Grid]
+    task: Task
+    loader: Loader
+    penalty: float
+    batches: int
+
+    @torch.no_grad()
+    def cost(self) -> float:
+        """The mean loss over the batches, plus the penalty on the estimated size of the levels."""
+        with self._in_eval_mode():
+            losses = [float(self._loss(*batch)) for batch in islice(self.loader.epoch(0), self.batches)]
+        bits = sum(float(estimated_bits(grid.levels()[0].abs()).sum()) for grid in self.grids)
+        return sum(losses) / max(len(losses), 1) + self.penalty * bits / BITS_PER_MB
+
+    def prices(self) -> list[Tensor]:
+        """For each entry, the loss of a step towards zero over what its bits are worth; inf where it is zero."""
+        prices = []
+        for grid, curvature in zip(self.grids, self._curvatures(), strict=True):
+            levels, step = grid.levels()
+            worth = bits_of_a_step(levels.abs()) * (self.penalty / BITS_PER_MB)
+            prices.append(torch.where(levels == 0, torch.inf, curvature * step**2 / 2 / worth))
+        return prices
+
+    def _curvatures(self) -> list[Tensor]:
+        """The mean over examples of the square of each parameter's gradient."""
+        params, count = [grid.item.param for grid in self.grids], 0
+        squares = [torch.zeros_like(param) for param in params]
+        with self._in_eval_mode(), self.quantizer.enter_quantize():
+            for inputs, targets in islice(self.loader.epoch(0), self.batches):
+                gradients = torch.autograd.grad(self._loss(inputs, targets), params, allow_unused=True)
+                for square, gradient in zip(squares, gradients, strict=True):
+                    if gradient is not None:  # the mean of B gradients has a B-th of their square
+                        square += self.task.count(targets) * gradient**2
                 count += 1
-    finally:
-        model.train(training)
-    return [total / max(count, 1) for total in sums], [square / max(count, 1) for square in squares]
+        return [square / max(count, 1) for square in squares]
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.task.loss(self.quantizer.model(inputs), targets)
+
+    @contextmanager
+    def _in_eval_mode(self) -> Iterator[None]:
+        training = self.quantizer.model.training
+        self.quantizer.model.eval()
+        try:
+            yield
+        finally:
+            self.quantizer.model.train(training)
