@@ -34,24 +34,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
     parser.add_argument("--experiment", default=DIGITS)
-    parser.add_argument("--sweep", help="the newest of the experiment")
+    parser.add_argument("--sweep", metavar="NAME", help="in place of the newest of the experiment")
     parser.add_argument("--to", type=Path, default=DOCS)
     args = parser.parse_args(argv)
     try:
-        report = report_of(args.outputs, args.experiment, args.sweep)
-        make_pictures(report, args.to, args.experiment)
+        sweep = args.sweep or newest(args.outputs, args.experiment)
+        make_pictures(report_of(args.outputs, sweep), args.to, sweep.rpartition("-")[0])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def report_of(outputs: Path, experiment: str, name: str | None) -> Report:
-    """The report of a sweep of which every job is finished. Raises: ValueError."""
+def newest(outputs: Path, experiment: str) -> str:
+    """The name of its last sweep. Raises: ValueError."""
     records = sorted((outputs / SWEEPS).glob(f"{experiment}-*.json"), key=lambda path: path.stat().st_mtime)
-    if name is None and not records:
+    if not records:
         raise ValueError(f"{outputs}: no sweep of experiment={experiment}; `make pictures` trains it")
-    sweep = read_sweep(outputs, name or records[-1].stem)
+    return records[-1].stem
+
+
+def report_of(outputs: Path, name: str) -> Report:
+    """The report of a sweep of which every job is finished. Raises: ValueError."""
+    sweep = read_sweep(outputs, name)
     report = make_report(runs_of(sweep, find_runs([outputs])), sweep, by=sweep.by)
     if report.others or report.left_out:
         raise ValueError(f"{sweep.name}: {len(report.others) + len(report.left_out)} runs are not finished")

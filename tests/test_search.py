@@ -1,7 +1,9 @@
 """`python -m diffq_exp.search`: what it asks for, what it finds, and what it refuses."""
 
+import hashlib
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from helpers import warm
@@ -51,21 +53,58 @@ def test_the_smallest_file_within_the_drop_and_going_on(found, tmp_path):
     assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
 
 
-def test_runs_with_a_penalty_are_known_and_the_search_begins_between_them(found, tmp_path):
+def test_finished_runs_are_known_and_the_search_begins_between_them(found, tmp_path):
     own = [*TINY, "quantizer=diffq"]
-    others = ["seed=7", "penalty=3"], ["target_ratio=2.5"]  # another task, and what the search meets on its way
-    for words in (["penalty=3"], *others):
+    for words in (["penalty=3.0000001"], ["seed=7", "penalty=3.0000001"]):  # the second is of another task
         assert warm.run(["-m", "diffq_exp.train", *own, *words], tmp_path).returncode == 0
     code, said, runs = found("max_drop=0.9", "probes=1", "--seeds", "2", own=own)
     assert code == 0, said.err + runs
     rows = re.findall(r"^ *(\w+)=(\S+) +([\d,]+) ", said.out, re.MULTILINE)
     (key, value, size), (_, asked, _) = rows  # it, and one probe, whose target is out of reach
-    assert (key, value, len(rows)) == ("penalty", "3", 2)
+    assert (key, value, len(rows)) == ("penalty", "3.0000001", 2)
     [plain] = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*-none-*/result.json")]
     ratio = plain["size_mb"]["float32"] * 2**20 / int(size.replace(",", ""))
     assert float(asked) == pytest.approx(4 * ratio, rel=0.01)
-    assert f"smallest: {size} bytes, penalty=3, in" in said.out and "2 seeds: test accuracy" in said.out
+    assert f"smallest: {size} bytes, penalty=3.0000001, in" in said.out and "2 seeds: test accuracy" in said.out
     assert "is finished already" in runs  # the one of seed 0
+
+
+def known_run(outputs, name, config, accuracy, file=0.01, digest="x", **entries):
+    """A finished run as a search finds it; its network is never read."""
+    values = {
+        "status": "finished", "signature": hashlib.sha256(name.encode()).hexdigest()[:10],
+        "choices": {"quantizer": "rate"}, "config": {"lr": 1, **config}, "val": {"accuracy": accuracy},
+        "test": {"accuracy": accuracy}, "data": {"digest": digest}, "size_mb": {"file": file, "float32": 1.0},
+        **entries,
+    }  # fmt: skip
+    (outputs / name).mkdir(parents=True)
+    (outputs / name / "result.json").write_text(json.dumps(values))
+
+
+def test_which_runs_are_known_and_between_which_a_search_begins(tmp_path, monkeypatch):
+    known_run(tmp_path, "good", {"penalty": 1}, 0.9, file=0.05)
+    known_run(tmp_path, "asked", {"target_ratio": 40}, 0.9, target_met=True)
+    known_run(tmp_path, "bad", {"target_mb": 0.01}, 0.7, target_met=True)
+    known_run(tmp_path, "missed", {"target_mb": 0.005}, 0.9, target_met=False)
+    known_run(tmp_path, "smaller, and by chance good", {"penalty": 2}, 0.9, file=0.02)
+    known_run(tmp_path, "larger than float32", {"penalty": 0.01}, 0.9, file=1.1)
+    known_run(tmp_path, "other data", {"penalty": 3}, 0.9, file=0.001, digest="y")
+    known_run(tmp_path, "other rate", {"penalty": 3, "lr": 2}, 0.9, file=0.001)
+    known_run(tmp_path, "other method", {"penalty": 3}, 0.9, file=0.001, choices={"quantizer": "diffq"})
+    known_run(tmp_path, "diverged", {"penalty": 3}, 0.9, file=0.001, status="diverged")
+    task = RunRecord(choices={"quantizer": "rate"}, config={"lr": 1, "target_ratio": 2})
+    monkeypatch.setattr(smallest, "record_of", lambda cfg, choices, overrides: task)
+    runtime = SimpleNamespace(hydra=SimpleNamespace(runtime=SimpleNamespace(choices={})))
+    reference = RunRecord(val={"accuracy": 0.9}, data={"digest": "x"}, headline=Headline())
+    known = list(smallest._known(SimpleNamespace(cfg=runtime, folder=tmp_path / "new"), reference))
+    assert {probe.setting: probe.ratio for probe in known} == {
+        "penalty=1": 20, "target_ratio=40": 40, "target_mb=0.01": 100, "target_mb=0.005": 200, "penalty=2": 50,
+        "penalty=0.01": 1,
+    }  # fmt: skip
+    asked = []
+    monkeypatch.setattr(smallest, "_probe", lambda overrides, ratio, reference: asked.append(ratio))
+    assert list(smallest._probes([], reference, 0.1, 3, known)) == []
+    assert asked == [70.7, 59.5]  # between 50 and 100, then 70.7; one of the three probes was made before
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def _combination_errors(cfg: DictConfig) -> list[str]:
         errors.append(f"target_ratio={cfg.target_ratio:g}: not beside target_mb, which is {cfg.target_mb:g}")
     if has_target(cfg) and cfg.quantizer.get("_target_") is None:
         errors.append("target_mb, target_ratio: quantizer=none has no size to choose")
+    if has_target(cfg) and cfg.round_penalty is not None and "round_penalty" not in unused:
+        errors.append(f"round_penalty={cfg.round_penalty:g}: not beside a target, which would be filled up again")
     errors += [FSDP] if cfg.parallel == "fsdp" else []
     bits = cfg.quantizer.get("bits", 8)
     if str(cfg.quantizer.get("_target_")).endswith(".LSQ") and (bits < 2 or bits > 15 or bits % 1):

@@ -1,8 +1,9 @@
 """The smallest file whose validation score is within a drop of the float32 run of the same configuration.
 
-Each probe is an ordinary run with another target_ratio; the float32 run is trained first, if it is missing. The
-same search goes on where it stopped, since finished runs are not done again. Finished runs of the same settings
-with a penalty or a target in MB, of a sweep say, are known from the start: the search begins between them.
+Each probe is an ordinary run with another target_ratio; the float32 run is trained first, if it is missing. Runs of
+the same settings that are finished already, with whatever target or penalty, are known from the start: the search
+begins between the smallest file that is good enough and the largest smaller one that is not. So the same search
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from ..command.check import check
 from ..command.compose import Job
 from ..command.float32_run import float32_config, float32_overrides
+from ..command.ranges import shown
 from ..command.signature import record_of, run_name
 from ..common.units import MB
 from ..results.discovery import find_runs
@@ -27,7 +29,8 @@ from .one_run import do_run
 FOUND, NOTHING = 0, 1  # exit codes
 
 
-STEERED = ("target_ratio", "target_mb", "penalty")  # what a search chooses
+RATIO = "target_ratio"
+STEERED = (RATIO, "target_mb", "penalty")  # what a search chooses
 
 
 @dataclass(frozen=True)
@@ -75,21 +78,20 @@ def _finished(overrides: list[str], folder: Path) -> RunRecord | None:
 
 
 def _known(first: Job, reference: RunRecord) -> Iterator[Probe]:
-    """Finished runs beside the float32 run, on the same data, that differ from a probe in STEERED only.
-
-    Those of a target_ratio are left out: the search meets them on its way, so that it takes the same way again.
-    """
+    """Finished runs beside the float32 run, on the same data, that differ from a probe in STEERED only."""
     own = record_of(first.cfg, first.cfg.hydra.runtime.choices, ())
     task = own.choices, _without_steered(own.config)
     for run in find_runs([first.folder.parent]):
         if run.status != "finished" or (run.choices, _without_steered(run.config)) != task:
             continue
-        size, float32 = run.value("target_mb") or run.size("file"), run.size("float32")
         setting = next((key for key in STEERED if key in run.config), None)
+        size, float32 = run.value("target_mb") or run.size("file"), run.size("float32")
         drop = _drop(run.record, reference)
         same_data = run.record.data.get("digest") == reference.data.get("digest")
-        if setting not in (None, "target_ratio") and same_data and drop is not None and size and float32:
-            yield Probe(f"{setting}={run.config[setting]:g}", float32 / size, run.folder, run.record, drop)
+        if setting is not None and same_data and drop is not None and size and float32:
+            value = run.config[setting]
+            ratio = value if setting == RATIO else float32 / size
+            yield Probe(f"{setting}={shown(value)}", max(ratio, LEAST), run.folder, run.record, drop)
 
 
 def _without_steered(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,10 +110,11 @@ def _drop(record: RunRecord, reference: RunRecord) -> float | None:
 def _probes(
     overrides: list[str], reference: RunRecord, max_drop: float, most: int, known: Sequence[Probe]
 ) -> Iterator[Probe]:
-    """The probes that a search makes, beginning between what is known."""
+    """The probes that a search makes, beginning between what is known; known ones of a ratio are some of `most`."""
     good = max((probe.ratio for probe in known if probe.good(max_drop)), default=LEAST)
     bad = min((probe.ratio for probe in known if not probe.good(max_drop) and probe.ratio > good), default=MOST)
-    ratios = search_ratios(most, good, bad)
+    made = sum(probe.setting.startswith(RATIO) for probe in known)
+    ratios = search_ratios(most - made, good, bad)
     ratio = next(ratios, None)
     while ratio is not None:
         if (probe := _probe(overrides, ratio, reference)) is not None:
@@ -124,7 +127,7 @@ def _probes(
 
 def _probe(overrides: list[str], ratio: float, reference: RunRecord) -> Probe | None:
     """The run at a ratio; None where it was refused, as too small, failed, or has no score."""
-    setting = f"target_ratio={ratio:g}"
+    setting = f"{RATIO}={ratio:g}"
     words = [*overrides, setting]
     folder = check(words).jobs[0].folder
     record = _finished(words, folder)

@@ -4,7 +4,8 @@ Around the trained weights the loss of a weight's change d is about h d^2 / 2, w
 Fisher matrix on training batches. (The gradient is left out: at the end of training it is noise, and puts wrong
 levels first.) The bits of a level are those of quant/coded_bits.py. Fisher's matrix is far too small where a
 network knows its examples by heart, and many moves cost more than the sum of their costs; but it says which moves
-come first. How many come is measured.
+come first. How many come is measured. Entries without a gradient (the words of an embedding that are in none of the
+batches) stay: nothing is known of them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PASSES = 12  # at most; a level moves by one step in each
 
 
 def round_levels(quantizer: Quantizer, task: Task, loader: Loader, penalty: float, batches: int) -> int:
-    """Move the weights of all tensors with a grid of one step; -> the steps that levels have moved, in all.
+    """Move the weights of all tensors with a grid of one step; -> how many steps levels moved in total.
 
     In each pass the largest share of levels moves with which loss + penalty * (estimated MB) falls, measured on the
     batches; the next pass begins with that share. penalty: loss per MB. batches: the first of epoch 0 of `loader`,
@@ -45,7 +46,8 @@ def round_levels(quantizer: Quantizer, task: Task, loader: Loader, penalty: floa
     for _ in range(PASSES):
         prices, weights = rounding.prices(), [grid.item.param.detach().clone() for grid in grids]
         for tried, share in enumerate(shares):
-            count = _move(grids, prices, share)
+            if (count := _move(grids, prices, share)) == 0:
+                return moved
             if (now := rounding.cost()) < cost:
                 cost, moved, shares = now, moved + count, shares[tried:]
                 break
@@ -110,12 +112,13 @@ class _Rounding:
         return sum(losses) / max(len(losses), 1) + self.penalty * bits / BITS_PER_MB
 
     def prices(self) -> list[Tensor]:
-        """For each entry, the loss of a step towards zero over what its bits are worth; inf where it is zero."""
+        """For each entry, the loss of a step towards zero over what its bits are worth; inf where it stays."""
         prices = []
         for grid, curvature in zip(self.grids, self._curvatures(), strict=True):
             levels, step = grid.levels()
             worth = bits_of_a_step(levels.abs()) * (self.penalty / BITS_PER_MB)
-            prices.append(torch.where(levels == 0, torch.inf, curvature * step**2 / 2 / worth))
+            stays = (levels == 0) | (curvature == 0)
+            prices.append(torch.where(stays, torch.inf, curvature * step**2 / 2 / worth))
         return prices
 
     def _curvatures(self) -> list[Tensor]:

@@ -153,3 +153,10 @@ def test_options_may_follow_overrides(tmp_path):
 def test_storage_has_no_other_options(line, capsys, monkeypatch, tmp_path):
     told = refused(capsys, monkeypatch, tmp_path, line)
     assert "storage.flaot: unknown" in told and "float" in told.replace("storage.flaot", "")
+
+
+def test_rounding_beside_a_target_is_refused():
+    said = only_error("quantizer=rate", "target_ratio=20", "round_penalty=5")
+    assert said == "round_penalty=5: not beside a target, which would be filled up again"
+    assert errors_of("quantizer=rate", "penalty=5", "round_penalty=5") == []
+    assert errors_of("quantizer=rate", "target_ratio=20", "round_penalty=null") == []

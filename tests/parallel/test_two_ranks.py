@@ -119,7 +119,8 @@ def test_a_run_that_diverges_ends_on_all_ranks(tmp_path):
     [
         ("quantizer=lsq", "target_mb=0.12", "bits=8"),
         ("quantizer=diffq", "target_ratio=6", "average_decay=0.9"),
-        ("quantizer=rate", "target_ratio=12", "round_penalty=10", "batch_norm_batches=2", "storage.float=auto"),
+        ("quantizer=rate", "penalty=20", "round_penalty=10", "batch_norm_batches=2", "storage.float=auto"),
+        ("quantizer=rate", "target_ratio=12", "batch_norm_batches=2"),
         ("quantizer=ptq", "bits=4", "target_ratio=5"),
         ("quantizer=qat", "teacher=float32", "init_from=float32", "bits=3"),
     ],

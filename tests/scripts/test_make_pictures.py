@@ -46,6 +46,9 @@ def test_the_picture_of_another_front(tmp_path, capsys):
     assert SCRIPT["main"]([str(tmp_path), "--to", str(tmp_path), "--experiment", "pareto_text"]) == 0
     assert "QAT" in (tmp_path / "pareto_text.svg").read_text(encoding="utf-8")
     assert not (tmp_path / "report_page.png").exists()
+    (tmp_path / "pareto_text.svg").unlink()
+    assert SCRIPT["main"]([str(tmp_path), "--to", str(tmp_path), "--sweep", "pareto_text-1a2b3c4d"]) == 0
+    assert (tmp_path / "pareto_text.svg").exists() and not (tmp_path / "pareto_digits.svg").exists()
 
 
 @pytest.mark.parametrize(

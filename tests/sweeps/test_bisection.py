@@ -5,10 +5,11 @@ import pytest
 from diffq_exp.sweeps.bisection import CLOSE, search_ratios
 
 
-def searched(largest, probes=20):
+def searched(largest, probes=20, **known):
     """The ratios that a search tries where those up to `largest` are good."""
-    ratios, tried = search_ratios(probes), []
-    ratio = next(ratios)
+    ratios, tried = search_ratios(probes, **known), []
+    if (ratio := next(ratios, None)) is None:
+        return []
     while True:
         tried.append(ratio)
         try:
@@ -35,3 +36,17 @@ def test_no_more_probes_than_allowed():
 
 def test_it_ends_where_all_or_none_are_good():
     assert searched(1e9)[-1] <= 1e5 and searched(0.5)[-1] >= 1
+
+
+def test_it_begins_between_what_is_known():
+    assert searched(200, good=100, bad=400) == [200, 283, 238, 218]
+    assert searched(200, good=100)[:2] == [400, 200] and searched(3, bad=8)[0] == 2.83
+    assert searched(200, good=200, bad=210) == [] and searched(1, bad=1.05) == []
+
+
+def test_a_search_that_goes_on_asks_for_the_same_ratios():
+    tried = searched(200)
+    for done in range(1, len(tried)):
+        good = max((ratio for ratio in tried[:done] if ratio <= 200), default=1)
+        bad = min((ratio for ratio in tried[:done] if ratio > 200), default=1e5)
+        assert searched(200, good=good, bad=bad) == tried[done:]

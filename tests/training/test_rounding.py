@@ -71,6 +71,45 @@ def test_the_levels_that_cost_least_for_their_bits_move_first(monkeypatch):
     assert gone.max() <= left.min() * (1 + 1e-5)
 
 
+def test_a_level_whose_bits_are_worth_less_than_its_loss_stays():
+    """The prices of one step in units of what its bits are worth, by hand."""
+    penalty, batches = 50.0, Batches(classes=3)
+    quantizer, levels, _, _ = rounded(0.0)
+    model = quantizer.model.eval()
+    squares = torch.zeros_like(model[2].weight)
+    with quantizer.enter_quantize():
+        for inputs, targets in batches.epoch(0):
+            model.zero_grad()
+            TASK.loss(model(inputs), targets).backward()
+            squares += 8 * model[2].weight.grad ** 2 / 3  # 8 examples in each of 3 batches
+    item = quantizer.selection.quantized[1]
+    step = quantizer.store(item, item.param.detach()).scales[-1]
+    worth = bits_of_a_step(levels[item.name].abs()) * penalty / 2**23
+    prices = squares * step**2 / 2 / worth
+    [_, grid] = grids = [rounding._Grid(quantizer, item) for item in quantizer.selection.quantized]
+    assert grid.item is item
+    found = rounding._Rounding(quantizer, grids, TASK, batches, penalty, 3).prices()[1]
+    stays = (levels[item.name] == 0) | (squares == 0)
+    assert torch.allclose(found[~stays], prices[~stays], rtol=1e-4) and found[stays].isinf().all()
+    too_dear = [torch.full_like(grid.item.param, 1.5) for grid in grids]
+    assert rounding._move(grids, too_dear, 1.0) == 0
+
+
+def test_what_no_batch_has_stays():
+    """Rows of an embedding without a gradient cost nothing on the batches, and all elsewhere."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(16, 3))
+    quantizer = RateQuantizer(model)
+    quantizer.no_optimizer()
+    quantizer.at(1.0)
+    batches = Batches(classes=3)
+    batches.batches = [torch.randint(0, 10, (8, 2)) for _ in range(3)]  # words 10 to 19 are in none
+    before = levels_of(quantizer)["0.weight"]
+    moved = round_levels(quantizer, TASK, batches, 1e5, 3)
+    after = levels_of(quantizer)["0.weight"]
+    assert moved > 0 and not torch.equal(before[:10], after[:10]) and torch.equal(before[10:], after[10:])
+
+
 def test_moves_that_cost_more_together_than_they_save_are_taken_back(monkeypatch):
     monkeypatch.setattr(rounding, "bits_of_a_step", lambda sizes: torch.full_like(sizes, 1e9))
     monkeypatch.setattr(rounding, "SHARES", (1.0,))
@@ -98,7 +137,7 @@ def test_a_network_that_knows_its_examples_by_heart_is_rounded_too():
             losses.append(max(float(TASK.loss(model.eval()(x), y)) for x, y in batches))
         sizes.append(sum(float(estimated_bits(levels.abs()).sum()) for levels in levels_of(quantizer).values()))
         round_levels(quantizer, TASK, Batches(classes=3), 300.0, 3)
-    assert losses[0] < 0.01 and losses[1] < 0.02 and sizes[1] < 0.9 * sizes[0], (losses, sizes)
+    assert losses[0] < 0.01 and losses[1] < 0.02 and sizes[1] < 0.93 * sizes[0], (losses, sizes)
 
 
 def test_what_it_gains_in_bytes_is_worth_its_loss():
