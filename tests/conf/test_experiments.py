@@ -43,7 +43,7 @@ SHAPES = {
 TEXTS = ("text_gpt", "wikitext103_transformer")
 SWEEPS = {  # jobs
     "pareto_digits": 81, "pareto_cifar10": 51, "noise_ablation": 36,
-    "pareto_text": 42, "pareto_mnist": 24, "pareto_cifar10_short": 36,
+    "pareto_text": 42, "pareto_mnist": 24, "pareto_cifar10_short": 39,
 }  # fmt: skip
 DIGITS = 32 * 9 + 64 * 32 * 9 + 64 * 64 * 9 + 128 * 64 * 9 + 128 * 128 * 9 + 2 * 416 + 128 * 10 + 10
 # entries of the network, where the paper or the issue says how many
