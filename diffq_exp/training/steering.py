@@ -12,8 +12,8 @@ constant penalty. Later, weights gather just below a level, and nothing but larg
 makes the file smaller. While the levels are smaller than the aimed ones by SLACK or more there is no penalty at
 all: however small, it would move the bits of weights that the loss leaves alone. Their size is the soft size, which
 is known at each step, times what the coder spent on it at the end of the last epoch (on averages of the weights, if
-they are what is stored: so it is aimed at their size). From FROZEN on the weight stays as it is. What is left at
-the end is closed by target.fit.
+they are what is stored: so it is aimed at their size). From FROZEN on the weight stays as it is, but without the
+term of a small e, which would stay by chance. What is left at the end is closed by target.fit.
 
 A method of one width has no penalty; its width is fitted to the aim at the end of each epoch until FROZEN_WIDTH.
 """
@@ -79,6 +79,8 @@ class SteeredPenalty(Steering):
         self.levels = self._levels(quantizer, soft)
         if progress < FROZEN:
             self._steer(self.levels * MB * self.ratio / self._aimed_levels(progress), progress)
+        elif abs(self.error) < SLACK:  # what the last step happened to be off by
+            self.error = 0.0
         return self.weight * soft
 
     @staticmethod

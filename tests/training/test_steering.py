@@ -59,6 +59,16 @@ def test_the_penalty_rises_while_the_file_is_too_large_and_then_stays():
     assert weights[0] + 2 < weights[20] + 1 < weights[40] < weights[60] < weights[frozen - 1] == weights[-1]
 
 
+@pytest.mark.parametrize(("error", "kept"), [(-0.08, 0.0), (0.08, 0.0), (-0.3, -0.3), (0.3, 0.3)])
+def test_what_the_last_step_is_off_by_does_not_stay_to_the_end(error, kept):
+    """A penalty that is small for a moment would stay so; one that is off, as the file is too small, stays off."""
+    quantizer, penalty = steered()
+    penalty.integral, penalty.progress, penalty.error = 1.0, FROZEN - 0.01, error
+    penalty(quantizer, FROZEN)
+    assert penalty.error == kept and penalty.log_weight == math.log(0.1 * MB / 10_000) + 1.0 + GAIN * kept
+    assert (penalty.weight == 0) == (kept == -0.3)
+
+
 def test_the_error_is_of_the_levels_and_not_of_what_the_file_has_beside_them():
     quantizer, penalty = steered(start=20_000, target=10_000)
     penalty.target = Target(10_000, Scales(20_000), rest := 8_000)
