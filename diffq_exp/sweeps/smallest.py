@@ -27,8 +27,6 @@ from .bisection import LEAST, MOST, search_ratios
 from .one_run import do_run
 
 FOUND, NOTHING = 0, 1  # exit codes
-
-
 RATIO = "target_ratio"
 STEERED = (RATIO, "target_mb", "penalty")  # what a search chooses
 
